@@ -1,0 +1,1 @@
+"""Measure, keep raw samples, compare."""

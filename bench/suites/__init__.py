@@ -1,0 +1,1 @@
+"""Measured suites, one module each; `make bench SUITE=name` runs one."""

@@ -1,0 +1,1 @@
+"""Float ONNX and data in, statistics, a plan and a quantized graph out."""

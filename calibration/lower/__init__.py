@@ -1,0 +1,1 @@
+"""Edits that carry out a plan, one module per target."""

@@ -1,0 +1,1 @@
+"""PyTorch to ONNX, graph passes, candidates and their choice, the command line."""

@@ -1,0 +1,1 @@
+"""Graph passes: one edit per module, each returns a new model."""
