@@ -1,0 +1,48 @@
+"""Real assets for any test. Where one cannot be had, the test is skipped and says why."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from bench import assets
+from runtimes.errors import MissingDependency
+
+
+T = TypeVar("T")
+
+
+def fetch(asset: Callable[[], T]) -> T:
+    """Return the asset, or skip with the reason; ``REQUIRE_ASSETS=1`` makes the skip a failure."""
+    try:
+        return asset()
+    except MissingDependency as error:
+        if os.environ.get("REQUIRE_ASSETS"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """The Hugging Face directory of all-MiniLM-L6-v2."""
+    return fetch(assets.minilm)
+
+
+@pytest.fixture(scope="session")
+def lee_corpus() -> assets.LeeCorpus:
+    """The Lee corpus: background texts, documents, human similarity."""
+    return fetch(assets.lee)
+
+
+@pytest.fixture(scope="session")
+def lee_texts(lee_corpus: assets.LeeCorpus) -> tuple[str, ...]:
+    """The 300 background texts of the Lee corpus."""
+    return tuple(lee_corpus.background.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.fixture(scope="session")
+def wordsim353_file() -> Path:
+    """WordSimilarity-353 as JSON lines."""
+    return fetch(assets.wordsim353)
