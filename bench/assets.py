@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -239,11 +239,11 @@ def _read_tab(path: Path) -> list[dict[str, str]]:
     return [{"text": row[1], "label": row[0]} for row in rows if len(row) == 2]
 
 
-def _json_lines(rows: Iterable[dict[str, str | float]] | Iterable[dict[str, str]]) -> str:
+def _json_lines(rows: Iterable[Mapping[str, object]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-ASSETS = {
+ASSETS: dict[str, Callable[[], Path]] = {
     "minilm": minilm,
     "lee-background": lambda: lee().background,
     "lee-documents": lambda: lee().documents,

@@ -10,7 +10,6 @@ import pytest
 from bench import assets
 from runtimes.errors import MissingDependency
 
-
 T = TypeVar("T")
 
 
