@@ -1,0 +1,59 @@
+# `make demo`, `make test`, `make check` and `make bench` work in .venv, which they make and keep up to date.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+SUITE ?= encoder
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench constraints clean
+
+help:
+	@echo 'make demo         export a real model to INT8 ONNX Runtime and run it'
+	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
+	@echo 'make check        lint, format, types, import directions and tests'
+	@echo 'make bench        measure against what a user would pick instead (SUITE=encoder)'
+	@echo 'make constraints  pin anew what the environment is made of'
+
+# The constraints hold every package, torch included, to the versions that were tested together.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo 'stepdown needs Python 3.11 or later; name one with PYTHON=...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	model=$$($(BIN)/python -m bench.assets minilm); \
+	texts=$$($(BIN)/python -m bench.assets lee-background); \
+	$(BIN)/stepdown export "$$model" --target onnxruntime --calibration-data "$$texts" -o out/minilm --force
+	$(BIN)/stepdown run out/minilm --text 'A step-down transformer lowers the voltage.'
+
+MARK ?= not slow
+test: $(STAMP)
+	$(BIN)/python -m pytest -m '$(MARK)'
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m '$(MARK)'
+
+bench: $(STAMP)
+	$(BIN)/python -m bench.suites.$(SUITE)
+
+# From a clean environment: torch first (the newest is not what was tested), then everything the tests need.
+constraints:
+	rm -rf build/pin
+	$(PYTHON) -m venv build/pin
+	build/pin/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	build/pin/bin/python -m pip install --quiet -e '.[dev]'
+	build/pin/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\).*/\1/' > constraints.txt
+	rm -rf build/pin
+
+clean:
+	rm -rf $(VENV) build out
