@@ -1,0 +1,81 @@
+"""Texts and a ``tokenizer.json`` in, token tensors out. Needs ``tokenizers``; must not import transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtimes.artifact import TensorSpec, hash_file
+from runtimes.errors import CorruptArtifact, DataError, MissingDependency
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+Feeds = dict[str, NDArray[np.generic]]
+
+#: What a tokenizer can fill in, by the names Hugging Face models give their inputs.
+_FIELDS: dict[str, Callable[[Encoding], list[int]]] = {
+    "input_ids": lambda encoding: encoding.ids,
+    "attention_mask": lambda encoding: encoding.attention_mask,
+    "token_type_ids": lambda encoding: encoding.type_ids,
+}
+_PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
+
+
+class Tokeniser:
+    """Turns texts into the token inputs a graph asks for: truncated to ``max_length``, padded to the batch's longest.
+
+    A fixed sequence axis in ``inputs`` wins over ``max_length``: every batch is then padded to exactly that length.
+    """
+
+    def __init__(self, path: Path, inputs: Sequence[TensorSpec], max_length: int) -> None:
+        """Read ``path``.
+
+        Raises:
+            DataError: an input that no tokenizer can fill.
+            CorruptArtifact: ``path`` is not a tokenizer.
+            MissingDependency: the ``tokenizers`` package is missing.
+        """
+        unknown = [spec.name for spec in inputs if spec.name not in _FIELDS]
+        if unknown:
+            cure = f"give the inputs as .npz or module:callable; texts can fill {', '.join(_FIELDS)}"
+            raise DataError("texts cannot fill a model input", where=", ".join(unknown), cure=cure)
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingDependency("tokenizers is not installed", cure='pip install "stepdown[device]"') from error
+        try:
+            self._tokenizer = Tokenizer.from_buffer(path.read_bytes())
+        except (OSError, ValueError) as error:
+            cure = "export the model with its tokenizer, or give a tokenizer.json"
+            raise CorruptArtifact(f"not a tokenizer: {error}", where=str(path), cure=cure) from error
+        fixed = [axis for spec in inputs for axis in spec.shape[1:] if isinstance(axis, int)]
+        self.fixed_length = min(fixed) if fixed else None
+        self.max_length = self.fixed_length or max_length
+        self._inputs = tuple(inputs)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.max_length)
+        known = (self._tokenizer.token_to_id(token) for token in _PADDING_TOKENS)
+        self._padding_id = next((token for token in known if token is not None), 0)
+        self.identity = f"{hash_file(path)}:{self.max_length}:{self.fixed_length}:{[spec.name for spec in inputs]}"
+
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
+        """Return one encoding a text (or pair), without padding."""
+        items = [text if len(text) == 2 else text[0] for text in texts]
+        return list(self._tokenizer.encode_batch(items))
+
+    def stack(self, encodings: Sequence[Encoding]) -> Feeds:
+        """Return the feeds of a batch, each ``[batch, sequence]`` in its input's dtype, padded at the end."""
+        length = self.fixed_length or max(len(encoding) for encoding in encodings)
+        feeds: Feeds = {}
+        for spec in self._inputs:
+            padding = self._padding_id if spec.name == "input_ids" else 0
+            filled = np.full((len(encodings), length), padding, dtype=spec.dtype)
+            for row, encoding in enumerate(encodings):
+                filled[row, : len(encoding)] = _FIELDS[spec.name](encoding)
+            feeds[spec.name] = filled
+        return feeds
