@@ -19,7 +19,6 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA = 1
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """One input or output: ``shape`` holds integers for fixed axes and names for dynamic ones.

@@ -1,0 +1,75 @@
+"""Loads a ``.pt2`` exported program, and only one that needs no unpickling of code.
+
+In: the path of a file written by ``torch.export.save``. Out: the ``ExportedProgram``.
+``torch.export.load`` falls back to unrestricted unpickling for sample inputs, and uses it for weights marked
+``use_pickle``; whoever wrote such a file could run code here. So the archive is looked through first.
+Torch is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtimes.errors import CorruptArtifact, UnsupportedModel
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_CURE = "save it again with torch.export.save"
+
+
+def load_pt2(path: Path) -> ExportedProgram:
+    """Load an exported program after checking that nothing in it can run code.
+
+    Raises:
+        CorruptArtifact: it is not there, damaged, or holds pickled objects.
+        UnsupportedModel: it was written by another version of torch's archive format.
+    """
+    _require_plain_archive(path)
+    import torch
+
+    try:
+        return torch.export.load(path)
+    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UnsupportedModel(f"torch cannot load the program: {reason}", where=str(path), cure=_CURE) from error
+
+
+def _require_plain_archive(path: Path) -> None:
+    if not path.is_file():
+        raise CorruptArtifact("there is no such file", where=str(path), cure=_CURE)
+    if not zipfile.is_zipfile(path):
+        raise CorruptArtifact("not an exported program: damaged or no archive", where=str(path), cure=_CURE)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if not any(name.endswith("archive_format") for name in names):
+                raise UnsupportedModel("the archive is of an older format", where=str(path), cure=_CURE)
+            for name in names:
+                _require_plain_member(path, name, archive.read(name) if name.endswith((".json", ".pt")) else b"")
+    except (zipfile.BadZipFile, json.JSONDecodeError) as error:
+        raise CorruptArtifact(f"the archive is damaged: {error}", where=str(path), cure=_CURE) from error
+
+
+def _require_plain_member(path: Path, name: str, content: bytes) -> None:
+    config = json.loads(content) if name.endswith("_config.json") else {}
+    pickled = [key for key, meta in config.get("config", {}).items() if meta.get("use_pickle")]
+    if pickled or "custom_obj" in name:
+        raise CorruptArtifact("it holds pickled objects", where=f"{path}:{(pickled or [name])[0]}", cure=_CURE)
+    if name.endswith(".pt") and content:
+        _require_plain_tensors(path, name, content)
+
+
+def _require_plain_tensors(path: Path, name: str, content: bytes) -> None:
+    import pickle
+
+    import torch
+
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise CorruptArtifact("it holds more than tensors", where=f"{path}:{name}", cure=_CURE) from error
