@@ -1,0 +1,95 @@
+"""What an export measured and decided, as plain data and as a table.
+
+In: rows filled by the choice. Out: JSON-able data (`report.json`) and a rich table.
+Must not import: torch, onnx, a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """Speed against plain float: float time over candidate time, with its confidence bound; above 1 is faster."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRow:
+    """One candidate: what it is, what it weighs, how fast and how accurate it is, and why it was (not) chosen.
+
+    ``speed`` maps a shape (``8x128``) to the ratio against plain float; empty where the export was not timed.
+    ``accuracy`` maps a metric to its value on held-out data. ``drop`` is the loss compared with the budget.
+    """
+
+    name: str
+    size_bytes: int
+    speed: Mapping[str, Ratio] = field(default_factory=dict)
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    drop: float = 0.0
+    chosen: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The result of one export for one target.
+
+    ``isa`` is the ISA level the files were made for, ``timed`` is False where they were made for another machine,
+    ``judged_on`` says which data accuracy was measured on, ``verdict`` is the decision in one sentence.
+    """
+
+    target: str
+    isa: str
+    timed: bool
+    judged_on: str
+    metric: str
+    max_drop: float
+    rows: tuple[CandidateRow, ...]
+    verdict: str
+    machine: Mapping[str, Any]
+    findings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def chosen(self) -> CandidateRow:
+        """Return the row that ships."""
+        return next(row for row in self.rows if row.chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON data."""
+        return asdict(self)
+
+
+def render_table(report: Report) -> Table:
+    """Return the candidate table for a terminal: one row a candidate, the chosen one in bold."""
+    from rich.table import Table
+
+    shapes = list(dict.fromkeys(shape for row in report.rows for shape in row.speed))
+    metrics = list(dict.fromkeys(metric for row in report.rows for metric in row.accuracy))
+    table = Table(title=f"{report.target}, {report.isa}, judged on {report.judged_on}", title_justify="left")
+    table.add_column("candidate")
+    table.add_column("MB", justify="right")
+    for shape in shapes:
+        table.add_column(f"speed {shape}", justify="right")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_column("why")
+    for row in report.rows:
+        cells = [_show_speed(row.speed.get(shape)) for shape in shapes]
+        cells += [f"{row.accuracy[metric]:.4f}" if metric in row.accuracy else "-" for metric in metrics]
+        style = "bold green" if row.chosen else None
+        table.add_row(row.name, f"{row.size_bytes / 1e6:.1f}", *cells, row.reason, style=style)
+    return table
+
+
+def _show_speed(speed: Ratio | None) -> str:
+    return f"{speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}]" if speed else "-"
