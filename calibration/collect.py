@@ -1,0 +1,129 @@
+"""Runs the float model over a dataset and gathers statistics, in memory that does not grow with the samples.
+
+In: an ONNX file, a :class:`~calibration.data.Dataset`, tensor names. Out:
+:class:`~calibration.statistics.CalibrationStatistics`. Padded positions are left out: rows of a
+``[batch, sequence, ...]`` tensor count only where the attention mask is not zero. Must not import torch or transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.data import DEFAULT_BATCH_SIZE, Dataset, Shard
+from calibration.linears import Linear, find_linears
+from calibration.observe import Observer
+from calibration.statistics import CalibrationStatistics
+from calibration.tensor_statistics import SAMPLE_ROWS, TensorStatistics
+from runtimes.artifact import hash_file
+from runtimes.errors import DataError, UnsupportedModel
+
+__all__ = ["Linear", "collect", "find_linears"]
+
+_MASK = "attention_mask"
+
+
+def collect(
+    model: Path,
+    dataset: Dataset,
+    tensors: Sequence[str],
+    *,
+    shard: Shard = (0, 1),
+    advance: Callable[[int], None] = lambda _: None,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    sample_rows: int = SAMPLE_ROWS,
+    threads: int | None = None,
+) -> CalibrationStatistics:
+    """Gather the statistics of ``tensors`` over one shard of ``dataset``.
+
+    Args:
+        model: The float ONNX file.
+        dataset: What to run it on.
+        tensors: Names of float32 values in the graph.
+        shard: (i, n): this run takes the batches with number % n == i.
+        advance: Called with the number of samples after every batch.
+        batch_size: Samples a run.
+        sample_rows: Rows kept of every tensor.
+        threads: Threads of ONNX Runtime; None for one a core.
+
+    Raises:
+        DataError: the data does not fit the model, or the shard has no batch.
+        UnsupportedModel: a tensor is missing, not float32, changes its channel count, or holds NaN or Inf (named).
+        CorruptArtifact: the model cannot be read.
+    """
+    observer = Observer(model, tensors, threads=threads)
+    found: dict[str, TensorStatistics] = {}
+    samples = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for number, feeds in dataset.numbered_batches(batch_size=batch_size, shard=shard):
+            mask = feeds.get(_MASK)
+
+            def update(
+                item: tuple[str, NDArray[Any]], number: int = number, mask: NDArray[Any] | None = mask
+            ) -> tuple[str, TensorStatistics]:
+                name, array = item
+                rows, identities = take_rows(name, array, observer.channel_axis[name], mask, number)
+                before = found.get(name) or TensorStatistics.empty(rows.shape[1], sample_rows)
+                return name, _update(name, before, rows, identities)
+
+            found.update(pool.map(update, observer.run(feeds).items()))
+            count = len(next(iter(feeds.values())))
+            samples += count
+            advance(count)
+    if not found:
+        raise DataError(f"shard {shard[0]}/{shard[1]} has no batch", cure="use fewer shards, or give more samples")
+    return CalibrationStatistics(
+        model_sha256=hash_file(model),
+        dataset_sha256=hashlib.sha256(f"{dataset.identity()}:{batch_size}".encode()).hexdigest(),
+        shard_count=shard[1],
+        shards=(shard[0],),
+        samples=samples,
+        tensors={name: found[name] for name in observer.tensors},
+    )
+
+
+def _update(
+    name: str, before: TensorStatistics, rows: NDArray[np.float32], identities: NDArray[np.uint64]
+) -> TensorStatistics:
+    if rows.shape[1] != len(before.minimum):
+        what = f"the channel axis of {name!r} changes from {len(before.minimum)} to {rows.shape[1]}"
+        raise UnsupportedModel(what, where=name, cure="leave this tensor in float")
+    try:
+        return before.update(rows, identities)
+    except ValueError as error:
+        cure = "look for NaN or Inf in the weights before this tensor, or for an overflow; it is the first one affected"
+        raise UnsupportedModel(f"{error} in the activations", where=name, cure=cure) from error
+
+
+def take_rows(
+    name: str, array: NDArray[Any], channel_axis: int, mask: NDArray[Any] | None, batch: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    """Return (rows ``[rows, channels]``, their identities), without the padded positions.
+
+    A row is padded where its leading axes are the mask's ``[batch, sequence]``, or those two in one, and the mask is
+    zero there. A row's identity is its batch and its place in it, so tensors of one layout are sampled at the same
+    tokens.
+
+    Raises:
+        UnsupportedModel: the tensor is not float32, or has no channel axis.
+    """
+    if array.dtype != np.float32 or array.ndim == 0:
+        cure = "calibrate float32 tensors"
+        raise UnsupportedModel(f"a {array.dtype} tensor of rank {array.ndim}", where=name, cure=cure)
+    last = np.moveaxis(array, channel_axis, -1)
+    rows = np.ascontiguousarray(last).reshape(-1, last.shape[-1])
+    places = np.arange(len(rows), dtype=np.uint64)
+    if mask is not None and not mask.all():
+        if last.shape[:-1] == mask.shape or last.shape[:-1] == (mask.size,):
+            kept = mask.reshape(-1) != 0
+            rows, places = rows[kept], places[kept]
+        elif last.shape[:2] == mask.shape:
+            kept = np.repeat(mask.reshape(-1) != 0, len(rows) // mask.size)
+            rows, places = rows[kept], places[kept]
+    return rows, (np.uint64(batch) << np.uint64(32)) | places

@@ -1,0 +1,111 @@
+"""Runs a float model and hands out the values of chosen inner tensors, batch by batch.
+
+In: a model file and tensor names. Out: an :class:`Observer`. Needs onnx and onnxruntime; must not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtimes.errors import CorruptArtifact, DataError, UnsupportedModel
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Observer:
+    """A float model whose inner tensors can be read.
+
+    The weights are neither parsed nor written again: serialised protocol buffers merge when joined, so a few bytes
+    after the model's own declare the additional graph outputs, and weights beside the file are read from there. That
+    also holds for models past 2 GB. The memory arena is off, because it keeps the largest block of every shape it
+    has seen: with it, memory would grow with the number of different lengths.
+    """
+
+    def __init__(self, model: Path, tensors: Sequence[str], *, threads: int | None = None) -> None:
+        """Load ``model``.
+
+        Args:
+            model: An ONNX file.
+            tensors: Names of float32 values in the main graph.
+            threads: Threads inside an operator; None for one a core.
+
+        Raises:
+            CorruptArtifact: the model cannot be read.
+            UnsupportedModel: a tensor is not in the graph, or ONNX Runtime cannot run the model.
+        """
+        import onnx
+        import onnxruntime
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+        try:
+            proto = onnx.load(model, load_external_data=False)
+        except (OSError, DecodeError) as error:
+            raise CorruptArtifact(f"not an ONNX model: {error}", where=str(model), cure="export it again") from error
+        self._where = str(model)
+        inputs = {value.name for value in proto.graph.input}
+        produced = {name: place for place, node in enumerate(proto.graph.node) for name in node.output}
+        for name in tensors:
+            if name not in produced and name not in inputs:
+                cure = "calibrate the model that is quantised"
+                raise UnsupportedModel(f"there is no tensor {name!r}", where=str(model), cure=cure)
+        self.channel_axis = _find_channel_axes(proto, tensors)
+        # In the order they are computed, so that the first one with a NaN is the one to blame.
+        self.tensors = tuple(sorted(set(tensors), key=lambda name: (produced.get(name, -1), name)))
+        self._inner = [name for name in self.tensors if name not in inputs]
+        present = {value.name for value in proto.graph.output}
+        added = [onnx.ValueInfoProto(name=name) for name in self._inner if name not in present]
+        del proto
+        suffix = onnx.ModelProto(graph=onnx.GraphProto(output=added)).SerializeToString()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.resolve().parent))
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.read_bytes() + suffix, options, providers=["CPUExecutionProvider"]
+            )
+        except _ort_errors() as error:
+            cure = "check the model with onnxruntime"
+            raise UnsupportedModel(f"ONNX Runtime cannot load it: {error}", where=str(model), cure=cure) from error
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the tensors for one batch, in the order the graph computes them.
+
+        Raises:
+            DataError: ONNX Runtime refuses the feeds.
+        """
+        try:
+            values = self._session.run(self._inner, dict(feeds)) if self._inner else []
+        except _ort_errors() as error:
+            cure = "check that the data fits the model's inputs (ids below the vocabulary, length below the positions)"
+            raise DataError(f"the model cannot run a batch: {error}", where=self._where, cure=cure) from error
+        found = dict(zip(self._inner, values, strict=True))
+        return {name: np.asarray(found[name] if name in found else feeds[name]) for name in self.tensors}
+
+
+def _find_channel_axes(proto: Any, tensors: Sequence[str]) -> dict[str, int]:  # noqa: ANN401  onnx is untyped here
+    """Map a tensor to its channel axis: 1 for what a Conv reads (``[batch, channels, ...]``), else the last."""
+    read_by_conv = {node.input[0] for node in proto.graph.node if node.op_type == "Conv"}
+    return {name: 1 if name in read_by_conv else -1 for name in tensors}
+
+
+def _ort_errors() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
