@@ -1,0 +1,79 @@
+"""``stepdown run``. Must not import anything heavy at module level."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.cli.outcome import Outcome
+from exporter.cli.parsing import parse_positive
+from runtimes.errors import UsageError
+
+if TYPE_CHECKING:
+    from exporter.answer import Answer
+    from exporter.progress import Progress
+
+SUMMARY = "Run a model once, on texts or tensors."
+EXAMPLE = 'stepdown run out --text "a step-down transformer lowers the voltage"'
+EXTRA = "device"
+
+_SHOWN = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("model", metavar="ARTIFACT", help="an exported directory, an .onnx file, or a checkpoint")
+    parser.add_argument("--text", action="append", metavar="TEXT", help="a text (repeatable: one batch)")
+    parser.add_argument("--pair", action="append", metavar="TEXT", help="the second text of each --text (repeatable)")
+    parser.add_argument("--inputs", metavar="FILE", type=Path, help="an .npz with one array an input")
+    parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
+    parser.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
+    parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
+
+
+def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
+    """Run the model."""
+    if bool(arguments.text) == bool(arguments.inputs):
+        raise UsageError("nothing to run on, or two things", cure="give either --text or --inputs")
+    from exporter.answer import answer_arrays, answer_texts
+    from exporter.subject import open_subject
+
+    progress.step(f"opening {arguments.model}")
+    with open_subject(arguments.model, task=arguments.task, threads=arguments.threads) as subject:
+        if arguments.inputs:
+            answers = answer_arrays(subject, arguments.inputs)
+        else:
+            answers = answer_texts(subject, arguments.text, arguments.pair or (), arguments.max_length)
+    return Outcome(
+        document={"answers": [asdict(answer) for answer in answers]},
+        text="\n".join(map(_describe, answers)),
+    )
+
+
+def _describe(answer: Answer) -> str:
+    head = f"{answer.text!r}: " if answer.text is not None else ""
+    if answer.kind == "embedding":
+        return f"{head}{len(answer.value)} numbers, {_shorten(answer.value)}"
+    if answer.kind == "label":
+        return f"{head}{answer.value['label']} ({answer.value['probability']:.1%})"
+    if answer.kind == "tokens":
+        return head + " ".join(f"{item['token']}/{item['label']}" for item in answer.value)
+    return "\n".join(f"{head}{name}: {_describe_nested(value)}" for name, value in answer.value.items())
+
+
+def _describe_nested(value: Any) -> str:  # noqa: ANN401 (nested lists of numbers, as JSON has them)
+    """Return the shape of nested lists and their first numbers."""
+    if not isinstance(value, list):
+        return str(value)
+    shape = [len(value)]
+    while value and isinstance(value[0], list):
+        value = value[0]
+        shape.append(len(value))
+    return f"{'x'.join(map(str, shape))} numbers, {_shorten(value)}"
+
+
+def _shorten(numbers: list[float]) -> str:
+    shown = ", ".join(f"{number:.4g}" for number in numbers[:_SHOWN])
+    return f"[{shown}, ...]" if len(numbers) > _SHOWN else f"[{shown}]"

@@ -1,0 +1,259 @@
+"""How good a model's answers are on labelled data.
+
+In: an open session and data. Out: a number with its name and the number of samples behind it.
+Must not import: torch, scipy, a runtime (a session is given).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.data import Dataset, LabelledDataset, open_dataset, open_labelled
+from runtimes.artifact import TensorSpec
+from runtimes.errors import DataError, UnsupportedModel, UsageError
+from runtimes.protocol import Session, Tensors
+
+METRICS = ("accuracy", "macro-f1", "spearman", "cosine")
+Floats = NDArray[np.float64]
+
+
+class Advance(Protocol):
+    """Told how many more samples are done."""
+
+    def __call__(self, count: int) -> None:
+        """Take the count."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalData:
+    """Where the data is and how to read it; ``columns`` empty finds the text columns by name."""
+
+    spec: str
+    label_column: str | None = None
+    columns: tuple[str, ...] = ()
+    max_length: int = 128
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """``value`` of ``metric`` (see METRICS; all are better when larger) over ``samples`` samples."""
+
+    metric: str
+    value: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What is evaluated: an open session and what belongs to it. ``labels`` names the classes by index."""
+
+    session: Session
+    tokenizer: Path | None
+    labels: tuple[str, ...] = ()
+
+
+def choose_metric(task: str | None) -> str:
+    """Return the metric for a task where the user named none.
+
+    Raises:
+        UsageError: the task has no obvious one.
+    """
+    chosen = {"text-classification": "accuracy", "feature-extraction": "spearman"}.get(task or "")
+    if chosen is None:
+        raise UsageError(
+            f"no metric belongs to the task {task}", where="--metric", cure=f"name one: {', '.join(METRICS)}"
+        )
+    return chosen
+
+
+def evaluate(model: Evaluated, data: EvalData, metric: str, advance: Advance) -> Evaluation:
+    """Measure ``metric`` of a model against the labels of the data.
+
+    ``accuracy`` and ``macro-f1`` compare the class of the largest logit with the label (a class name or index).
+    ``spearman`` compares the cosine of two texts' embeddings with the pair's score.
+
+    Raises:
+        UsageError: the metric is unknown, or is ``cosine``, which needs a reference (see :func:`evaluate_cosine`).
+        DataError: the data or its labels cannot be used.
+        UnsupportedModel: the model gives nothing the metric can use.
+    """
+    if metric in {"accuracy", "macro-f1"}:
+        predicted, expected = _classify(model, data, advance)
+        score = accuracy(predicted, expected) if metric == "accuracy" else macro_f1(predicted, expected)
+        return Evaluation(metric=metric, value=score, samples=len(expected))
+    if metric == "spearman":
+        similarities, scores = _compare_pairs(model, data, advance)
+        return Evaluation(metric=metric, value=spearman(similarities, scores), samples=len(scores))
+    raise UsageError(
+        f"the metric {metric!r} does not compare with labels", where="--metric", cure="accuracy, macro-f1 or spearman"
+    )
+
+
+def evaluate_cosine(model: Evaluated, reference: Evaluated, data: EvalData, advance: Advance) -> Evaluation:
+    """Return the mean cosine between the outputs of two models, sample by sample; the data needs no labels."""
+    pair = (_embed(one, _open_texts(one, data), advance) for one in (model, reference))
+    cosines = cosine_rows(*pair)
+    return Evaluation(metric="cosine", value=float(cosines.mean()), samples=len(cosines))
+
+
+def accuracy(predicted: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+    """Return the fraction of equal entries."""
+    return float((predicted == expected).mean())
+
+
+def macro_f1(predicted: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+    """Return the unweighted mean of F1 over the classes that occur; a class never predicted counts as 0."""
+    scores = []
+    for label in np.union1d(predicted, expected):
+        hits = int(((predicted == label) & (expected == label)).sum())
+        said, meant = int((predicted == label).sum()), int((expected == label).sum())
+        scores.append(2 * hits / (said + meant))
+    return float(np.mean(scores))
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    """Return Spearman's rank correlation; equal values share the mean of their ranks.
+
+    Raises:
+        DataError: all values of one side are equal, so there is no rank to correlate.
+    """
+    ranks = [_rank(values) - (len(values) + 1) / 2 for values in (first, second)]
+    spread = [float(np.sqrt((rank**2).sum())) for rank in ranks]
+    if min(spread) == 0:
+        raise DataError("all values are equal, so Spearman is undefined", cure="give data with different scores")
+    return float((ranks[0] * ranks[1]).sum() / (spread[0] * spread[1]))
+
+
+def _rank(values: Floats) -> Floats:
+    """Return ranks from 1; ties get the mean of the ranks they cover."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    means: Floats = last - (counts - 1) / 2
+    return means[inverse]
+
+
+def cosine_rows(first: Floats, second: Floats) -> Floats:
+    """Return the cosine of each row of two (samples, width) matrices; a zero row has cosine 0."""
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    products: Floats = (first * second).sum(axis=1)
+    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+
+
+def pool_outputs(outputs: Tensors, feeds: Tensors) -> Floats:
+    """Return one vector a sample, (batch, width) float64: the mean over unmasked tokens of the first output.
+
+    An output that has one vector a sample is returned as it is; further axes are flattened.
+
+    Raises:
+        UnsupportedModel: the first output is not floating point or has no batch axis.
+    """
+    name, first = next(iter(outputs.items()))
+    if first.dtype.kind != "f" or first.ndim < 2:
+        raise UnsupportedModel(
+            f"{name} is {first.dtype}{list(first.shape)}: no vector a sample", cure="export with another task"
+        )
+    values = first.astype(np.float64)
+    mask = feeds.get("attention_mask")
+    if values.ndim == 3 and mask is not None and mask.shape == values.shape[:2]:
+        weights = mask.astype(np.float64)[..., None]
+        pooled: Floats = (values * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
+        return pooled
+    return values.mean(axis=1) if values.ndim == 3 else values.reshape(len(values), -1)
+
+
+def _open_texts(model: Evaluated, data: EvalData) -> Dataset:
+    return open_dataset(
+        data.spec,
+        model.session.inputs,
+        model.tokenizer,
+        columns=data.columns,
+        max_length=data.max_length,
+        limit=data.limit,
+    )
+
+
+def _open_labels(model: Evaluated, data: EvalData, label_column: str, columns: Sequence[str]) -> LabelledDataset:
+    return open_labelled(
+        data.spec,
+        label_column,
+        model.session.inputs,
+        model.tokenizer,
+        columns=columns,
+        max_length=data.max_length,
+        limit=data.limit,
+    )
+
+
+def _embed(model: Evaluated, dataset: Dataset, advance: Advance) -> Floats:
+    """Return one vector a sample in the dataset's order."""
+    place = {index: row for row, index in enumerate(dataset.indices)}
+    rows: dict[int, Floats] = {}
+    for indices, feeds in dataset.read(8):
+        pooled = pool_outputs(model.session.run(feeds), feeds)
+        rows.update((place[index], vector) for index, vector in zip(indices, pooled, strict=False))
+        advance(len(indices))
+    return np.stack([rows[row] for row in range(len(rows))])
+
+
+def _compare_pairs(model: Evaluated, data: EvalData, advance: Advance) -> tuple[Floats, Floats]:
+    """Return (cosine of the two texts' embeddings, score), one a pair."""
+    columns = data.columns or ("text_a", "text_b")
+    if len(columns) != 2:
+        raise UsageError("spearman compares two texts", where="--column", cure="name two columns")
+    label = data.label_column or "score"
+    sides = [_open_labels(model, data, label, (column,)) for column in columns]
+    embedded = [_embed(model, side.dataset, advance) for side in sides]
+    return cosine_rows(*embedded), np.array([_read_score(score, data.spec, label) for score in sides[0].labels])
+
+
+def _read_score(score: object, spec: str, column: str) -> float:
+    try:
+        value = float(str(score))
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise DataError(f"{score!r} is not a number", where=f"{spec}:{column}", cure="name the column with the score")
+    return value
+
+
+def _classify(model: Evaluated, data: EvalData, advance: Advance) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (class of the largest logit, class of the label), one a sample."""
+    label = data.label_column or "label"
+    labelled = _open_labels(model, data, label, data.columns)
+    predicted: list[int] = []
+    expected: list[int] = []
+    for feeds, labels in labelled.batches():
+        logits = _find_logits(model.session.run(feeds), model.session.outputs)
+        expected += [_read_class(given, model.labels, logits.shape[1], f"{data.spec}:{label}") for given in labels]
+        predicted += logits.argmax(axis=1)[: len(labels)].tolist()
+        advance(len(labels))
+    return np.array(predicted, np.int64), np.array(expected, np.int64)
+
+
+def _find_logits(outputs: Tensors, specs: Sequence[TensorSpec]) -> NDArray[Any]:
+    name, logits = next(iter(outputs.items()))
+    if logits.ndim != 2 or logits.dtype.kind != "f":
+        raise UnsupportedModel(
+            f"{name} {specs[0].dtype}{list(specs[0].shape)} holds no logits of one class a sample",
+            cure="evaluate a classifier, or use --metric spearman or cosine",
+        )
+    return logits
+
+
+def _read_class(given: object, names: Sequence[str], count: int, where: str) -> int:
+    """Turn a label (a class name or an index) into an index."""
+    word = str(given)
+    if word in names:
+        return names.index(word)
+    if word.isdecimal() and int(word) < count:
+        return int(word)
+    known = ", ".join(names) or f"0 to {count - 1}"
+    raise DataError(f"the model has no class {word!r}", where=where, cure=f"label with one of: {known}")

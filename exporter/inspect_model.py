@@ -1,0 +1,223 @@
+"""What a model is made of, read without running it.
+
+In: a checkpoint directory or ``.safetensors`` file, an ``.onnx`` file, or a directory that ``export`` wrote.
+Out: size, operators, parameters, and for each weight what could be quantised or pruned.
+Must not import: torch; onnx-ir only when an ONNX file is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.safetensors_file import StoredTensor, list_tensors
+from exporter.sparsity import describe_sparsity
+from runtimes.artifact import MANIFEST_NAME, read_manifest
+from runtimes.errors import CorruptArtifact, UnsupportedModel
+from runtimes.onnx_file import locate_external_data, read_header
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+_FLOATS = {"F64", "F32", "F16", "BF16", "DOUBLE", "FLOAT", "FLOAT16", "BFLOAT16"}
+# Below this many inputs the integer kernel's own overhead is the larger part (one 16-wide step or none).
+_MIN_INPUTS_FOR_INT8 = 16
+_INT8_OPS = {"Linear", "MatMul", "Gemm", "Conv"}
+# Tensors of indices and masks are no weights.
+_INDEX_TYPES = {"I64", "I32", "BOOL", "INT64", "INT32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One weight of two or more axes.
+
+    ``shape`` is as stored; ``zeros`` a fraction; ``quantise`` and ``prune`` say what could be done, or why not.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    parameters: int
+    zeros: float
+    pattern: str
+    quantise: str
+    prune: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """``kind`` is ``checkpoint``, ``onnx`` or ``artifact``; ``ops`` counts operators (empty for a checkpoint)."""
+
+    path: str
+    kind: str
+    size_bytes: int
+    parameters: int
+    ops: Mapping[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: tuple[Layer, ...]
+
+    def mean_zeros(self) -> float:
+        """Fraction of zeros over all weights of the table."""
+        total = sum(layer.parameters for layer in self.layers)
+        return sum(layer.zeros * layer.parameters for layer in self.layers) / total if total else 0.0
+
+
+def inspect_model(path: Path) -> Inspection:
+    """Inspect a checkpoint, an ONNX file or an artifact directory.
+
+    Raises:
+        UnsupportedModel: there is nothing there, or it is none of the three.
+        CorruptArtifact: it is damaged.
+    """
+    if (path / MANIFEST_NAME).is_file():
+        return _inspect_artifact(path)
+    if path.suffix == ".onnx":
+        return _inspect_onnx(path, kind="onnx")
+    if path.is_dir() or path.suffix == ".safetensors":
+        if not path.exists():
+            raise _nothing_there(path)
+        return _inspect_checkpoint(path)
+    if not path.exists():
+        raise _nothing_there(path)
+    raise UnsupportedModel(
+        "not a model that can be inspected",
+        where=str(path),
+        cure="give a directory with .safetensors, an .onnx file, or a directory that `stepdown export` wrote",
+    )
+
+
+def _nothing_there(path: Path) -> UnsupportedModel:
+    return UnsupportedModel("there is no such model", where=str(path), cure="check the path")
+
+
+def _inspect_artifact(directory: Path) -> Inspection:
+    manifest = read_manifest(directory)
+    models = [directory / record.path for record in manifest.files if record.path.endswith(".onnx")]
+    if not models:
+        raise CorruptArtifact("the manifest names no model", where=str(directory), cure="export it again")
+    return _inspect_onnx(models[0], kind="artifact")
+
+
+def _inspect_checkpoint(path: Path) -> Inspection:
+    tensors = list_tensors(path)
+    return Inspection(
+        path=str(path),
+        kind="checkpoint",
+        size_bytes=sum(file.stat().st_size for file in {tensor.file for tensor in tensors}),
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors if tensor.dtype in _FLOATS),
+        ops={},
+        inputs=(),
+        outputs=(),
+        layers=tuple(_describe_stored(tensor) for tensor in tensors if _is_weight(tensor.shape, tensor.dtype)),
+    )
+
+
+def _is_weight(shape: tuple[int | object, ...], dtype: str) -> bool:
+    return len(shape) >= 2 and dtype not in _INDEX_TYPES
+
+
+def _describe_stored(tensor: StoredTensor) -> Layer:
+    # A checkpoint does not say what a matrix is for; every library names its lookup tables "embeddings".
+    op = "Embedding" if "embedding" in tensor.name.lower() or "embed_" in tensor.name else "Linear"
+    if len(tensor.shape) > 2:
+        op = "Conv"
+    nonzero = tensor.read_nonzero().reshape(tensor.shape[0], -1)
+    return _describe_layer(tensor.name, op, tensor.shape, tensor.dtype, nonzero)
+
+
+def _inspect_onnx(path: Path, *, kind: str) -> Inspection:
+    header = read_header(path)
+    beside = locate_external_data(path, header.external)
+    import onnx_ir
+
+    model = onnx_ir.load(path)
+    nodes = list(model.graph.all_nodes())
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    return Inspection(
+        path=str(path),
+        kind=kind,
+        size_bytes=path.stat().st_size + sum(file.stat().st_size for file in beside),
+        parameters=sum(tensor.size for tensor in weights),
+        ops=dict(Counter(node.op_type for node in nodes).most_common()),
+        inputs=tuple(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in header.inputs),
+        outputs=tuple(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in header.outputs),
+        layers=tuple(layer for node in nodes for layer in _describe_node(node)),
+    )
+
+
+def _describe_node(node: onnx_ir.Node) -> list[Layer]:
+    """Describe the stored matrices that a node multiplies with or looks up."""
+    if node.op_type in {"DequantizeLinear", "QuantizeLinear"}:
+        return []
+    layers = []
+    for value in node.inputs:
+        if value is None:
+            continue
+        stored, zero_point = _find_stored(value)
+        if stored is None or not _is_weight(tuple(stored.shape), stored.dtype.name):
+            continue
+        array = stored.numpy()
+        nonzero = np.asarray(array != zero_point)
+        layers.append(
+            _describe_layer(
+                node.name or value.name or node.op_type,
+                node.op_type,
+                tuple(array.shape),
+                stored.dtype.name,
+                _orient(nonzero, node),
+            )
+        )
+    return layers
+
+
+def _find_stored(value: onnx_ir.Value) -> tuple[onnx_ir.TensorProtocol | None, Any]:
+    """Return the stored tensor behind a value, through a DequantizeLinear, and the value that stands for zero."""
+    producer = value.producer()
+    if producer is None:
+        return value.const_value, 0
+    if producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
+        return None, 0
+    zero = producer.inputs[2] if len(producer.inputs) > 2 else None
+    if zero is None or zero.const_value is None:
+        return producer.inputs[0].const_value, 0
+    points = np.unique(zero.const_value.numpy())
+    return producer.inputs[0].const_value, points[0] if len(points) == 1 else 0
+
+
+def _orient(nonzero: NDArray[np.bool_], node: onnx_ir.Node) -> NDArray[np.bool_]:
+    """Return the matrix as (outputs, inputs): MatMul multiplies from the left, Gemm only where told so."""
+    flat = nonzero.reshape(nonzero.shape[0], -1) if node.op_type != "MatMul" else nonzero.reshape(-1, nonzero.shape[-1])
+    transposed = node.attributes.get_int("transB", 0)
+    return flat.T if "MatMul" in node.op_type or (node.op_type == "Gemm" and not transposed) else flat
+
+
+def _describe_layer(name: str, op: str, shape: tuple[int, ...], dtype: str, nonzero: NDArray[np.bool_]) -> Layer:
+    """Put together what is known of one weight; ``nonzero`` has shape (outputs, inputs)."""
+    sparsity = describe_sparsity(nonzero)
+    is_product = op in _INT8_OPS or "MatMul" in op or "Gemm" in op
+    if dtype not in _FLOATS:
+        quantise = f"is {dtype.lower()}"
+    elif not is_product:
+        quantise = "int8 table" if op in {"Embedding", "Gather"} else "-"
+    else:
+        quantise = "int8" if nonzero.shape[1] >= _MIN_INPUTS_FOR_INT8 else f"no: {nonzero.shape[1]} inputs"
+    return Layer(
+        name=name,
+        op=op,
+        shape=shape,
+        dtype=dtype.lower(),
+        parameters=math.prod(shape),
+        zeros=round(sparsity.zeros, 6),
+        pattern=sparsity.pattern,
+        quantise=quantise,
+        prune=sparsity.use if is_product else "-",
+    )

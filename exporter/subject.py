@@ -1,0 +1,142 @@
+"""Opens whatever a user may want to run or evaluate: an exported directory, an ONNX file, or a checkpoint.
+
+In: a path. Out: an open session with its tokenizer, task and class names; an exported directory is verified first.
+Must not import: torch at module level (a checkpoint is traced, which imports it).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtimes.artifact import MANIFEST_NAME, Manifest, hash_file, read_manifest
+from runtimes.errors import CorruptArtifact, UnsupportedModel
+from runtimes.isa import detect, may_run_on
+from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
+from runtimes.protocol import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """An open model. ``labels`` names the classes by index; empty where the model has none."""
+
+    session: Session
+    task: str | None
+    tokenizer: Path | None
+    labels: tuple[str, ...]
+
+
+@contextmanager
+def open_subject(reference: str, *, task: str | None = None, threads: int | None = None) -> Iterator[Subject]:
+    """Open a model for as long as the block runs.
+
+    Args:
+        reference: A directory that ``export`` wrote, an ``.onnx`` file, or anything that ``export`` takes.
+        task: What the model does, where its files do not say.
+        threads: Threads to run with; None uses every core.
+
+    Raises:
+        CorruptArtifact: a file of an exported directory is missing, changed, or made for another CPU.
+        UnsupportedModel: it is not a model, or cannot be traced.
+    """
+    path = Path(reference)
+    if (path / MANIFEST_NAME).is_file():
+        manifest = read_manifest(path)
+        verify_files(path, manifest)
+        model, options = _choose_artifact(path, manifest, threads)
+        with _open_onnx(model, options, task or manifest.source.get("task"), path) as subject:
+            yield subject
+    elif path.suffix == ".onnx":
+        if not path.is_file():
+            raise UnsupportedModel("there is no such model", where=reference, cure="check the path")
+        with _open_onnx(path, OrtOptions(threads=threads), task, path.parent) as subject:
+            yield subject
+    else:
+        with _open_traced(reference, task, threads) as subject:
+            yield subject
+
+
+def verify_files(directory: Path, manifest: Manifest) -> None:
+    """Check every file that the manifest names.
+
+    Raises:
+        CorruptArtifact: one is missing, has another size or another sha256, or lies outside the directory.
+    """
+    for record in manifest.files:
+        path = directory / record.path
+        cure = "export it again, or fetch the whole directory again"
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise CorruptArtifact("the manifest names a file outside its directory", where=record.path, cure=cure)
+        if not path.is_file():
+            raise CorruptArtifact("a file of the manifest is missing", where=str(path), cure=cure)
+        if path.stat().st_size != record.bytes or hash_file(path) != record.sha256:
+            raise CorruptArtifact("the file is not the one that was exported", where=str(path), cure=cure)
+
+
+def read_labels(directory: Path) -> tuple[str, ...]:
+    """Return the class names by index from ``config.json``'s ``id2label``; empty where there is none."""
+    path = directory / "config.json"
+    if not path.is_file():
+        return ()
+    try:
+        names: Mapping[str, str] = json.loads(path.read_text(encoding="utf-8")).get("id2label") or {}
+        return tuple(names[key] for key in sorted(names, key=int))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CorruptArtifact("the class names cannot be read", where=f"{path}:id2label", cure="mend it") from error
+
+
+@contextmanager
+def _open_onnx(model: Path, options: OrtOptions, task: str | None, directory: Path) -> Iterator[Subject]:
+    tokenizer = directory / "tokenizer.json"
+    with closing(OnnxRuntime(options).open(describe_onnx(model))) as session:
+        yield Subject(
+            session=session,
+            task=task,
+            tokenizer=tokenizer if tokenizer.is_file() else None,
+            labels=read_labels(directory),
+        )
+
+
+@contextmanager
+def _open_traced(reference: str, task: str | None, threads: int | None) -> Iterator[Subject]:
+    """Trace a checkpoint to plain float ONNX in a temporary directory: the same arithmetic that is served."""
+    from exporter.source import open_source
+    from exporter.trace import trace
+
+    source = open_source(reference, task=task)
+    with tempfile.TemporaryDirectory() as scratch:
+        traced = trace(source, Path(scratch))
+        with _open_onnx(traced.artifact.path, OrtOptions(threads=threads), traced.task, Path(scratch)) as subject:
+            yield subject
+
+
+def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> tuple[Path, OrtOptions]:
+    """Return the model file and how it was measured to run best."""
+    try:
+        description: Mapping[str, Any] = manifest.artifacts["onnxruntime"]
+        model, required = directory / description["path"], description["isa"]
+        session = description["session"]
+        options = OrtOptions(
+            threads=threads,
+            disabled_optimizers=tuple(session["disabled_optimizers"]),
+            session_config=tuple((key, value) for key, value in session["session_config"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(
+            f"the manifest describes no ONNX Runtime model: {error}",
+            where=str(directory / MANIFEST_NAME),
+            cure="export it with --target onnxruntime",
+        ) from error
+    machine = detect()
+    if not may_run_on(required, machine):
+        raise CorruptArtifact(
+            f"it was made for {required}; on this CPU ({machine.level}) its answers would differ",
+            where=str(directory),
+            cure=f"export it here, or with --for-isa {machine.level}",
+        )
+    return model, options
