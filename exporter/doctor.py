@@ -38,10 +38,9 @@ class Finding:
 
 def examine_machine() -> tuple[Finding, ...]:
     """Look at the CPU, the runtimes, the GPUs, the compiler and the installed packages."""
-    runtimes = _examine_runtimes()
     return (
         *_examine_cpu(),
-        *runtimes,
+        *_examine_runtimes(),
         *_examine_providers(),
         _examine_gpus(),
         _examine_compiler(),

@@ -74,6 +74,12 @@ def choose_metric(task: str | None) -> str:
     return chosen
 
 
+def check_metric(name: str) -> None:
+    """Raise UsageError where there is no such metric."""
+    if name not in METRICS:
+        raise UsageError(f"unknown metric {name!r}", where="--metric", cure=f"use one of {', '.join(METRICS)}")
+
+
 def evaluate(model: Evaluated, data: EvalData, metric: str, advance: Advance) -> Evaluation:
     """Measure ``metric`` of a model against the labels of the data.
 

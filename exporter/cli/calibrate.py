@@ -97,7 +97,8 @@ def _describe(output: Path, statistics: CalibrationStatistics) -> Outcome:
         "tensors": list(statistics.tensors),
         "dead_tensors": list(statistics.dead_tensors()),
     }
-    text = f"{output}: shard {shards}, {statistics.samples} samples, {len(statistics.tensors)} tensors, {format_bytes(size)}"
+    counts = f"{statistics.samples} samples, {len(statistics.tensors)} tensors, {format_bytes(size)}"
+    text = f"{output}: shard {shards}, {counts}"
     dead = statistics.dead_tensors()
     if dead:
         text += f"\nalways zero: {', '.join(dead)}"

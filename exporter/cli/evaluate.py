@@ -18,14 +18,14 @@ SUMMARY = "Measure any model, exported or not, on labelled data."
 EXAMPLE = "stepdown eval out --data pairs.jsonl --metric spearman"
 EXTRA = "device"
 
-METRICS = ("accuracy", "macro-f1", "spearman", "cosine")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="ARTIFACT", help="an exported directory, an .onnx file, or a checkpoint")
     parser.add_argument("--data", metavar="DATA", required=True, help=".jsonl, .csv, .parquet or .npz")
-    parser.add_argument("--metric", choices=METRICS, help="what to measure (by the task)")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="accuracy, macro-f1, spearman of pairs, or cosine to --reference (by the task)"
+    )
     parser.add_argument("--reference", metavar="MODEL", help="for cosine: the model whose outputs are right")
     parser.add_argument(
         "--column", action="append", metavar="NAME", help="the column with the text; twice for a pair (repeatable)"
@@ -41,9 +41,11 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Evaluate the model."""
     if (arguments.metric == "cosine") != bool(arguments.reference):
         raise UsageError("cosine and a reference belong together", cure="give both --metric cosine and --reference")
-    from exporter.evaluate import EvalData, Evaluated, choose_metric, evaluate, evaluate_cosine
+    from exporter.evaluate import EvalData, Evaluated, check_metric, choose_metric, evaluate, evaluate_cosine
     from exporter.subject import open_subject
 
+    if arguments.metric:
+        check_metric(arguments.metric)
     data = EvalData(
         spec=arguments.data,
         label_column=arguments.label_column,

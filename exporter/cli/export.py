@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
@@ -12,20 +13,18 @@ from exporter.cli.parsing import (
     parse_positive,
     parse_shape,
     refuse_existing,
-    unknown_word,
 )
+from exporter.options import METHODS, PRECISIONS, TARGETS, ExportOptions, check_options
 
 if TYPE_CHECKING:
-    from exporter.pipeline import ExportOptions
     from exporter.progress import Progress
 
 SUMMARY = "Take a model down to a runtime: build candidates, time and check them, keep the best."
 EXAMPLE = "stepdown export ./model --target onnxruntime --calibration-data texts.jsonl -o out"
 EXTRA = "onnxruntime"
 
-TARGETS = ("onnxruntime",)
-PRECISIONS = ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4")
-METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
+# What the options are when nobody says otherwise, from the one place that defines them.
+_DEFAULTS = ExportOptions(model="", output=Path())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,20 +52,44 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--column", action="append", metavar="NAME", help="the column with the text; twice for a pair (repeatable)"
     )
-    group.add_argument("--samples", metavar="N", type=parse_positive, default=256, help="at most so many (256)")
-    group.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
-    group.add_argument("--method", choices=METHODS, default="auto", help="how ranges are found (auto: by error)")
-    group.add_argument("--seed", metavar="N", type=int, default=0, help="of every random choice (0)")
+    group.add_argument(
+        "--samples",
+        metavar="N",
+        type=parse_positive,
+        default=_DEFAULTS.calibration_samples,
+        help="at most so many (%(default)s)",
+    )
+    group.add_argument(
+        "--max-length",
+        metavar="N",
+        type=parse_positive,
+        default=_DEFAULTS.max_length,
+        help="tokens a text (%(default)s)",
+    )
+    group.add_argument(
+        "--method", metavar="NAME", default=_DEFAULTS.method, help=f"ranges: {', '.join(METHODS)} (%(default)s)"
+    )
+    group.add_argument(
+        "--seed", metavar="N", type=int, default=_DEFAULTS.seed, help="of every random choice (%(default)s)"
+    )
 
 
 def _add_judgement(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("choice")
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="force a precision (auto: the fastest)")
     group.add_argument(
-        "--max-drop", metavar="X", type=parse_fraction, default=0.01, help="largest accepted loss of accuracy (1%%)"
+        "--precision", metavar="NAME", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (%(default)s)"
+    )
+    group.add_argument(
+        "--max-drop",
+        metavar="X",
+        type=parse_fraction,
+        default=_DEFAULTS.max_drop,
+        help="largest accepted loss of accuracy, 1%% or 0.01 (%(default)s)",
     )
     group.add_argument("--eval-data", metavar="DATA", help="labelled data to judge accuracy by")
-    group.add_argument("--label-column", metavar="NAME", default="label", help="the column with the label (label)")
+    group.add_argument(
+        "--label-column", metavar="NAME", default=_DEFAULTS.label_column, help="the column with the label (%(default)s)"
+    )
     group.add_argument("--metric", metavar="NAME", help="accuracy, macro-f1 or spearman (by the task)")
     group.add_argument(
         "--shape",
@@ -87,26 +110,18 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
     result = export(options, progress)
     return Outcome(
-        document=result.to_json(),
-        text=f"{result.report.verdict}\n{arguments.output}",
-        tables=(render_table(result.report),),
+        document={"output": str(result.output), "reports": [report.to_json() for report in result.reports]},
+        text="\n".join([*(report.verdict for report in result.reports), str(result.output)]),
+        tables=tuple(map(render_table, result.reports)),
     )
 
 
 def _check_options(arguments: argparse.Namespace) -> ExportOptions:
     """Refuse what cannot work before anything heavy is imported."""
-    targets = tuple(dict.fromkeys(arguments.target or TARGETS))
-    for target in targets:
-        if target not in TARGETS:
-            raise unknown_word("target", target, TARGETS, where="--target")
-    refuse_existing(arguments.output, force=arguments.force)
-    from exporter.pipeline import ExportOptions
-
-    shapes = {"shapes": tuple(arguments.shape)} if arguments.shape else {}
-    return ExportOptions(
+    options = ExportOptions(
         model=arguments.model,
         output=arguments.output,
-        targets=targets,
+        targets=tuple(dict.fromkeys(arguments.target or _DEFAULTS.targets)),
         task=arguments.task,
         calibration_data=arguments.calibration_data,
         column=tuple(arguments.column or ()),
@@ -118,10 +133,13 @@ def _check_options(arguments: argparse.Namespace) -> ExportOptions:
         precision=arguments.precision,
         method=arguments.method,
         max_drop=arguments.max_drop,
+        shapes=tuple(arguments.shape or _DEFAULTS.shapes),
         for_isa=arguments.for_isa,
         threads=arguments.threads,
         opset=arguments.opset,
         seed=arguments.seed,
         force=arguments.force,
-        **shapes,
     )
+    check_options(options)
+    refuse_existing(arguments.output, force=arguments.force)
+    return options
