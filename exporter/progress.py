@@ -61,7 +61,7 @@ class RichProgress:
 
     def step(self, title: str) -> None:
         """Print the title."""
-        self._console.print(f"[bold cyan]•[/] {title}")
+        self._console.print("•", title, markup=False, highlight=False)
 
     @contextmanager
     def task(self, title: str, total: int | None) -> Iterator[Task]:

@@ -1,0 +1,119 @@
+"""Inspection of a checkpoint, of ONNX files in float and Q/DQ form, and of what is no model."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+
+from exporter.inspect_model import inspect_model
+from runtimes.errors import CorruptArtifact, UnsupportedModel
+
+RNG = np.random.default_rng(0)
+
+
+def save_onnx(path, nodes, weights, width=32):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", None])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+    return path
+
+
+def test_a_checkpoint(tmp_path):
+    sparse = RNG.normal(size=(64, 64)).astype(np.float32)
+    sparse[:, ::4] = sparse[:, 1::4] = 0
+    save_file(
+        {
+            "embeddings.word_embeddings.weight": RNG.normal(size=(50, 64)).astype(np.float32),
+            "layer.0.dense.weight": sparse,
+            "layer.0.dense.bias": np.zeros(64, np.float32),
+            "embeddings.position_ids": np.arange(8).reshape(1, 8),
+        },
+        tmp_path / "model.safetensors",
+    )
+    found = inspect_model(tmp_path)
+    assert (found.kind, found.parameters) == ("checkpoint", 50 * 64 + 64 * 64 + 64)
+    layers = {layer.name: layer for layer in found.layers}
+    assert set(layers) == {"embeddings.word_embeddings.weight", "layer.0.dense.weight"}
+    dense = layers["layer.0.dense.weight"]
+    assert (dense.op, dense.pattern, dense.zeros, dense.quantise, dense.prune) == (
+        "Linear",
+        "2:4",
+        0.5,
+        "int8",
+        "GPU 2:4",
+    )
+    assert layers["embeddings.word_embeddings.weight"].quantise == "int8 table"
+    assert found.mean_zeros() == pytest.approx(64 * 32 / (50 * 64 + 64 * 64))
+
+
+def test_an_onnx_file_knows_which_way_a_matrix_lies(tmp_path):
+    weight = np.ones((32, 16), np.float32)
+    weight[1::4] = weight[2::4] = 0  # two of four along the inputs, which lie first in a MatMul
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="up"),
+        helper.make_node("Gemm", ["h", "v"], ["y"], name="down", transB=1),
+    ]
+    save_onnx(tmp_path / "m.onnx", nodes, {"w": weight, "v": np.ones((8, 16), np.float32)})
+    found = inspect_model(tmp_path / "m.onnx")
+    assert [(layer.name, layer.pattern) for layer in found.layers] == [("up", "2:4"), ("down", "dense")]
+    assert found.ops == {"MatMul": 1, "Gemm": 1}
+    assert found.inputs == ("x float32 ['batch', 32]",)
+
+
+def test_quantised_weights_are_seen_through_their_dequantisation(tmp_path):
+    weight = np.full((32, 16), 3, np.int8)
+    weight[:, :8] = 7  # the zero point: these are the zeros
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["wf"]),
+        helper.make_node("MatMul", ["x", "wf"], ["y"], name="up"),
+    ]
+    weights = {"w": weight, "scale": np.float32(0.1), "zero": np.int8(7)}
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, weights)).layers
+    assert (layer.quantise, layer.zeros) == ("is int8", 0.5)
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = save_onnx(
+        folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((32, 4), np.float32)}
+    )
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    path.write_bytes(model.SerializeToString())
+    (tmp_path / "secret").write_bytes(b"\0" * 512)
+    with pytest.raises(CorruptArtifact, match="outside"):
+        inspect_model(path)
+
+
+def test_no_model(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    for path, message in [
+        (tmp_path / "absent", "no such model"),
+        (tmp_path / "absent.safetensors", "no such model"),
+        (tmp_path / "notes.txt", "not a model that can be inspected"),
+        (tmp_path, "no .safetensors file"),
+    ]:
+        with pytest.raises(UnsupportedModel, match=message):
+            inspect_model(path)
+
+
+def test_a_file_that_only_claims_to_be_onnx(tmp_path):
+    (tmp_path / "m.onnx").write_text("hello")
+    with pytest.raises(CorruptArtifact):
+        inspect_model(tmp_path / "m.onnx")
+
+
+def test_a_manifest_without_a_model(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(CorruptArtifact):
+        inspect_model(tmp_path)
