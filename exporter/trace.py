@@ -1,0 +1,151 @@
+"""PyTorch to ONNX with proof: trace, name, write, compare.
+
+In: a Source. Out: a directory with ``model.onnx`` (float32), the tokenizer and ``config.json``, and a Traced.
+torch and transformers are imported by the tracer that needs them, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from exporter.source import Source
+from exporter.trace_companions import copy_companions
+from exporter.trace_names import name_axes, name_nodes, share_tied_weights
+from exporter.trace_parity import check_parity
+from exporter.trace_program import Program
+from exporter.trace_quiet import quiet_libraries
+from runtimes.artifact import Artifact
+from runtimes.errors import MissingDependency, UnsupportedModel, UsageError
+from runtimes.ort import describe_onnx
+from runtimes.parity import ParityReport
+
+MODEL_NAME = "model.onnx"
+
+Tracer = Callable[[Source, int | None], Program]
+
+# What torch 2.13 translates to and onnxscript 0.7 converts between. Outside, torch keeps opset 18 and only logs it.
+OLDEST_OPSET, NEWEST_OPSET = 18, 25
+# A protobuf message ends at 2**31 bytes; the graph around the weights stays far below the difference.
+_INLINE_LIMIT_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """A float32 ONNX model and what is known about it.
+
+    Attributes:
+        artifact: The file (and its weights, past 2 GB); inputs named as the model names them, dynamic axes
+            ``batch`` and ``sequence``.
+        task: One of :data:`exporter.source.TASKS`, or ``custom``.
+        tokenizer: The ``tokenizer.json`` beside it, if there is one.
+        labels: Class names in the order of the logits; empty where the task has none.
+        parity: A report for every case that was compared with PyTorch; empty for an ``.onnx`` source.
+        max_length: The longest sequence the model takes; None where nothing limits it.
+        findings: What is odd and not fatal, a sentence each.
+    """
+
+    artifact: Artifact
+    task: str
+    tokenizer: Path | None
+    labels: tuple[str, ...]
+    parity: tuple[ParityReport, ...]
+    max_length: int | None
+    findings: tuple[str, ...]
+
+
+def trace(source: Source, directory: Path, *, opset: int | None = None) -> Traced:
+    """Write ``source`` as float32 ONNX into ``directory``, which exists, and compare it with PyTorch.
+
+    Args:
+        source: The model.
+        directory: Where ``model.onnx``, the tokenizer and the configuration go.
+        opset: The ONNX operator set; None takes the exporter's default.
+
+    Raises:
+        UsageError: the opset is not supported, or a factory is not what it must be.
+        MissingDependency: PyTorch or transformers is not installed.
+        UnsupportedModel: it cannot be loaded or traced, a weight holds NaN or infinity, or an operator has no ONNX.
+        CorruptArtifact: external data of an ``.onnx`` file is missing or lies outside its folder.
+        ParityFailure: the ONNX graph does not answer like the PyTorch model.
+    """
+    if opset is not None and not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise UsageError(
+            f"opset {opset} is not supported", where="--opset", cure=f"use {OLDEST_OPSET} to {NEWEST_OPSET}"
+        )
+    with quiet_libraries():
+        tracer = _choose_tracer(source)
+    # Once more: transformers sets its own log level while it is imported.
+    with quiet_libraries():
+        program = tracer(source, opset)
+    name_axes(program.model)
+    name_nodes(program.model)
+    share_tied_weights(program.model)
+    _require_opset(program.model, opset, source.reference)
+    artifact = describe_onnx(write_model(program.model, directory / MODEL_NAME))
+    parity = check_parity(program, artifact)
+    tokenizer, remarks = _copy_companions(source, directory)
+    return Traced(
+        artifact=artifact,
+        task=program.task,
+        tokenizer=tokenizer,
+        labels=program.labels,
+        parity=parity,
+        max_length=program.max_length,
+        findings=program.findings + remarks,
+    )
+
+
+def write_model(model: ir.Model, path: Path) -> Path:
+    """Write ``model`` to ``path``, its weights beside it as ``<name>.data`` where one file would pass 2 GB."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    ir.save(model, path, external_data=f"{path.name}.data" if size > _INLINE_LIMIT_BYTES else None)
+    return path
+
+
+def _choose_tracer(source: Source) -> Tracer:
+    try:
+        match source.kind:
+            case "onnx":
+                from exporter.trace_onnx import read_onnx
+
+                return read_onnx
+            case "huggingface":
+                from exporter.trace_huggingface import trace_huggingface
+
+                return trace_huggingface
+            case "factory":
+                from exporter.trace_module import trace_factory
+
+                return trace_factory
+            case "exported_program":
+                from exporter.trace_module import trace_exported_program
+
+                return trace_exported_program
+    except ImportError as error:
+        raise MissingDependency(
+            f"tracing needs a package that is not installed: {error.name}",
+            where=source.reference,
+            cure="pip install 'stepdown[onnxruntime]'",
+        ) from error
+
+
+def _require_opset(model: ir.Model, opset: int | None, reference: str) -> None:
+    # torch logs a failed conversion and goes on; what was asked for and not given is an error here.
+    if opset is not None and model.opset_imports.get("") != opset:
+        raise UnsupportedModel(
+            f"the model cannot be expressed in opset {opset}; the exporter stayed at {model.opset_imports.get('')}",
+            where=reference,
+            cure="leave --opset out",
+        )
+
+
+def _copy_companions(source: Source, directory: Path) -> tuple[Path | None, tuple[str, ...]]:
+    if source.kind == "huggingface":
+        return copy_companions(source.path, directory)
+    if source.kind == "onnx" and (source.path.parent / "config.json").is_file():
+        return copy_companions(source.path.parent, directory)
+    return None, ()

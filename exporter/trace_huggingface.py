@@ -1,0 +1,192 @@
+"""A Hugging Face directory to an ONNX program, through optimum's ``TasksManager`` and transformers' exporter.
+
+In: a Source of kind ``huggingface``. Out: a Program. Imports torch, transformers and optimum.
+
+Attention is traced in its eager form: for BERT the graph has 197 nodes against 287 of the SDPA form, which masks and
+renormalises every layer apart, and both agree with PyTorch on padded rows, empty ones included.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from optimum.exporters.tasks import TasksManager
+from torch.export import Dim
+from transformers import AutoConfig
+from transformers.exporters import OnnxConfig, OnnxExporter
+
+from compression.checkpoint import STRUCTURE_NAME, load_compressed
+from exporter.source import Source
+from exporter.trace_failure import TRACE_FAILURES, explain_failure
+from exporter.trace_padding import broadcast_padding_masks
+from exporter.trace_program import ParityCase, Program
+from exporter.trace_weights import check_weights
+from runtimes.errors import UnsupportedModel
+from runtimes.protocol import Tensors
+from runtimes.torch_rt import name_outputs
+
+# Two of each so that no axis is taken for the constant 1; 9 is no power of two nor a multiple of a head size.
+_EXAMPLE_SHAPE = (2, 9)
+# Attention grows with the square of the length; 512 is where most encoders end.
+_LONGEST_CASE = 512
+_LABELLED = {"text-classification", "token-classification"}
+
+
+def trace_huggingface(source: Source, opset: int | None) -> Program:
+    """Load the model for its task, trace it with dynamic batch and sequence, and keep it as the reference.
+
+    Raises:
+        UnsupportedModel: it cannot be loaded, lacks the task's weights, holds NaN or infinity, or cannot be traced.
+    """
+    if source.task is None:
+        raise UnsupportedModel("the task is not known", where=source.reference, cure="name one with --task")
+    model = load_model(source.path, source.task)
+    findings = check_weights((name, tensor.detach().numpy()) for name, tensor in model.named_parameters())
+    inputs = _name_inputs(model)
+    limit = _find_max_length(model)
+    shape = (_EXAMPLE_SHAPE[0], min(_EXAMPLE_SHAPE[1], limit or _EXAMPLE_SHAPE[1]))
+    example = {name: torch.from_numpy(array) for name, array in _make_feeds(model, inputs, shape, 0).items()}
+    config = OnnxConfig(dynamic_shapes={name: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for name in inputs}, opset_version=opset)
+    try:
+        with broadcast_padding_masks():
+            graph = OnnxExporter().export(model, dict(example), config=config).program
+    except TRACE_FAILURES as error:
+        raise explain_failure(error, model, (), example, source.reference) from error
+    outputs = [value.name for value in graph.graph.outputs]
+    return Program(
+        model=graph,
+        reference=_make_reference(model, outputs),
+        cases=_make_cases(model, inputs, limit),
+        task=source.task,
+        labels=_list_labels(model) if source.task in _LABELLED else (),
+        max_length=limit,
+        findings=findings,
+    )
+
+
+def load_model(directory: Path, task: str) -> torch.nn.Module:
+    """Load a checkpoint in float32, in evaluation mode, with eager attention and every weight of its task.
+
+    Raises:
+        UnsupportedModel: the architecture is not known, has no such task, or the checkpoint lacks weights of it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        auto_class = TasksManager.get_model_class_for_task(
+            task, framework="pt", model_type=config.model_type, library="transformers"
+        )
+        config._attn_implementation = "eager"
+        if (directory / STRUCTURE_NAME).is_file():
+            return _configure(load_compressed(auto_class.from_config(config).float(), directory))
+        return _configure(_load_checked(auto_class, directory, config, task))
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnsupportedModel(
+            f"transformers cannot load it for {task}: {reason}",
+            where=str(directory),
+            cure="check the directory and --task; models that bring their own code are not run",
+        ) from error
+
+
+def _load_checked(auto_class: Any, directory: Path, config: Any, task: str) -> torch.nn.Module:  # noqa: ANN401
+    # The classes of transformers are untyped.
+    options = {"config": config, "dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
+    model, info = auto_class.from_pretrained(directory, **options)
+    missing = sorted(info["missing_keys"])
+    if missing and all("pooler" in name.split(".") for name in missing):
+        # A masked LM's checkpoint has no pooler: leave out what would be random rather than ship it.
+        model, info = auto_class.from_pretrained(directory, **options, add_pooling_layer=False)
+        missing = sorted(info["missing_keys"])
+    wrong = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    if missing or wrong:
+        raise UnsupportedModel(
+            f"the checkpoint has no weights for {task}: {', '.join((missing + wrong)[:4])} would be random",
+            where=str(directory),
+            cure="name with --task what the model was trained for, or train the head first",
+        )
+    return model
+
+
+def _configure(model: torch.nn.Module) -> torch.nn.Module:
+    config: Any = model.config
+    config.return_dict = True
+    for flag in ("output_hidden_states", "output_attentions", "use_cache"):
+        if hasattr(config, flag):
+            setattr(config, flag, False)
+    return model.eval()
+
+
+def _name_inputs(model: torch.nn.Module) -> tuple[str, ...]:
+    taken = inspect.signature(model.forward).parameters
+    names = ["input_ids"] + (["attention_mask"] if "attention_mask" in taken else [])
+    # One token type means that the tokenizer makes none (RoBERTa); zero, that the embedding is not there (DeBERTa).
+    if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    return tuple(names)
+
+
+def _find_max_length(model: torch.nn.Module) -> int | None:
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count positions from behind the padding index.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _list_labels(model: torch.nn.Module) -> tuple[str, ...]:
+    config: Any = model.config
+    names = dict(config.id2label or {})
+    return tuple(str(names[index]) for index in sorted(names))
+
+
+def _make_feeds(
+    model: torch.nn.Module, inputs: tuple[str, ...], shape: tuple[int, int], seed: int, kept: tuple[int, ...] = ()
+) -> dict[str, NDArray[np.int64]]:
+    """Draw token ids; row ``i`` keeps ``kept[i]`` tokens and the rest is padding, rows beyond ``kept`` keep all."""
+    generator = np.random.default_rng(seed)
+    config: Any = model.config
+    vocabulary, padding = int(config.vocab_size), int(config.pad_token_id or 0)
+    ids = generator.integers(0, vocabulary, shape, dtype=np.int64)
+    ids[ids == padding] = (padding + 1) % vocabulary
+    mask = np.ones(shape, np.int64)
+    for row, count in enumerate(kept):
+        mask[row, count:] = 0
+    ids[mask == 0] = padding
+    types = generator.integers(0, 2, shape, dtype=np.int64) * mask
+    made = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {name: made[name] for name in inputs}
+
+
+def _make_cases(model: torch.nn.Module, inputs: tuple[str, ...], limit: int | None) -> tuple[ParityCase, ...]:
+    longest = min(limit or 128, _LONGEST_CASE)
+    plan: list[tuple[tuple[int, int], tuple[int, ...], str]] = [
+        ((1, 1), (), ""),
+        ((1, 7), (), ""),
+        ((2, 8), (5,), " padded"),
+        ((3, 11), (11, 1, 4), " padded"),
+        ((8, 16), (), ""),
+        ((1, longest), (), ""),
+    ]
+    if "attention_mask" in inputs:
+        plan.append(((2, 6), (6, 0), " one row empty"))
+    fitting = [row for row in plan if row[0][1] <= (limit or longest)]
+    return tuple(
+        ParityCase(name=f"{shape[0]}x{shape[1]}{note}", feeds=_make_feeds(model, inputs, shape, seed, kept))
+        for seed, (shape, kept, note) in enumerate(fitting, start=1)
+    )
+
+
+def _make_reference(model: torch.nn.Module, outputs: list[str]) -> Callable[[Tensors], dict[str, NDArray[np.generic]]]:
+    def run(feeds: Tensors) -> dict[str, NDArray[np.generic]]:
+        with torch.no_grad():
+            result = model(**{name: torch.from_numpy(np.asarray(array)) for name, array in feeds.items()})
+        return {name: tensor.numpy() for name, tensor in name_outputs(result, outputs).items()}
+
+    return run
