@@ -1,0 +1,1 @@
+"""Edits that make a float graph an integer graph ONNX Runtime's CPU kernels run."""

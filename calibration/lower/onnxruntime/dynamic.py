@@ -1,0 +1,62 @@
+"""Dynamic INT8: activations quantised as they come (uint8, per tensor), weights int8 per output channel.
+
+The kernels are ONNX Runtime's DynamicQuantizeMatMul and, where several linears share an activation, one
+DynamicQuantizeLinear with a MatMulIntegerToFloat each, so that the activation is quantised once. Both add the bias.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from calibration.linears import Linear
+from calibration.lower.onnxruntime.sites import Site, add_constant, find_sites, replace_site, require_contrib
+from calibration.quantise import quantise_weight
+
+CONTRIB = "com.microsoft"
+
+
+def lower_dynamic(model: ir.Model, linears: Sequence[Linear], *, weight_bits: int) -> None:
+    """Edit ``model`` in place: ``linears`` run in dynamic INT8.
+
+    Args:
+        model: A float model; its other nodes stay as they are.
+        linears: MatMul and Gemm layers to lower.
+        weight_bits: 8, or 7 where the CPU adds two uint8 x int8 products in 16 bits (255 * 64 * 2 < 32768).
+    """
+    require_contrib(model)
+    sites = find_sites(model, linears)
+    readers = Counter(site.activation for site in sites)
+    shared: dict[ir.Value, ir.Node] = {}
+    for site in sites:
+        weight, scale, zero = _store_weight(model, site, weight_bits)
+        bias = add_constant(model, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
+        if readers[site.activation] == 1:
+            inputs = [site.activation, weight, scale, zero, bias]
+            node = ir.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB, name=f"{site.linear.node}_int8")
+            replace_site(site, [node])
+            continue
+        quantise = shared.get(site.activation)
+        new = []
+        if quantise is None:
+            quantise = ir.node("DynamicQuantizeLinear", [site.activation], num_outputs=3, name=f"{site.linear.node}_q")
+            shared[site.activation] = quantise
+            new.append(quantise)
+        value, step, offset = quantise.outputs
+        inputs = [value, weight, step, scale, offset, zero, bias]
+        new.append(ir.node("MatMulIntegerToFloat", inputs, domain=CONTRIB, name=f"{site.linear.node}_int8"))
+        replace_site(site, new)
+    RemoveUnusedNodesPass()(model)
+
+
+def _store_weight(model: ir.Model, site: Site, bits: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+    values, scale, zero = quantise_weight(site.weight, axis=1, bits=bits)
+    name = f"{site.linear.weight}_q{bits}"
+    return (
+        add_constant(model, name, values),
+        add_constant(model, f"{name}_scale", scale),
+        add_constant(model, f"{name}_zero", zero),
+    )

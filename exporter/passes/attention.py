@@ -1,0 +1,188 @@
+"""Attention as one operator on [batch, sequence, hidden], without the transposes around it.
+
+In: a float model at opset 23 or later, with attention as exported: decomposed (MatMul, Softmax, MatMul) or as the
+4-D ``Attention``. Out: the same model with the 3-D form of ``Attention`` (ONNX opset 23), which ONNX Runtime's CPU
+kernel runs about twice as fast as its MultiHeadAttention with a bias.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from exporter.passes.graph import made_by, only_user, opset, permutation, remove_dead, scalar
+
+HEADS_OUT = (0, 2, 1, 3)
+FIRST_OPSET = 23
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scores:
+    """softmax(scale * q @ k^T + mask) @ v, with q, k, v as [batch, heads, sequence, size]."""
+
+    query: ir.Value
+    key: ir.Value
+    key_is_transposed: bool
+    mask: ir.Value | None
+    scale: float
+
+
+def compose_attention(model: ir.Model) -> int:
+    """Replace decomposed attention by 4-D ``Attention`` nodes; return how many."""
+    if opset(model) < FIRST_OPSET:
+        return 0
+    changed = sum(_compose(node) for node in list(model.graph) if node.op_type == "Softmax")
+    if changed:
+        remove_dead(model)
+    return changed
+
+
+def flatten_attention(model: ir.Model) -> int:
+    """Move 4-D ``Attention`` nodes to the 3-D form, dropping the transposes around them; return how many."""
+    changed = sum(_flatten(node) for node in list(model.graph) if node.op_type == "Attention" and node.domain == "")
+    if changed:
+        remove_dead(model)
+    return changed
+
+
+def _compose(softmax: ir.Node) -> int:
+    axis = softmax.attributes.get("axis")
+    product = only_user(softmax.outputs[0], "MatMul")
+    scores = _match_scores(softmax.inputs[0])
+    if scores is None or product is None or (axis is not None and axis.as_int() not in (-1, 3)):
+        return 0
+    if product.inputs[0] is not softmax.outputs[0] or not _is_rank4(product.inputs[1]):
+        return 0
+    new: list[ir.Node] = []
+    key = scores.key
+    if scores.key_is_transposed:
+        turn = ir.node("Transpose", [key], {"perm": [0, 1, 3, 2]})
+        new.append(turn)
+        key = turn.outputs[0]
+    inputs = [scores.query, key, product.inputs[1], *([scores.mask] if scores.mask is not None else [])]
+    node = ir.node("Attention", inputs, {"scale": scores.scale}, name=f"{softmax.name}_attention")
+    new.append(node)
+    _replace(product, new)
+    return 1
+
+
+def _match_scores(value: ir.Value | None) -> _Scores | None:
+    mask = None
+    add = made_by(value, "Add")
+    if add is not None:
+        value, mask = _split_mask(add)
+    scale, value = _unscale(value, 1.0)
+    product = made_by(value, "MatMul")
+    if product is None or not (_is_rank4(product.inputs[0]) and _is_rank4(product.inputs[1])):
+        return None
+    query_scale, query = _unscale(product.inputs[0], scale)
+    total, key = _unscale(product.inputs[1], query_scale)
+    if query is None or key is None:
+        return None
+    turned = made_by(key, "Transpose")
+    if turned is not None and permutation(turned) == (0, 1, 3, 2) and turned.inputs[0] is not None:
+        return _Scores(query=query, key=turned.inputs[0], key_is_transposed=False, mask=mask, scale=total)
+    return _Scores(query=query, key=key, key_is_transposed=True, mask=mask, scale=total)
+
+
+def _split_mask(add: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """Tell the scores (a product, maybe scaled) from the mask added to them."""
+    for scores, mask in ((add.inputs[0], add.inputs[1]), (add.inputs[1], add.inputs[0])):
+        _, bare = _unscale(scores, 1.0)
+        if made_by(bare, "MatMul") is not None:
+            return scores, mask
+    return None, None
+
+
+def _unscale(value: ir.Value | None, scale: float) -> tuple[float, ir.Value | None]:
+    """Take a multiplication or division by one number off ``value``."""
+    node = made_by(value, "Mul", "Div")
+    if node is None:
+        return scale, value
+    factor = scalar(node.inputs[1])
+    if factor is not None:
+        return (scale * factor if node.op_type == "Mul" else scale / factor), node.inputs[0]
+    factor = scalar(node.inputs[0])
+    if factor is not None and node.op_type == "Mul":
+        return scale * factor, node.inputs[1]
+    return scale, value
+
+
+def _is_rank4(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and len(value.shape) == 4
+
+
+def _flatten(node: ir.Node) -> int:
+    query, key, value = (_find_hidden(v) for v in node.inputs[:3])
+    exit_path = _find_exit(node)
+    if query is None or key is None or value is None or exit_path is None:
+        return 0
+    (query_value, size), (key_value, _), (value_value, _) = query, key, value
+    query_heads, key_heads = (_count_heads(v, size) for v in (query_value, key_value))
+    if query_heads is None or key_heads is None:
+        return 0
+    scale = node.attributes["scale"].as_float() if "scale" in node.attributes else 1 / math.sqrt(size)
+    attributes = {"q_num_heads": query_heads, "kv_num_heads": key_heads, "scale": scale}
+    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    inputs = [query_value, key_value, value_value, *([mask] if mask is not None else [])]
+    flat = ir.node("Attention", inputs, attributes, name=node.name)
+    _replace(exit_path, [flat])
+    return 1
+
+
+def _find_hidden(value: ir.Value | None) -> tuple[ir.Value, int] | None:
+    """Follow [batch, heads, sequence, size] back to [batch, sequence, hidden]; return it and ``size``."""
+    steps: list[tuple[int, ...]] = []
+    node = made_by(value, "Transpose", "Reshape")
+    while node is not None and node.op_type == "Transpose":
+        perm = permutation(node)
+        if perm is None:
+            return None
+        steps.append(perm)
+        node = made_by(node.inputs[0], "Transpose", "Reshape")
+    order = tuple(range(4))
+    for perm in reversed(steps):
+        order = tuple(order[axis] for axis in perm) if len(perm) == 4 else ()
+    if node is None or order != HEADS_OUT:
+        return None
+    hidden, split = node.inputs[0], node.outputs[0]
+    if hidden is None or hidden.shape is None or len(hidden.shape) != 3 or not _is_rank4(split):
+        return None
+    size = split.shape[3] if split.shape is not None else None
+    return (hidden, size) if isinstance(size, int) else None
+
+
+def _count_heads(value: ir.Value, size: int) -> int | None:
+    hidden = value.shape[2] if value.shape is not None else None
+    return hidden // size if isinstance(hidden, int) and hidden % size == 0 else None
+
+
+def _find_exit(node: ir.Node) -> ir.Node | None:
+    """Return the Reshape back to [batch, sequence, hidden] after the output transpose.
+
+    Between them the exporter may zero rows whose keys are all masked (``Where``): such a row is a text without
+    tokens, whose output nobody can read; it is dropped.
+    """
+    after = only_user(node.outputs[0], "Transpose", "Where")
+    if after is not None and after.op_type == "Where":
+        if after.inputs[2] is not node.outputs[0] or scalar(after.inputs[1]) != 0:
+            return None
+        after = only_user(after.outputs[0], "Transpose")
+    if permutation(after) != HEADS_OUT or after is None:
+        return None
+    reshape = only_user(after.outputs[0], "Reshape")
+    if reshape is None or reshape.outputs[0].shape is None or len(reshape.outputs[0].shape) != 3:
+        return None
+    return reshape
+
+
+def _replace(old: ir.Node, new: list[ir.Node]) -> None:
+    """Put ``new`` before ``old`` and let the last of them give what ``old`` gave."""
+    graph, replacement = old.graph, new[-1].outputs[0]
+    if graph is None:
+        return
+    replacement.shape, replacement.type = old.outputs[0].shape, old.outputs[0].type
+    graph.insert_before(old, new)
+    ir.convenience.replace_all_uses_with(old.outputs[0], replacement, replace_graph_outputs=True)

@@ -1,0 +1,75 @@
+"""The few questions every pass asks of an onnx_ir graph.
+
+In: values and nodes. Out: constants, producers, new initializers. Must not import a runtime.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+
+def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """Return the constant a value holds, or None where it is computed or fed."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """Return the constant a value holds if it is one number."""
+    array = constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+
+
+def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """Return the node that computes ``value`` if it is of one of ``op_types``."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type in op_types else None
+
+
+def attribute_int(node: ir.Node, name: str, default: int) -> int:
+    """Return an integer attribute or its default."""
+    found = node.attributes.get(name)
+    return found.as_int() if found is not None else default
+
+
+def permutation(node: ir.Node | None) -> tuple[int, ...] | None:
+    """Return the permutation of a Transpose."""
+    if node is None or node.op_type != "Transpose" or "perm" not in node.attributes:
+        return None
+    return tuple(node.attributes["perm"].as_ints())
+
+
+def only_user(value: ir.Value, *op_types: str) -> ir.Node | None:
+    """Return the one node that reads ``value``, if there is just one, of one of ``op_types``, and it is no output."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type not in op_types:
+        return None
+    return uses[0].node
+
+
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Register a constant under ``name`` (made unique) and return its value."""
+    unique, count = name, 1
+    while unique in graph.initializers:
+        unique, count = f"{name}_{count}", count + 1
+    tensor = ir.tensor(array, name=unique)
+    value = ir.Value(name=unique, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    graph.register_initializer(value)
+    return value
+
+
+def remove_dead(model: ir.Model) -> None:
+    """Drop nodes and initializers nothing reads any more."""
+    common.RemoveUnusedNodesPass()(model)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
+
+
+def opset(model: ir.Model) -> int:
+    """Return the version of the default operator set."""
+    return model.graph.opset_imports.get("", 0)

@@ -1,0 +1,30 @@
+"""Keep the residual addition and the LayerNormalization after it apart.
+
+ONNX Runtime fuses the two into SkipLayerNormalization, whose CPU kernel takes 1.1 ms where the parts take 0.2 ms
+(1024 x 384, float32), and a model file cannot switch an optimizer off. ``Sum`` of two inputs means the same as ``Add``
+and is not fused.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from exporter.passes.graph import constant, made_by
+
+
+def separate_norm(model: ir.Model) -> int:
+    """Turn each ``Add`` of two computed tensors that feeds a LayerNormalization into ``Sum``; return how many."""
+    changed = 0
+    for node in list(model.graph):
+        if node.op_type != "LayerNormalization":
+            continue
+        add = made_by(node.inputs[0], "Add")
+        if add is None or any(constant(value) is not None for value in add.inputs):
+            continue
+        total = ir.node("Sum", list(add.inputs), name=add.name)
+        total.outputs[0].shape, total.outputs[0].type = add.outputs[0].shape, add.outputs[0].type
+        model.graph.insert_before(add, total)
+        ir.convenience.replace_all_uses_with(add.outputs[0], total.outputs[0], replace_graph_outputs=True)
+        model.graph.remove(add, safe=True)
+        changed += 1
+    return changed
