@@ -74,8 +74,9 @@ def test_a_path_out_of_the_folder_is_refused(index, cache):
     assert not list(cache.glob("*tiny*"))
 
 
-def test_a_missing_package_says_why(index):
-    with pytest.raises(MissingDependency, match="cannot fetch tiny-asset==1.0: .*\n.*to fix"):
+@pytest.mark.usefixtures("index")
+def test_a_missing_package_says_why():
+    with pytest.raises(MissingDependency, match=r"cannot fetch tiny-asset==1\.0: .*\n.*to fix"):
         assets.fetch_package(package("00" * 32))
 
 

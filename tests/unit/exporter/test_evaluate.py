@@ -112,7 +112,7 @@ def test_evaluate_accuracy_by_class_names(labelled):
 
 def test_a_label_the_model_lacks_is_named(labelled):
     model = Evaluated(session=Linear(IDENTITY), tokenizer=None, labels=("a", "x", "y"))
-    with pytest.raises(DataError, match="no class 'b'.*\n.*a, x, y"):
+    with pytest.raises(DataError, match=r"no class 'b'.*\n.*a, x, y"):
         evaluate(model, EvalData(spec=labelled), "accuracy", advance)
 
 

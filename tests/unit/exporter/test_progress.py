@@ -31,6 +31,11 @@ def test_on_a_terminal_steps_stay_and_bars_go():
 
 def test_a_failure_inside_a_task_goes_through():
     progress = RichProgress(Console(file=io.StringIO(), force_terminal=True))
-    with pytest.raises(KeyboardInterrupt), progress.task("calibrating", None) as task:
-        task.advance()
-        raise KeyboardInterrupt
+
+    def work() -> None:
+        with progress.task("calibrating", None) as task:
+            task.advance()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()

@@ -1,0 +1,7 @@
+"""``python -m exporter.cli`` is ``stepdown``."""
+
+import sys
+
+from exporter.cli.main import main
+
+sys.exit(main())
