@@ -16,8 +16,12 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into errors that name the cure."""
+def explain_refusals(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into errors that name the cure.
+
+    Raises:
+        OutputError: no room, or no permission.
+    """
     try:
         yield
     except OSError as error:
@@ -38,7 +42,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: no room, or no permission; ``path`` keeps what it had.
     """
-    with _explained(path):
+    with explain_refusals(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
@@ -67,7 +71,7 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
     """
     if target.exists() and not force:
         raise UsageError("the output directory exists", where=str(target), cure="pass --force to replace it")
-    with _explained(target):
+    with explain_refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:

@@ -11,7 +11,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +21,7 @@ from exporter.cli import calibrate, doctor, evaluate, export, inspect, run
 from exporter.cli.outcome import Outcome, Verb
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
+from runtimes.atomic import explain_refusals
 from runtimes.errors import MissingDependency, StepdownError
 
 if TYPE_CHECKING:
@@ -113,7 +116,9 @@ def _dispatch(words: list[str]) -> int:
 def _execute(verb: Verb, options: argparse.Namespace) -> Outcome:
     """Run the verb; a package that is not installed becomes an error that names the extra."""
     try:
-        return verb.execute(options, make_progress(sys.stderr))
+        # Intermediate files go to the temporary directory, which can be full as well.
+        with explain_refusals(Path(tempfile.gettempdir())):
+            return verb.execute(options, make_progress(sys.stderr))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in OWN_PACKAGES:
