@@ -1,1 +1,94 @@
-"""The public face: ``import stepdown; stepdown.export(...)``."""
+"""The public face: ``import stepdown; stepdown.export(stepdown.ExportOptions(model=..., output=...))``.
+
+Everything here is imported when it is first used, so that ``import stepdown`` costs nothing and works on a device
+that has only what it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.answer import Answer, answer_texts
+    from exporter.doctor import Finding, examine_machine
+    from exporter.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
+    from exporter.inspect_model import Inspection, Layer, inspect_model
+    from exporter.options import ExportOptions
+    from exporter.pipeline import ExportResult, export
+    from exporter.progress import Progress, SilentProgress
+    from exporter.report import CandidateRow, Ratio, Report
+    from exporter.subject import Subject, open_subject
+    from runtimes.errors import (
+        BudgetMissed,
+        CorruptArtifact,
+        DataError,
+        Inconclusive,
+        MissingDependency,
+        OutputError,
+        ParityFailure,
+        Regression,
+        StepdownError,
+        UnsupportedModel,
+        UsageError,
+    )
+
+__all__ = [
+    "Answer",
+    "BudgetMissed",
+    "CandidateRow",
+    "CorruptArtifact",
+    "DataError",
+    "EvalData",
+    "Evaluated",
+    "Evaluation",
+    "ExportOptions",
+    "ExportResult",
+    "Finding",
+    "Inconclusive",
+    "Inspection",
+    "Layer",
+    "MissingDependency",
+    "OutputError",
+    "ParityFailure",
+    "Progress",
+    "Ratio",
+    "Regression",
+    "Report",
+    "SilentProgress",
+    "StepdownError",
+    "Subject",
+    "UnsupportedModel",
+    "UsageError",
+    "answer_texts",
+    "evaluate",
+    "evaluate_cosine",
+    "examine_machine",
+    "export",
+    "inspect_model",
+    "open_subject",
+]
+
+_MODULES = {
+    "exporter.answer": ("Answer", "answer_texts"),
+    "exporter.doctor": ("Finding", "examine_machine"),
+    "exporter.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
+    "exporter.inspect_model": ("Inspection", "Layer", "inspect_model"),
+    "exporter.options": ("ExportOptions",),
+    "exporter.pipeline": ("ExportResult", "export"),
+    "exporter.progress": ("Progress", "SilentProgress"),
+    "exporter.report": ("CandidateRow", "Ratio", "Report"),
+    "exporter.subject": ("Subject", "open_subject"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from where it lives; what is in no other module is an error."""
+    if name not in __all__:
+        raise AttributeError(f"module 'stepdown' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME.get(name, "runtimes.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
