@@ -8,7 +8,7 @@ Learned step size quantization: Esser et al., "Learned Step Size Quantization", 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -103,7 +103,7 @@ def fake_quantise(model: nn.Module, names: Iterable[str], run: Callable[[nn.Modu
 
 def _trace_rounding(values: torch.Tensor, scale: torch.Tensor, *, axis: int) -> torch.Tensor:
     zero = torch.zeros(scale.shape, dtype=torch.int8)
-    attributes = {"axis": axis} if scale.dim() else None
+    attributes: dict[str, int | float | str | bool | Sequence[int]] | None = {"axis": axis} if scale.dim() else None
     whole = torch.onnx.ops.symbolic(
         "QuantizeLinear", (values, scale, zero), attributes, dtype=torch.int8, shape=values.shape
     )

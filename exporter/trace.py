@@ -102,7 +102,11 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
 def write_model(model: ir.Model, path: Path) -> Path:
     """Write ``model`` to ``path``, its weights beside it as ``<name>.data`` where one file would pass 2 GB."""
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, path, external_data=f"{path.name}.data" if size > _INLINE_LIMIT_BYTES else None)
+    if size > _INLINE_LIMIT_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        # Weights that lie in a file beside the source would be written as a reference to it.
+        ir.save(ir.external_data.load_to_model(model), path)
     return path
 
 

@@ -16,37 +16,34 @@ from collections.abc import Iterator
 # Who talks while tracing goes well, and about what.
 _TALKERS = (
     "torch.onnx._internal.exporter._registration",  # torchvision is absent; unresolved annotations of transformers
-    "torch.fx.experimental.symbolic_shapes",  # prints the whole graph before it raises
+    "torch.fx.experimental.symbolic_shapes",
     "torch.export",
     "transformers",  # version drift of its exporter, advice on dynamic shapes, keys it did not use
     "optimum",
 )
 _WARNINGS = (
-    # torch 2.13's own code deep-copies a deprecated class.
+    # torch 2.13 copies a class of its own that it deprecates.
     (FutureWarning, r".*isinstance\(treespec, LeafSpec\).*"),
-    (DeprecationWarning, r".*LeafSpec.*"),
-    # The legacy names of torch.ao are imported by transformers.exporters for their operators.
-    (DeprecationWarning, r".*torch\.ao\.quantization.*"),
-    # One axis name for several inputs whose equality the trace already proved.
-    (UserWarning, r".*(The axis name|Dynamic shapes|dynamic_axes).*"),
-    (UserWarning, r".*# The axis name:.*"),
-    # torch.export warns for each tensor that a model assigns to itself while it runs.
-    (UserWarning, r".*was assigned during export.*"),
+    # sympy, on the sizes of a tensor indexed by a mask.
+    (DeprecationWarning, r".*delegation of int\(\) to __trunc__.*"),
 )
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence the tracing libraries for the block; levels, filters and stdout are as before afterwards."""
+    """Silence the tracing libraries for the block; levels, filters and streams are as before afterwards."""
     loggers = [logging.getLogger(name) for name in _TALKERS]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _no_loading_bars():
+    drain = io.StringIO()
+    # torch prints progress to stdout and, before it raises, the whole graph to stderr.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(drain), contextlib.redirect_stderr(drain):
         for category, message in _WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=category)
         try:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
-            yield
+            with _no_loading_bars():
+                yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
