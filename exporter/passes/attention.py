@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from calibration.lower.edits import take_over
 from exporter.passes.graph import made_by, only_user, opset, permutation, remove_dead, scalar
 
 HEADS_OUT = (0, 2, 1, 3)
@@ -180,9 +181,7 @@ def _find_exit(node: ir.Node) -> ir.Node | None:
 
 def _replace(old: ir.Node, new: list[ir.Node]) -> None:
     """Put ``new`` before ``old`` and let the last of them give what ``old`` gave."""
-    graph, replacement = old.graph, new[-1].outputs[0]
-    if graph is None:
+    if old.graph is None:
         return
-    replacement.shape, replacement.type = old.outputs[0].shape, old.outputs[0].type
-    graph.insert_before(old, new)
-    ir.convenience.replace_all_uses_with(old.outputs[0], replacement, replace_graph_outputs=True)
+    old.graph.insert_before(old, new)
+    take_over(old.outputs[0], new[-1].outputs[0])

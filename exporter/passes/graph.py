@@ -51,17 +51,6 @@ def only_user(value: ir.Value, *op_types: str) -> ir.Node | None:
     return uses[0].node
 
 
-def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Register a constant under ``name`` (made unique) and return its value."""
-    unique, count = name, 1
-    while unique in graph.initializers:
-        unique, count = f"{name}_{count}", count + 1
-    tensor = ir.tensor(array, name=unique)
-    value = ir.Value(name=unique, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
-    graph.register_initializer(value)
-    return value
-
-
 def remove_dead(model: ir.Model) -> None:
     """Drop nodes and initializers nothing reads any more."""
     common.RemoveUnusedNodesPass()(model)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.graph import add_initializer, constant, only_user, remove_dead
+from calibration.lower.edits import add_constant, take_over
+from exporter.passes.graph import constant, only_user, remove_dead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,9 @@ def _match(node: ir.Node) -> _Biased | None:
 
 def _merge(graph: ir.Graph, value: ir.Value, parts: list[_Biased]) -> None:
     name = f"{parts[0].product.name}_merged"
-    weight = add_initializer(graph, f"{name}.weight", np.concatenate([p.weight for p in parts], axis=1))
-    bias = add_initializer(graph, f"{name}.bias", np.concatenate([p.bias for p in parts]))
-    sizes = add_initializer(graph, f"{name}.sizes", np.array([len(p.bias) for p in parts], np.int64))
+    weight = add_constant(graph, f"{name}.weight", np.concatenate([p.weight for p in parts], axis=1))
+    bias = add_constant(graph, f"{name}.bias", np.concatenate([p.bias for p in parts]))
+    sizes = add_constant(graph, f"{name}.sizes", np.array([len(p.bias) for p in parts], np.int64))
     product = ir.node("MatMul", [value, weight], name=name)
     add = ir.node("Add", [product.outputs[0], bias], name=f"{name}_bias")
     split = ir.node("Split", [add.outputs[0], sizes], {"axis": -1}, num_outputs=len(parts), name=f"{name}_split")
@@ -66,5 +67,4 @@ def _merge(graph: ir.Graph, value: ir.Value, parts: list[_Biased]) -> None:
             output.shape, output.type = wide, value.type
     graph.insert_before(parts[0].product, [product, add, split])
     for part, output in zip(parts, split.outputs, strict=True):
-        output.shape, output.type = part.add.outputs[0].shape, part.add.outputs[0].type
-        ir.convenience.replace_all_uses_with(part.add.outputs[0], output, replace_graph_outputs=True)
+        take_over(part.add.outputs[0], output)

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.passes.graph import add_initializer, remove_dead
+from calibration.lower.edits import add_constant
+from exporter.passes.graph import remove_dead
 
 MASKED = -60.0
 # Below this a traced mask value means "never attend".
@@ -42,10 +43,10 @@ def shorten_mask(model: ir.Model) -> int:
 
 def _build_mask(graph: ir.Graph, fed: ir.Value) -> list[ir.Node]:
     """[batch, sequence] of 0 and 1 -> [batch, 1, sequence, sequence] of MASKED and 0."""
-    axes = add_initializer(graph, "mask.axes", np.array([1, 2], np.int64))
-    one = add_initializer(graph, "mask.one", np.array([1], np.int64))
-    seen = add_initializer(graph, "mask.seen", np.array(0, np.float32))
-    hidden = add_initializer(graph, "mask.hidden", np.array(MASKED, np.float32))
+    axes = add_constant(graph, "mask.axes", np.array([1, 2], np.int64))
+    one = add_constant(graph, "mask.one", np.array([1], np.int64))
+    seen = add_constant(graph, "mask.seen", np.array(0, np.float32))
+    hidden = add_constant(graph, "mask.hidden", np.array(MASKED, np.float32))
     keep = ir.node("Cast", [fed], {"to": ir.DataType.BOOL}, name="mask_keep")
     batch = ir.node("Shape", [fed], {"start": 0, "end": 1}, name="mask_batch")
     length = ir.node("Shape", [fed], {"start": 1, "end": 2}, name="mask_length")

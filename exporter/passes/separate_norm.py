@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from calibration.lower.edits import take_over
 from exporter.passes.graph import constant, made_by
 
 
@@ -22,9 +23,8 @@ def separate_norm(model: ir.Model) -> int:
         if add is None or any(constant(value) is not None for value in add.inputs):
             continue
         total = ir.node("Sum", list(add.inputs), name=add.name)
-        total.outputs[0].shape, total.outputs[0].type = add.outputs[0].shape, add.outputs[0].type
         model.graph.insert_before(add, total)
-        ir.convenience.replace_all_uses_with(add.outputs[0], total.outputs[0], replace_graph_outputs=True)
+        take_over(add.outputs[0], total.outputs[0])
         model.graph.remove(add, safe=True)
         changed += 1
     return changed

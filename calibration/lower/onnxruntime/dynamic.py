@@ -13,7 +13,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from calibration.linears import Linear
-from calibration.lower.onnxruntime.sites import Site, add_constant, find_sites, replace_site, require_contrib
+from calibration.lower.edits import add_constant
+from calibration.lower.onnxruntime.sites import Site, find_sites, replace_site, require_contrib
 from calibration.quantise import quantise_weight
 
 CONTRIB = "com.microsoft"
@@ -33,7 +34,7 @@ def lower_dynamic(model: ir.Model, linears: Sequence[Linear], *, weight_bits: in
     shared: dict[ir.Value, ir.Node] = {}
     for site in sites:
         weight, scale, zero = _store_weight(model, site, weight_bits)
-        bias = add_constant(model, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
+        bias = add_constant(model.graph, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
         if readers[site.activation] == 1:
             inputs = [site.activation, weight, scale, zero, bias]
             node = ir.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB, name=f"{site.linear.node}_int8")
@@ -56,7 +57,7 @@ def _store_weight(model: ir.Model, site: Site, bits: int) -> tuple[ir.Value, ir.
     values, scale, zero = quantise_weight(site.weight, axis=1, bits=bits)
     name = f"{site.linear.weight}_q{bits}"
     return (
-        add_constant(model, name, values),
-        add_constant(model, f"{name}_scale", scale),
-        add_constant(model, f"{name}_zero", zero),
+        add_constant(model.graph, name, values),
+        add_constant(model.graph, f"{name}_scale", scale),
+        add_constant(model.graph, f"{name}_zero", zero),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from calibration.lower.onnxruntime.sites import add_constant
+from calibration.lower.edits import add_constant, take_over
 from calibration.quantise import quantise_weight
 
 # Smaller tables (token types) are not worth two more nodes.
@@ -41,12 +41,11 @@ def _lower(model: ir.Model, node: ir.Node) -> None:
     if table is None or table.const_value is None:
         return
     values, scale, _ = quantise_weight(table.const_value.numpy(), axis=0)
-    stored = add_constant(model, f"{table.name}_q8", values)
-    scales = add_constant(model, f"{table.name}_q8_scale", scale[:, None].astype(np.float32))
+    stored = add_constant(model.graph, f"{table.name}_q8", values)
+    scales = add_constant(model.graph, f"{table.name}_q8_scale", scale[:, None].astype(np.float32))
     rows = ir.node("Gather", [stored, indices], {"axis": 0}, name=f"{node.name}_rows")
     steps = ir.node("Gather", [scales, indices], {"axis": 0}, name=f"{node.name}_steps")
     cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}_cast")
     product = ir.node("Mul", [cast.outputs[0], steps.outputs[0]], name=f"{node.name}_int8")
-    product.outputs[0].shape, product.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
     node.graph.insert_before(node, [rows, steps, cast, product])
-    ir.convenience.replace_all_uses_with(node.outputs[0], product.outputs[0], replace_graph_outputs=True)
+    take_over(node.outputs[0], product.outputs[0])

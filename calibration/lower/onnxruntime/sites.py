@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.linears import Linear
+from calibration.lower.edits import take_over
 from runtimes.errors import UnsupportedModel
 
 
@@ -51,20 +52,8 @@ def replace_site(site: Site, new: Sequence[ir.Node]) -> None:
     graph, output = site.node.graph, new[-1].outputs[0]
     if graph is None:
         raise UnsupportedModel("the node is not part of a graph", where=site.linear.node, cure="load the model again")
-    output.shape, output.type = site.output.shape, site.output.type
     graph.insert_before(site.node, new)
-    ir.convenience.replace_all_uses_with(site.output, output, replace_graph_outputs=True)
-
-
-def add_constant(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Register ``array`` as initializer ``name`` (an equal name is reused: one weight shared by two linears)."""
-    found = model.graph.initializers.get(name)
-    if found is not None:
-        return found
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
-    model.graph.register_initializer(value)
-    return value
+    take_over(site.output, output)
 
 
 def require_contrib(model: ir.Model) -> None:

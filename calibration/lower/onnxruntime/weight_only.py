@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from calibration.linears import Linear
-from calibration.lower.onnxruntime.sites import Site, add_constant, find_sites, replace_site, require_contrib
+from calibration.lower.edits import add_constant
+from calibration.lower.onnxruntime.sites import Site, find_sites, replace_site, require_contrib
 
 BLOCK = 32
 INT8_ARITHMETIC = 4
@@ -26,11 +27,11 @@ def lower_weight_only(model: ir.Model, linears: Sequence[Linear], *, bits: int) 
     for site in find_sites(model, linears):
         packed, scales = pack_blocks(site.weight, bits=bits)
         name = f"{site.linear.weight}_b{bits}"
-        bias = add_constant(model, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
+        bias = add_constant(model.graph, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
         inputs: list[ir.Value | None] = [
             site.activation,
-            add_constant(model, name, packed),
-            add_constant(model, f"{name}_scale", scales),
+            add_constant(model.graph, name, packed),
+            add_constant(model.graph, f"{name}_scale", scales),
         ]
         if bias is not None:
             inputs += [None, None, bias]

@@ -1,0 +1,65 @@
+"""A float graph in the shape ONNX Runtime's CPU kernels run fastest.
+
+In: a traced ONNX file. Out: another ONNX file with the same inputs and outputs, and what was changed. The passes are
+in exporter/passes, one edit each; this module only says which, in which order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from exporter.passes.attention import FIRST_OPSET, compose_attention, flatten_attention
+from exporter.passes.graph import opset, remove_dead
+from exporter.passes.merge_linears import merge_linears
+from exporter.passes.padding_mask import shorten_mask
+from exporter.passes.separate_norm import separate_norm
+from exporter.trace import write_model
+
+# Shape inference serialises the graph with its weights, which a protobuf message past 2 GB cannot hold.
+_INFERENCE_LIMIT_BYTES = 1_900_000_000
+
+
+def fuse_for_cpu(source: Path, out: Path, *, merged: bool) -> Mapping[str, int]:
+    """Write the fused form of ``source`` to ``out`` and return how often each pass applied.
+
+    Args:
+        source: A float ONNX model.
+        out: The file to write, in an existing directory.
+        merged: Also merge linears that read the same tensor.
+    """
+    model = ir.load(source)
+    _prepare(model)
+    applied = {
+        "attention composed": compose_attention(model),
+        "attention flattened": flatten_attention(model),
+        "masks shortened": shorten_mask(model),
+        "norms kept apart": separate_norm(model),
+        "linears merged": merge_linears(model) if merged else 0,
+    }
+    remove_dead(model)
+    _name_nodes(model)
+    write_model(model, out)
+    return applied
+
+
+def _prepare(model: ir.Model) -> None:
+    """Bring a foreign graph to what the passes expect: constants as initializers, shapes known, opset 23."""
+    common.LiftConstantsToInitializersPass()(model)
+    common.IdentityEliminationPass()(model)
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if weights > _INFERENCE_LIMIT_BYTES:
+        return
+    if opset(model) < FIRST_OPSET:
+        from onnxscript.version_converter import convert_version
+
+        convert_version(model, FIRST_OPSET)
+    common.ShapeInferencePass()(model)
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give every node a name of its own: plans and lowering speak of nodes by name."""
+    common.NameFixPass()(model)

@@ -1,0 +1,66 @@
+"""Inputs to time a model with: of a given shape, and of a kind the model meets in use.
+
+In: input specs and a (batch, sequence) shape. Out: feeds. Must not import a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtimes.artifact import TensorSpec
+from runtimes.errors import UsageError
+
+# Integer inputs that are not token ids.
+_ONES = {"attention_mask"}
+_ZEROS = {"token_type_ids", "position_ids", "bbox"}
+
+
+def make_feeds(
+    specs: Sequence[TensorSpec], shape: tuple[int, int], *, vocabulary: int, seed: int
+) -> dict[str, NDArray[np.generic]]:
+    """Return one batch of ``shape`` (batch, sequence): nothing padded, random token ids below ``vocabulary``.
+
+    An axis called ``batch`` takes the batch, any other dynamic axis the sequence; fixed axes stay.
+
+    Raises:
+        UsageError: a fixed batch axis differs from the batch asked for.
+    """
+    generator = np.random.default_rng(seed)
+    return {spec.name: _fill(spec, _resolve(spec, shape), vocabulary, generator) for spec in specs}
+
+
+def usable_shapes(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the shapes that differ for this model: without a sequence axis, only the batch counts."""
+    dynamic = {axis for spec in specs for axis in spec.shape if isinstance(axis, str)}
+    if dynamic - {"batch"}:
+        return tuple(dict.fromkeys(shapes))
+    if "batch" in dynamic:
+        return tuple((batch, 1) for batch in dict.fromkeys(batch for batch, _ in shapes))
+    fixed = specs[0].shape[0] if specs and specs[0].shape else 1
+    return ((int(fixed), 1),)
+
+
+def _resolve(spec: TensorSpec, shape: tuple[int, int]) -> tuple[int, ...]:
+    batch, sequence = shape
+    first = spec.shape[0] if spec.shape else None
+    if isinstance(first, int) and first != batch:
+        raise UsageError(f"the model's batch is fixed to {first}", where=f"--shape {batch}x{sequence}", cure="use it")
+    return tuple(axis if isinstance(axis, int) else batch if axis == "batch" else sequence for axis in spec.shape)
+
+
+def _fill(
+    spec: TensorSpec, shape: tuple[int, ...], vocabulary: int, generator: np.random.Generator
+) -> NDArray[np.generic]:
+    kind = np.dtype(spec.dtype)
+    if spec.name in _ONES:
+        return np.ones(shape, kind)
+    if spec.name in _ZEROS:
+        return np.zeros(shape, kind)
+    if kind.kind in "iu":
+        return generator.integers(0, vocabulary, shape).astype(kind)
+    if kind.kind == "b":
+        return np.ones(shape, kind)
+    return generator.standard_normal(shape).astype(kind)
