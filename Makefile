@@ -10,13 +10,14 @@ SUITE ?= encoder
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench constraints clean
+.PHONY: help demo test check bench docs constraints clean
 
 help:
 	@echo 'make demo         export a real model to INT8 ONNX Runtime and run it'
 	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
 	@echo 'make check        lint, format, types, import directions and tests'
 	@echo 'make bench        measure against what a user would pick instead (SUITE=encoder)'
+	@echo 'make docs         write the command line reference anew'
 	@echo 'make constraints  pin anew what the environment is made of'
 
 # The constraints hold every package, torch included, to the versions that were tested together.
@@ -45,6 +46,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.suites.$(SUITE)
+
+docs: $(STAMP)
+	$(BIN)/python -m exporter.cli.reference > docs/cli.md
 
 # From a clean environment: torch first (the newest is not what was tested), then everything the tests need.
 constraints:
