@@ -56,7 +56,7 @@ constraints:
 	$(PYTHON) -m venv build/pin
 	build/pin/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	build/pin/bin/python -m pip install --quiet -e '.[dev]'
-	build/pin/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\).*/\1/' > constraints.txt
+	build/pin/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^\(torch==[^+]*\).*/\1/' > constraints.txt
 	rm -rf build/pin
 
 clean:
