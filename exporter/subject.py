@@ -116,24 +116,20 @@ def _open_traced(reference: str, task: str | None, threads: int | None) -> Itera
 
 
 def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> tuple[Path, OrtOptions]:
-    """Return the model file and how it was measured to run best."""
+    """Return the model file and the provider it was measured on; refuse a CPU on which its answers would differ."""
     try:
         description: Mapping[str, Any] = manifest.artifacts["onnxruntime"]
         model, required = directory / description["path"], description["isa"]
-        session = description["session"]
-        options = OrtOptions(
-            threads=threads,
-            disabled_optimizers=tuple(session["disabled_optimizers"]),
-            session_config=tuple((key, value) for key, value in session["session_config"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        options = OrtOptions(threads=threads, providers=(description["provider"],))
+        portable = description["runs_on"].startswith("any CPU")
+    except (KeyError, TypeError, AttributeError) as error:
         raise CorruptArtifact(
             f"the manifest describes no ONNX Runtime model: {error}",
             where=str(directory / MANIFEST_NAME),
             cure="export it with --target onnxruntime",
         ) from error
     machine = detect()
-    if not may_run_on(required, machine):
+    if not portable and not may_run_on(required, machine):
         raise CorruptArtifact(
             f"it was made for {required}; on this CPU ({machine.level}) its answers would differ",
             where=str(directory),

@@ -15,6 +15,7 @@ from exporter.cli.parsing import (
     refuse_existing,
 )
 from exporter.options import METHODS, PRECISIONS, TARGETS, ExportOptions, check_options
+from runtimes.errors import MissingDependency
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
@@ -105,15 +106,26 @@ def _add_judgement(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Export the model and say which candidate was chosen."""
     options = _check_options(arguments)
+    _require_runtimes(options.targets)
     from exporter.pipeline import export
     from exporter.report import render_table
 
     result = export(options, progress)
     return Outcome(
-        document={"output": str(result.output), "reports": [report.to_json() for report in result.reports]},
+        document=result.to_json(),
         text="\n".join([*(report.verdict for report in result.reports), str(result.output)]),
         tables=tuple(map(render_table, result.reports)),
     )
+
+
+def _require_runtimes(targets: tuple[str, ...]) -> None:
+    """Refuse a target that does not work here before minutes of tracing."""
+    from runtimes.registry import get_runtime
+
+    for target in targets:
+        reason = get_runtime(target).why_unavailable()
+        if reason is not None:
+            raise MissingDependency(reason)
 
 
 def _check_options(arguments: argparse.Namespace) -> ExportOptions:

@@ -60,8 +60,12 @@ def write_artifact(directory: Path) -> Path:
 
 def seal(directory: Path, isa: str = "avx2") -> None:
     """Write the manifest of what lies in the directory."""
-    session = {"disabled_optimizers": [], "session_config": []}
-    description = {"path": "onnxruntime/model.onnx", "isa": isa, "session": session}
+    description = {
+        "path": "onnxruntime/model.onnx",
+        "isa": isa,
+        "provider": "CPUExecutionProvider",
+        "runs_on": "any CPU" if isa == "avx2" else "CPUs with exact products",
+    }
     manifest = Manifest(
         tool={"name": "stepdown"},
         source={"task": "text-classification"},
