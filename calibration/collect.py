@@ -2,7 +2,7 @@
 
 In: an ONNX file, a :class:`~calibration.data.Dataset`, tensor names. Out:
 :class:`~calibration.statistics.CalibrationStatistics`. Padded positions are left out: rows of a
-``[batch, sequence, ...]`` tensor count only where the attention mask is not zero. Must not import torch or transformers.
+``[batch, sequence, ...]`` tensor count only where the attention mask is not zero. Must not import torch.
 """
 
 from __future__ import annotations
