@@ -10,7 +10,7 @@ SUITE ?= encoder
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs constraints clean
+.PHONY: help demo test check bench docs picture constraints clean
 
 help:
 	@echo 'make demo         export a real model to INT8 ONNX Runtime and run it'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check        lint, format, types, import directions and tests'
 	@echo 'make bench        measure against what a user would pick instead (SUITE=encoder)'
 	@echo 'make docs         write the command line reference anew'
+	@echo 'make picture      draw the table of the last demo into docs/result-table.svg'
 	@echo 'make constraints  pin anew what the environment is made of'
 
 # The constraints hold every package, torch included, to the versions that were tested together.
@@ -49,6 +50,9 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m exporter.cli.reference > docs/cli.md
+
+picture: $(STAMP)
+	$(BIN)/python -m exporter.picture out/minilm/report.json docs/result-table.svg
 
 # From a clean environment: torch first (the newest is not what was tested), then everything the tests need.
 constraints:

@@ -147,10 +147,12 @@ def _rank(values: Floats) -> Floats:
 
 
 def cosine_rows(first: Floats, second: Floats) -> Floats:
-    """Return the cosine of each row of two (samples, width) matrices; a zero row has cosine 0."""
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    """Return the cosine of each row of two (samples, width) matrices; of a zero row 1 to another, 0 to the rest."""
+    lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
     products: Floats = (first * second).sum(axis=1)
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    both_zero = (lengths[0] == 0) & (lengths[1] == 0)
+    norms = lengths[0] * lengths[1]
+    return np.divide(products, norms, out=both_zero.astype(np.float64), where=norms > 0)
 
 
 def pool_outputs(outputs: Tensors, feeds: Tensors) -> Floats:

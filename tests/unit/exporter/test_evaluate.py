@@ -48,10 +48,9 @@ def test_accuracy_and_macro_f1_by_hand():
     assert macro_f1(predicted, expected) == pytest.approx((0.5 + 0.8 + 0.0) / 3)
 
 
-def test_cosine_rows_of_a_zero_row_is_zero():
-    assert cosine_rows(np.array([[0.0, 0.0], [1, 0]]), np.array([[1.0, 0], [1, 1]])).tolist() == pytest.approx(
-        [0.0, 2**-0.5]
-    )
+def test_cosine_rows_with_zero_rows():
+    first, second = np.array([[0.0, 0], [1, 0], [0, 0]]), np.array([[1.0, 0], [1, 1], [0, 0]])
+    assert cosine_rows(first, second).tolist() == pytest.approx([0.0, 2**-0.5, 1.0])
 
 
 def test_padding_does_not_count_in_the_mean():
