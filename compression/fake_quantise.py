@@ -8,7 +8,7 @@ Learned step size quantization: Esser et al., "Learned Step Size Quantization", 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -103,10 +103,11 @@ def fake_quantise(model: nn.Module, names: Iterable[str], run: Callable[[nn.Modu
 
 def _trace_rounding(values: torch.Tensor, scale: torch.Tensor, *, axis: int) -> torch.Tensor:
     zero = torch.zeros(scale.shape, dtype=torch.int8)
-    attributes: dict[str, int | float | str | bool | Sequence[int]] | None = {"axis": axis} if scale.dim() else None
+    # With one scale for everything the attribute has no meaning.
+    place = axis if scale.dim() else 0
     whole = torch.onnx.ops.symbolic(
-        "QuantizeLinear", (values, scale, zero), attributes, dtype=torch.int8, shape=values.shape
+        "QuantizeLinear", (values, scale, zero), {"axis": place}, dtype=torch.int8, shape=values.shape
     )
     return torch.onnx.ops.symbolic(
-        "DequantizeLinear", (whole, scale, zero), attributes, dtype=torch.float32, shape=values.shape
+        "DequantizeLinear", (whole, scale, zero), {"axis": place}, dtype=torch.float32, shape=values.shape
     )

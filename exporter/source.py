@@ -26,6 +26,8 @@ _TASK_OF_SUFFIX = {
     "ForQuestionAnswering": "question-answering",
     "ForMaskedLM": "fill-mask",
     "WithLMHeadModel": "fill-mask",
+    "HeadModel": None,  # GPT2LMHeadModel: a language model from left to right
+    "HeadsModel": None,
     "Model": "feature-extraction",
 }
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -154,23 +156,24 @@ def _suggest_nested(directory: Path) -> str | None:
     return f"did you mean {nested[0]}?" if nested else None
 
 
-def infer_task(directory: Path, config: dict[str, Any]) -> str | None:
+def infer_task(directory: Path, config: dict[str, Any]) -> str:
     """Tell the task from the class name in a config's ``architectures``.
 
     Raises:
         UnsupportedModel: the class belongs to none of :data:`TASKS`.
     """
     architectures = config.get("architectures") or []
-    for suffix, task in _TASK_OF_SUFFIX.items():
-        if architectures and str(architectures[0]).endswith(suffix):
-            return task
     if not architectures:
         return "feature-extraction"  # a bare encoder is the part that every checkpoint of the type has
-    raise UnsupportedModel(
-        f"{architectures[0]} belongs to none of the tasks: {', '.join(TASKS)}",
-        where=f"{directory / 'config.json'}:architectures",
-        cure="name one with --task; its head must be in the checkpoint",
-    )
+    name = str(architectures[0])
+    task = next((task for suffix, task in _TASK_OF_SUFFIX.items() if name.endswith(suffix)), None)
+    if task is None:
+        raise UnsupportedModel(
+            f"{name} belongs to none of the tasks: {', '.join(TASKS)}",
+            where=f"{directory / 'config.json'}:architectures",
+            cure="name one with --task; its head must be in the checkpoint",
+        )
+    return task
 
 
 def _check_weights(directory: Path) -> None:

@@ -5,6 +5,7 @@ In: what torch raised, and the module. Out: an UnsupportedModel. Imports torch.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +18,11 @@ from runtimes.errors import UnsupportedModel
 TRACE_FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 
 _NO_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.:]+)', overload='(\w+)'\)>")
-_FIXED_AXIS = re.compile(r"You marked (.+?) as dynamic but your code specialized it to be a constant \((\d+)\)")
+# torch says the same in two ways: when a guard needs the size, and when the size never was symbolic.
+_FIXED_AXES = (
+    re.compile(r"You marked (?P<axis>.+?) as dynamic but your code specialized it to be a constant \((?P<size>\d+)\)"),
+    re.compile(r"tracing inferred a static shape of (?P<size>\d+) for dimension (?P<axis>\S+\])"),
+)
 
 
 def explain_failure(
@@ -46,10 +51,10 @@ def explain_failure(
                 where=f"{reference}, module '{inside}'" if inside else reference,
                 cure="rewrite that module with operators that ONNX has",
             )
-    for text in texts:
-        if found := _FIXED_AXIS.search(text):
+    for text, pattern in itertools.product(texts, _FIXED_AXES):
+        if found := pattern.search(text):
             return UnsupportedModel(
-                f"the model computes with the size of {found[1]} as the constant {found[2]}, so that axis cannot vary",
+                f"the model takes {found['axis']} for the constant {found['size']}, so that axis cannot vary",
                 where=reference,
                 cure="take sizes from tensor.shape, and give no example of that size alone",
             )

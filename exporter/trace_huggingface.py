@@ -124,6 +124,18 @@ def _configure(model: torch.nn.Module) -> torch.nn.Module:
 
 def _name_inputs(model: torch.nn.Module) -> tuple[str, ...]:
     taken = inspect.signature(model.forward).parameters
+    if "input_ids" not in taken or not hasattr(model.config, "vocab_size"):
+        raise UnsupportedModel(
+            f"{type(model).__name__} does not take tokens",
+            where=f"{type(model).__name__}.forward",
+            cure="write a file.py:factory that returns it with example inputs",
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnsupportedModel(
+            f"{type(model).__name__} is an encoder with a decoder, which is not one graph",
+            where=f"{type(model).__name__}.forward",
+            cure="save its encoder alone, or write a file.py:factory that returns it",
+        )
     names = ["input_ids"] + (["attention_mask"] if "attention_mask" in taken else [])
     # One token type means that the tokenizer makes none (RoBERTa); zero, that the embedding is not there (DeBERTa).
     if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 0) > 1:

@@ -68,6 +68,6 @@ def _list_weights(model: ir.Model) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 def _guess_task(path: Path, model: ir.Model, config: dict[str, object]) -> str:
     if config.get("architectures"):
-        return infer_task(path.parent, config) or CUSTOM_TASK
+        return infer_task(path.parent, config)
     names = [value.name for value in model.graph.outputs]
     return next((_TASK_OF_OUTPUT[name] for name in names if name in _TASK_OF_OUTPUT), CUSTOM_TASK)

@@ -9,6 +9,9 @@ import pytest
 
 from bench import assets
 from runtimes.errors import MissingDependency
+from tests.corpus.fixtures import case_model, traced_case
+
+__all__ = ["case_model", "traced_case"]
 
 T = TypeVar("T")
 

@@ -1,13 +1,20 @@
-"""The corpus as fixtures: each case is built and traced once in a session, whoever asks."""
+"""The corpus as fixtures: each case is built and traced once in a session, whoever asks.
+
+The imports that load torch wait until a test asks.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.source import open_source
-from exporter.trace import Traced, trace
 from tests.corpus.architectures import CASES, build
+
+if TYPE_CHECKING:
+    from exporter.trace import Traced
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +33,9 @@ def case_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
 @pytest.fixture(scope="session")
 def traced_case(case_model: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Traced]:
     """``traced_case(name)``: the case as float32 ONNX, compared with PyTorch on the way."""
+    from exporter.source import open_source
+    from exporter.trace import trace
+
     traced: dict[str, Traced] = {}
 
     def get(name: str) -> Traced:
