@@ -15,15 +15,20 @@ DATA = {".toml", ".json"}
 pytestmark = pytest.mark.slow
 
 
+def list_sources(*paths: str) -> set[str]:
+    """Return the files of the project: what git tracks or would track, so nothing else that lies about."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from the tracked files alone, so that nothing that lies about gets in or is left out."""
+    """The wheel, built from a copy of the sources."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    for name in list_sources():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run([*command, str(source)], check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
@@ -40,13 +45,10 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_data_file(wheel):
-    listed = subprocess.run(
-        ["git", "ls-files", *PACKAGES, "stepdown.py"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    tracked = {name for name in listed.stdout.split() if Path(name).suffix in {".py", *DATA} and (ROOT / name).exists()}
+    sources = {name for name in list_sources(*PACKAGES, "stepdown.py") if Path(name).suffix in {".py", *DATA}}
     packed = set(zipfile.ZipFile(wheel).namelist())
-    assert tracked - packed == set()
-    assert {name for name in packed if ".dist-info/" not in name} - tracked == set()
+    assert sources - packed == set()
+    assert {name for name in packed if ".dist-info/" not in name} - sources == set()
 
 
 def test_every_module_imports_outside_the_tree(installed, tmp_path):
