@@ -33,6 +33,8 @@ NEAR = 0.85
 FINALISTS = 4
 # Candidates this close in speed count as tied; the smaller wins.
 TIE = 0.97
+# And files this close in size; the more accurate wins.
+SAME_SIZE = 1.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +98,9 @@ def decide(trials: Sequence[Trial], speeds: Speeds, *, max_drop: float, forced: 
     """Choose among timed trials.
 
     A candidate may win if its drop is within ``max_drop`` and no shape is measurably slower than plain float. The
-    largest geometric mean of the speeds wins; within 3 % of it, the smallest file. Where none may win, plain float
-    ships; with a ``forced`` precision speed excludes nobody and plain float is not eligible.
+    largest geometric mean of the speeds wins; within 3 % of it, the smallest file; within 1 % of that, the smallest
+    drop. Where none may win, plain float ships; with a ``forced`` precision speed excludes nobody and plain float is
+    not eligible.
 
     Raises:
         BudgetMissed: a forced precision cannot keep the budget.
@@ -108,16 +111,22 @@ def decide(trials: Sequence[Trial], speeds: Speeds, *, max_drop: float, forced: 
         raise _missed(trials, max_drop)
     fastest = max(geometric_mean(speeds[trial.name]) for trial in able)
     tied = [trial for trial in able if geometric_mean(speeds[trial.name]) >= TIE * fastest]
-    winner = min(tied, key=lambda trial: trial.artifact.size_bytes())
+    smallest = min(trial.artifact.size_bytes() for trial in tied)
+    small = [trial for trial in tied if trial.artifact.size_bytes() <= SAME_SIZE * smallest]
+    winner = min(small, key=lambda trial: trial.judgement.drop)
     gain = geometric_mean(speeds[winner.name])
     for trial in able:
         behind = fastest / geometric_mean(speeds[trial.name])
-        reasons[trial.name] = f"{behind:.2f} times slower than the fastest" if trial not in tied else "tied, larger"
-    reasons[winner.name] = "fastest within the budget" if len(tied) == 1 else "smallest of the fastest"
+        reasons[trial.name] = (
+            f"{behind:.2f} times slower than the fastest"
+            if trial not in tied
+            else "tied in speed, larger or less accurate"
+        )
+    reasons[winner.name] = "fastest within the budget" if len(tied) == 1 else "best of the fastest"
     return Decision(chosen=winner.name, reasons=reasons, verdict=_verdict(winner, gain, speeds[winner.name]))
 
 
-def decide_untimed(trials: Sequence[Trial], *, max_drop: float, isa: str) -> Decision:
+def decide_untimed(trials: Sequence[Trial], *, max_drop: float, isa: str, precision: str) -> Decision:
     """Choose for another machine, where nothing can be timed: the first within the budget, in the order offered.
 
     The order is dynamic INT8, static INT8, then float: the order in which they won on the CPUs measured so far.
@@ -126,9 +135,9 @@ def decide_untimed(trials: Sequence[Trial], *, max_drop: float, isa: str) -> Dec
         BudgetMissed: none keeps the budget.
     """
     order = ("int8-dynamic", "int8-static", "weights-8", "weights-4", "float")
-    able = sorted(
-        (trial for trial in trials if trial.judgement.drop <= max_drop), key=lambda t: order.index(t.spec.arithmetic)
-    )
+    forced = precision not in ("auto", "fp32")
+    kept = [trial for trial in trials if trial.judgement.drop <= max_drop and not (forced and trial.spec.plain)]
+    able = sorted(kept, key=lambda trial: (trial.spec.plain, order.index(trial.spec.arithmetic)))
     if not able:
         raise _missed(trials, max_drop)
     winner = able[0]

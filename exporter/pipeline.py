@@ -1,14 +1,34 @@
 """The main job: a model in, a verified directory out.
 
-In: ExportOptions. Out: a directory with the chosen artifact, manifest and report.
+In: ExportOptions. Out: a directory with the chosen artifact, the tokenizer, a manifest, a report and what calibration
+found. The directory appears whole or not at all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from exporter.onnxruntime_target import TargetResult, export_onnxruntime
+from exporter.options import ExportOptions, check_options
+from exporter.progress import Progress
 from exporter.report import Report
+from exporter.source import open_source
+from exporter.stopwatch import Stopwatch
+from exporter.trace import Traced, trace
+from runtimes.artifact import Manifest, record_files, write_manifest
+from runtimes.atomic import new_directory, write_text
+
+__all__ = ["ExportOptions", "ExportResult", "export"]
+
+# What the tracer leaves beside the model that is not the model.
+_MODEL_FILES = ("model.onnx", "model.onnx.data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,3 +37,107 @@ class ExportResult:
 
     output: Path
     reports: tuple[Report, ...]
+
+    @property
+    def report(self) -> Report:
+        """The report of the first target."""
+        return self.reports[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON data."""
+        return {"output": str(self.output), "reports": [report.to_json() for report in self.reports]}
+
+
+def export(options: ExportOptions, progress: Progress) -> ExportResult:
+    """Trace, calibrate, build candidates, judge and time them, and write the chosen one.
+
+    Raises:
+        UsageError: an option is wrong, or the output exists.
+        DataError: the calibration or evaluation data cannot be used.
+        MissingDependency: a package of the chosen target is missing.
+        UnsupportedModel: the model cannot be read or traced.
+        ParityFailure: the traced graph does not answer like the PyTorch model.
+        BudgetMissed: a forced precision cannot keep ``max_drop``.
+        OutputError: no room, or no permission; a previous output is untouched.
+    """
+    check_options(options)
+    source = open_source(options.model, task=options.task)
+    with (
+        new_directory(options.output, force=options.force) as staging,
+        tempfile.TemporaryDirectory(dir=staging.parent, prefix=f".{options.output.name}.work.") as scratch,
+    ):
+        work = Path(scratch)
+        (work / "float").mkdir()
+        progress.step("tracing to ONNX and comparing with PyTorch")
+        watch = Stopwatch()
+        with watch.time("trace"):
+            traced = trace(source, work / "float", opset=options.opset)
+        result = export_onnxruntime(traced, options, work, progress, watch)
+        _write_output(staging, traced, result, options)
+    return ExportResult(output=options.output, reports=(result.report,))
+
+
+def _write_output(staging: Path, traced: Traced, result: TargetResult, options: ExportOptions) -> None:
+    """Fill the output directory; the manifest comes last, because it names all other files."""
+    target = staging / result.report.target
+    target.mkdir()
+    for path in result.artifact.files or (result.artifact.path,):
+        shutil.copyfile(path, target / _shipped_name(path, result.artifact.path))
+    for path in sorted(traced.artifact.path.parent.iterdir()):
+        if path.name not in _MODEL_FILES and path.is_file():
+            shutil.copyfile(path, staging / path.name)
+    _write_json(staging / "report.json", result.report.to_json())
+    if result.calibration is not None:
+        _write_json(staging / "calibration.json", result.calibration)
+    write_manifest(staging, _make_manifest(staging, traced, result, options))
+
+
+def _shipped_name(path: Path, model: Path) -> str:
+    """The model ships as ``model.onnx``; weights beside it keep the name it refers to them by."""
+    return "model.onnx" if path == model else path.name
+
+
+def _make_manifest(staging: Path, traced: Traced, result: TargetResult, options: ExportOptions) -> Manifest:
+    artifact = result.artifact
+    model = staging / result.report.target / "model.onnx"
+    return Manifest(
+        tool={"stepdown": version("stepdown"), **result.versions},
+        source={
+            "reference": options.model,
+            "task": traced.task,
+            "labels": list(traced.labels),
+            "max_length": traced.max_length,
+            "sha256": traced.artifact.sha256,
+        },
+        recipe=_plain({**asdict(options), "output": options.output.name}),
+        steps=tuple(_plain(step) for step in result.steps),
+        artifacts={
+            result.report.target: _plain(
+                {
+                    "path": model.relative_to(staging).as_posix(),
+                    "kind": artifact.kind,
+                    "sha256": artifact.sha256,
+                    "inputs": [asdict(spec) for spec in artifact.inputs],
+                    "outputs": [asdict(spec) for spec in artifact.outputs],
+                    "candidate": result.report.chosen().name,
+                    "isa": result.report.isa,
+                    "runs_on": result.runs_on,
+                    "requires": result.requires,
+                    "provider": result.provider,
+                }
+            )
+        },
+        files=record_files(staging),
+        machine=_plain(result.report.machine),
+        measurements={"chosen": _plain(asdict(result.report.chosen())), "verdict": result.report.verdict},
+    )
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``data`` as JSON gives it back: tuples as lists, paths as strings."""
+    plain: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    return plain
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(data, indent=2, sort_keys=True, default=str) + "\n")

@@ -1,0 +1,148 @@
+"""What could ship: each candidate as plain data, and how its file is made.
+
+In: the fused float graphs and the static plan. Out: ONNX files. Nothing is timed or judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from calibration.linears import Linear, find_linears
+from calibration.lower.fold_smoothing import fold_smoothing
+from calibration.lower.onnxruntime.dynamic import lower_dynamic
+from calibration.lower.onnxruntime.embedding import lower_embeddings
+from calibration.lower.onnxruntime.static import lower_static
+from calibration.lower.onnxruntime.weight_only import lower_weight_only
+from calibration.plan import Plan
+from exporter.passes.graph import remove_dead
+from exporter.trace import write_model
+from runtimes.artifact import Artifact
+from runtimes.isa import Isa, saturates_u8s8
+from runtimes.ort import CPU, describe_onnx
+
+Arithmetic = Literal["float", "int8-dynamic", "int8-static", "weights-8", "weights-4"]
+PLAIN = "float (as traced)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateSpec:
+    """One way to make the artifact.
+
+    Attributes:
+        arithmetic: What the linears compute in.
+        merged: Linears over one input merged.
+        float_layers: Names of linears left in float.
+        provider: The ONNX Runtime execution provider it is for.
+        plain: The traced graph itself, with no fusion of ours: what the others are compared with.
+    """
+
+    arithmetic: Arithmetic
+    merged: bool = False
+    float_layers: tuple[str, ...] = ()
+    provider: str = CPU
+    plain: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name shown in tables and used for files."""
+        if self.plain:
+            return PLAIN
+        parts = [self.arithmetic, *(["merged"] if self.merged else [])]
+        if self.float_layers:
+            parts.append(f"{len(self.float_layers)} in float")
+        if self.provider != CPU:
+            parts.append(self.provider.removesuffix("ExecutionProvider"))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatGraphs:
+    """The float forms candidates are made from: as traced, fused, and fused with merged linears."""
+
+    traced: Path
+    fused: Path
+    merged: Path
+
+    def choose(self, spec: CandidateSpec) -> Path:
+        """Return the form a candidate starts from."""
+        return self.traced if spec.plain else self.merged if spec.merged else self.fused
+
+
+# A static plan for the linears of one float graph.
+MakePlan = Callable[[Path], Plan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """Where candidates are built, and for which CPU."""
+
+    graphs: FloatGraphs
+    directory: Path
+    isa: Isa
+    make_plan: MakePlan | None
+
+    def build(self, spec: CandidateSpec) -> Artifact:
+        """Write the candidate's file and describe it."""
+        source = self.graphs.choose(spec)
+        if spec.arithmetic == "float":
+            return describe_onnx(source)
+        model = ir.load(source)
+        linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
+        self._lower(model, linears, spec, source)
+        lower_embeddings(model)
+        remove_dead(model)
+        directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
+        directory.mkdir(parents=True, exist_ok=True)
+        return describe_onnx(write_model(model, directory / "model.onnx"))
+
+    def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
+        bits = 7 if saturates_u8s8(self.isa) else 8
+        match spec.arithmetic:
+            case "int8-dynamic":
+                lower_dynamic(model, linears, weight_bits=bits)
+            case "int8-static":
+                assert self.make_plan is not None, "static candidates are offered only with calibration data"
+                lower_static(model, linears, fold_smoothing(model, self.make_plan(source)), form="integer")
+            case "weights-8":
+                lower_weight_only(model, linears, bits=8)
+            case "weights-4":
+                lower_weight_only(model, linears, bits=4)
+            case "float":
+                pass
+
+
+def offer_candidates(
+    precision: str, *, calibrated: bool, providers: Sequence[str], timed: bool
+) -> tuple[CandidateSpec, ...]:
+    """Return what makes sense to build: the plain float first, then what ``precision`` allows.
+
+    Args:
+        precision: ``auto`` or a forced one (see exporter.options.PRECISIONS).
+        calibrated: Whether there is calibration data, which static INT8 needs.
+        providers: Execution providers present on this machine besides the CPU's.
+        timed: Whether they will be timed; if not, variants that differ in speed alone are left out.
+    """
+    wanted: dict[str, tuple[Arithmetic, ...]] = {
+        "auto": ("float", "int8-dynamic", "int8-static", "weights-8", "weights-4"),
+        "fp32": ("float",),
+        "int8": ("int8-dynamic", "int8-static"),
+        "int8-dynamic": ("int8-dynamic",),
+        "int8-static": ("int8-static",),
+        "weights-8": ("weights-8",),
+        "weights-4": ("weights-4",),
+    }
+    specs = [CandidateSpec(arithmetic="float", plain=True)]
+    for arithmetic in wanted[precision]:
+        if arithmetic == "int8-static" and not calibrated:
+            continue
+        specs.append(CandidateSpec(arithmetic=arithmetic))
+        # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
+        if timed and arithmetic in ("float", "int8-dynamic", "int8-static"):
+            specs.append(replace(specs[-1], merged=True))
+    specs += [CandidateSpec(arithmetic="float", provider=provider) for provider in providers]
+    return tuple(specs)

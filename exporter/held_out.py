@@ -1,0 +1,133 @@
+"""Data for calibration and data for judging, kept apart.
+
+In: options. Out: the calibration part, and judges on samples that calibration never sees: one for the decision, one
+for tuning (which layers stay in float), on different samples. Without data, random inputs serve, and it is said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.data import Dataset, open_dataset
+from exporter.evaluate import EvalData, check_metric, choose_metric
+from exporter.judge import Judge, LabelJudge, OutputJudge
+from exporter.options import ExportOptions
+from exporter.probe_feeds import make_feeds, usable_shapes
+from exporter.subject import Subject
+from exporter.trace import Traced
+from runtimes.artifact import TensorSpec
+from runtimes.ort import OnnxRuntime, OrtOptions
+
+Feeds = Mapping[str, NDArray[np.generic]]
+
+# A quarter of the samples is held out, at most so many: enough for a mean cosine to 0.001, and quick.
+HELD_OUT_SHARE, HELD_OUT_MOST = 4, 128
+BATCH = 8
+# Random ids below this are ordinary tokens in every vocabulary met; see _count_vocabulary for a smaller one.
+USUAL_VOCABULARY = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """``calibration`` is None where no data was given; ``judging`` and ``tuning`` are disjoint batches of feeds."""
+
+    calibration: Dataset | None
+    judging: tuple[Feeds, ...]
+    tuning: tuple[Feeds, ...]
+    vocabulary: int
+    described: str
+    metric: str
+
+    @contextmanager
+    def judges(self, traced: Traced, options: ExportOptions) -> Iterator[tuple[Judge, Judge]]:
+        """Yield (judge for the decision, judge for tuning), both against the traced float model."""
+        runtime = OnnxRuntime(OrtOptions(threads=options.threads))
+        with closing(runtime.open(traced.artifact)) as reference:
+            tuner = OutputJudge(reference, self.tuning)
+            if options.eval_data is None:
+                yield OutputJudge(reference, self.judging), tuner
+                return
+            subject = Subject(session=reference, task=traced.task, tokenizer=traced.tokenizer, labels=traced.labels)
+            data = EvalData(
+                spec=options.eval_data,
+                label_column=options.label_column,
+                columns=options.column,
+                max_length=options.max_length,
+            )
+            judge = LabelJudge(subject, data, self.metric)
+            yield judge, judge
+
+
+def open_held_out(traced: Traced, options: ExportOptions) -> HeldOut:
+    """Open the data of an export and split it.
+
+    Raises:
+        DataError: it cannot be used, or is too little to hold some out.
+        UsageError: the metric is unknown.
+    """
+    metric = _choose_metric(traced, options)
+    inputs, vocabulary = traced.artifact.inputs, _count_vocabulary(traced)
+    if options.calibration_data is None:
+        random = _random_batches(inputs, options, vocabulary)
+        half = len(random) // 2
+        described = options.eval_data or "random inputs (no calibration data was given)"
+        return HeldOut(
+            calibration=None,
+            judging=random[:half],
+            tuning=random[half:],
+            vocabulary=vocabulary,
+            described=described,
+            metric=metric,
+        )
+    dataset = open_dataset(
+        options.calibration_data,
+        inputs,
+        traced.tokenizer,
+        columns=options.column,
+        max_length=min(options.max_length, traced.max_length or options.max_length),
+        limit=options.calibration_samples + HELD_OUT_MOST,
+    )
+    calibration, rest = dataset.split(min(HELD_OUT_MOST, max(2, len(dataset) // HELD_OUT_SHARE)))
+    tuning, judging = rest.split(max(1, len(rest) // 2))
+    return HeldOut(
+        calibration=calibration,
+        judging=tuple(judging.batches(batch_size=BATCH)),
+        tuning=tuple(tuning.batches(batch_size=BATCH)),
+        vocabulary=vocabulary,
+        described=options.eval_data or f"{len(judging)} held-out samples",
+        metric=metric,
+    )
+
+
+def _choose_metric(traced: Traced, options: ExportOptions) -> str:
+    if options.eval_data is None:
+        return "cosine mean"
+    metric = options.metric or choose_metric(traced.task)
+    check_metric(metric)
+    return metric
+
+
+def _random_batches(specs: tuple[TensorSpec, ...], options: ExportOptions, vocabulary: int) -> tuple[Feeds, ...]:
+    """Return batches of random inputs at the shapes the export is timed at, eight of each."""
+    return tuple(
+        make_feeds(specs, shape, vocabulary=vocabulary, seed=options.seed + number)
+        for number in range(8)
+        for shape in usable_shapes(specs, options.shapes)
+    )
+
+
+def _count_vocabulary(traced: Traced) -> int:
+    """Return how many token ids the tokenizer knows; a usual number where there is none."""
+    return _count_tokens(traced.tokenizer) if traced.tokenizer is not None else 2
+
+
+def _count_tokens(tokenizer: Path) -> int:
+    from tokenizers import Tokenizer
+
+    return min(USUAL_VOCABULARY, Tokenizer.from_file(str(tokenizer)).get_vocab_size())

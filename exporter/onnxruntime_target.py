@@ -1,0 +1,232 @@
+"""The ONNX Runtime target: fuse, calibrate, build candidates, judge, time, choose.
+
+In: a traced model and options. Out: the chosen artifact with the report on all candidates. Writes only below ``work``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe_machine
+from calibration.data import Dataset
+from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
+from exporter.choice import Decision, Speeds, TimingPlan, Trial, decide, decide_untimed, time_trials
+from exporter.fuse import fuse_for_cpu
+from exporter.held_out import HeldOut, open_held_out
+from exporter.judge import Judge
+from exporter.options import ExportOptions
+from exporter.probe_feeds import usable_shapes
+from exporter.progress import Progress
+from exporter.report import CandidateRow, Report
+from exporter.sensitivity import group_linears, keep_in_float, rank_groups
+from exporter.static_plans import StaticPlans, collect_for_plans
+from exporter.stopwatch import Stopwatch
+from exporter.trace import Traced
+from runtimes.artifact import Artifact
+from runtimes.isa import Isa, detect, named, saturates_u8s8
+from runtimes.ort import CPU, OnnxRuntime, OrtOptions, available_providers
+
+TARGET = "onnxruntime"
+# Attention in the 3-D form came to the CPU in 1.23; MatMulNBits with 8 bits is older.
+OLDEST_RUNTIME = "1.23"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetResult:
+    """What a target gives: the chosen file, the report, and what the manifest says of them."""
+
+    artifact: Artifact
+    report: Report
+    provider: str
+    requires: Mapping[str, str]
+    runs_on: str
+    versions: Mapping[str, str]
+    steps: tuple[Mapping[str, Any], ...]
+    calibration: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """What judging and building share within one export."""
+
+    workshop: Workshop
+    judge: Judge
+    tuner: Judge
+    threads: int | None
+
+    def try_out(self, spec: CandidateSpec, judge: Judge) -> Trial:
+        """Build a candidate and judge it."""
+        artifact = self.workshop.build(spec)
+        runtime = OnnxRuntime(OrtOptions(threads=self.threads, providers=(spec.provider,)))
+        with closing(runtime.open(artifact)) as session:
+            return Trial(spec=spec, artifact=artifact, judgement=judge.judge(session))
+
+    def measure_drop(self, spec: CandidateSpec) -> float:
+        """Return the drop on the tuning texts."""
+        return self.try_out(spec, self.tuner).judgement.drop
+
+
+def export_onnxruntime(
+    traced: Traced, options: ExportOptions, work: Path, progress: Progress, watch: Stopwatch
+) -> TargetResult:
+    """Make the artifact for ONNX Runtime; see :func:`exporter.pipeline.export` for what it raises."""
+    isa = named(options.for_isa) if options.for_isa else detect()
+    timed = options.for_isa is None
+    progress.step("fusing the float graph")
+    with watch.time("fuse"):
+        graphs, fusions = _fuse(traced, work)
+    with watch.time("calibrate"):
+        held_out, plans = _calibrate(traced, graphs, options, isa, progress)
+    workshop = Workshop(graphs=graphs, directory=work, isa=isa, make_plan=plans.make_plan if plans else None)
+    with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
+        bench = _Bench(workshop=workshop, judge=judge, tuner=tuner, threads=options.threads)
+        trials = _try_all(bench, _offer(options, plans, timed=timed), progress)
+        speeds = _time(trials, traced, held_out, options, progress, watch) if timed else {}
+        more = _mix(bench, trials, speeds, options, progress)
+    if more is not None:
+        trials = (*trials, more)
+        speeds = _time(trials, traced, held_out, options, progress, watch) if timed else {}
+    decision = _decide(trials, speeds, options, isa)
+    chosen = next(trial for trial in trials if trial.name == decision.chosen)
+    report = _report(trials, speeds, decision, options, held_out, isa, traced, watch)
+    return TargetResult(
+        artifact=chosen.artifact,
+        report=report,
+        provider=chosen.spec.provider,
+        requires={"onnxruntime": f">={OLDEST_RUNTIME}"},
+        runs_on=_runs_on(isa, chosen),
+        versions={name: str(found) for name, found in describe_machine()["versions"].items()},
+        steps=({"step": "fuse", **fusions}, {"step": "lower", "candidate": chosen.name}),
+        calibration=plans.to_json() if plans else None,
+    )
+
+
+def _fuse(traced: Traced, work: Path) -> tuple[FloatGraphs, Mapping[str, int]]:
+    graphs = FloatGraphs(
+        traced=traced.artifact.path, fused=work / "fused" / "model.onnx", merged=work / "merged" / "model.onnx"
+    )
+    for path in (graphs.fused, graphs.merged):
+        path.parent.mkdir()
+    fuse_for_cpu(graphs.traced, graphs.fused, merged=False)
+    return graphs, fuse_for_cpu(graphs.traced, graphs.merged, merged=True)
+
+
+def _calibrate(
+    traced: Traced, graphs: FloatGraphs, options: ExportOptions, isa: Isa, progress: Progress
+) -> tuple[HeldOut, StaticPlans | None]:
+    held_out = open_held_out(traced, options)
+    data: Dataset | None = held_out.calibration
+    if data is None or options.precision not in ("auto", "int8", "int8-static"):
+        return held_out, None
+    with progress.task("calibrating", len(data)) as task:
+        statistics = collect_for_plans(graphs, data, threads=options.threads, advance=task.advance)
+    return held_out, StaticPlans(
+        statistics=statistics, method=options.method, weight_bits=7 if saturates_u8s8(isa) else 8
+    )
+
+
+def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) -> tuple[CandidateSpec, ...]:
+    others = tuple(provider for provider in available_providers() if provider != CPU) if timed else ()
+    return offer_candidates(options.precision, calibrated=plans is not None, providers=others, timed=timed)
+
+
+def _try_all(bench: _Bench, specs: Sequence[CandidateSpec], progress: Progress) -> tuple[Trial, ...]:
+    trials = []
+    with progress.task("building and judging candidates", len(specs)) as task:
+        for spec in specs:
+            trials.append(bench.try_out(spec, bench.judge))
+            task.advance(1)
+    return tuple(trials)
+
+
+def _time(
+    trials: Sequence[Trial],
+    traced: Traced,
+    held_out: HeldOut,
+    options: ExportOptions,
+    progress: Progress,
+    watch: Stopwatch,
+) -> Speeds:
+    shapes = usable_shapes(traced.artifact.inputs, options.shapes)
+    plan = TimingPlan(shapes=shapes, threads=options.threads, vocabulary=held_out.vocabulary, seed=options.seed)
+    with watch.time("time"), progress.task("timing, interleaved", 2 * len(shapes)) as task:
+        return time_trials(trials, plan, task.advance)
+
+
+def _mix(
+    bench: _Bench, trials: Sequence[Trial], speeds: Speeds, options: ExportOptions, progress: Progress
+) -> Trial | None:
+    """Return a candidate with the layers that hurt in float, where the fastest INT8 one misses the budget."""
+    spec = _choose_to_mend(trials, speeds, options.max_drop)
+    if spec is None:
+        return None
+    groups = group_linears(bench.workshop, spec)
+    with progress.task(f"finding the layers that hurt {spec.name}", len(groups)) as task:
+        ranked = rank_groups(groups, spec, bench.measure_drop, task.advance)
+    mixed = keep_in_float(ranked, spec, bench.measure_drop, max_drop=options.max_drop)
+    return bench.try_out(mixed, bench.judge) if mixed is not None else None
+
+
+def _choose_to_mend(trials: Sequence[Trial], speeds: Speeds, max_drop: float) -> CandidateSpec | None:
+    """Return the fastest INT8 candidate if it misses the budget and no other INT8 candidate keeps it."""
+    from exporter.choice import geometric_mean
+
+    integer = [trial for trial in trials if trial.spec.arithmetic.startswith("int8")]
+    if not integer or any(trial.judgement.drop <= max_drop for trial in integer):
+        return None
+    if not speeds:
+        return min(integer, key=lambda trial: trial.judgement.drop).spec
+    return max(integer, key=lambda trial: geometric_mean(speeds[trial.name])).spec
+
+
+def _decide(trials: Sequence[Trial], speeds: Speeds, options: ExportOptions, isa: Isa) -> Decision:
+    if not speeds:
+        return decide_untimed(trials, max_drop=options.max_drop, isa=isa.level, precision=options.precision)
+    return decide(trials, speeds, max_drop=options.max_drop, forced=options.precision not in ("auto", "fp32"))
+
+
+def _runs_on(isa: Isa, chosen: Trial) -> str:
+    if chosen.spec.arithmetic == "float" or saturates_u8s8(isa):
+        return "any CPU that ONNX Runtime runs on, with the same integers"
+    return "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
+
+
+def _report(
+    trials: Sequence[Trial],
+    speeds: Speeds,
+    decision: Decision,
+    options: ExportOptions,
+    held_out: HeldOut,
+    isa: Isa,
+    traced: Traced,
+    watch: Stopwatch,
+) -> Report:
+    rows = tuple(
+        CandidateRow(
+            name=trial.name,
+            size_bytes=trial.artifact.size_bytes(),
+            speed=speeds.get(trial.name, {}),
+            accuracy=trial.judgement.metrics,
+            drop=trial.judgement.drop,
+            chosen=trial.name == decision.chosen,
+            reason=decision.reasons[trial.name],
+        )
+        for trial in trials
+    )
+    return Report(
+        target=TARGET,
+        isa=isa.level,
+        timed=bool(speeds),
+        judged_on=held_out.described,
+        metric=held_out.metric,
+        max_drop=options.max_drop,
+        rows=rows,
+        verdict=decision.verdict,
+        machine=describe_machine(options.threads),
+        findings=traced.findings,
+        seconds=dict(watch.seconds),
+    )
