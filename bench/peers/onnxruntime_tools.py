@@ -1,0 +1,110 @@
+"""ONNX Runtime's own quantisers, with the settings its documentation gives for Transformers.
+
+In: a float ONNX model, feeds to calibrate with. Out: quantised ONNX files.
+``python -m bench.peers.onnxruntime_tools MODEL TOKENIZER TEXTS COUNT METHOD`` calibrates alone, timed from outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from bench.texts import Feeds, encode_texts, open_tokenizer
+
+_SEQUENCE = 128
+# The best that its options reach on a Transformer: products with constant weights alone, and no output quantised. Its
+# default quantises every Add, Softmax and attention product too.
+_LINEARS_ONLY = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]}
+
+
+def quantize_dynamic(model: Path, out: Path) -> None:
+    """``quantize_dynamic``, per channel, 7-bit weights (exact on CPUs without VNNI)."""
+    from onnxruntime import quantization
+
+    with _quiet():
+        quantization.quantize_dynamic(model, out, per_channel=True, reduce_range=True)
+
+
+def quantize_static(
+    model: Path, out: Path, batches: Sequence[Feeds], *, activations: Literal["u8", "s8"], linears_only: bool = False
+) -> None:
+    """``quantize_static`` to Q/DQ, min-max, per-channel weights; its default placement, or the linears alone."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+
+    with _quiet():
+        quantization.quantize_static(
+            model,
+            out,
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8 if activations == "u8" else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            per_channel=True,
+            op_types_to_quantize=["MatMul"] if linears_only else None,
+            extra_options=_LINEARS_ONLY if linears_only else None,
+        )
+
+
+def calibrate(model: Path, batches: Sequence[Feeds], method: str) -> int:
+    """Calibrate as ``quantize_static`` does and return how many tensors got a range."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    # Its entropy method ends in an error on a graph with an attention mask (numpy: too many bins for data range).
+    methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
+    augmented = model.with_name(f"{model.stem}.{method}.augmented.onnx")
+    with _quiet():
+        calibrator = create_calibrator(
+            model, None, augmented_model_path=str(augmented), calibrate_method=methods[method]
+        )
+        try:
+            calibrator.collect_data(_Reader(batches))
+            return len(calibrator.compute_data().data)
+        finally:
+            augmented.unlink(missing_ok=True)
+
+
+class _Reader:
+    """What ONNX Runtime's quantisers take: feeds one by one, then None."""
+
+    def __init__(self, batches: Sequence[Feeds]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> Feeds | None:
+        return next(self._batches, None)
+
+    def __iter__(self) -> Iterator[Feeds]:
+        return self._batches
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Its quantisers warn on the root logger about steps that do not apply here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Calibrate once; see the module."""
+    model, tokenizer_file, texts_file, count, method = arguments
+    tokenizer = open_tokenizer(Path(tokenizer_file), max_length=_SEQUENCE)
+    # Its percentile stacks every sample of a tensor into one array: all texts need one length.
+    tokenizer.enable_padding(length=_SEQUENCE)
+    texts = Path(texts_file).read_text(encoding="utf-8").splitlines()[: int(count)]
+    tensors = calibrate(Path(model), [encode_texts(tokenizer, [text]) for text in texts], method)
+    sys.stdout.write(f"{tensors}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
