@@ -1,7 +1,7 @@
 """Decides how every linear layer is quantised, and says so as plain data; editing the graph is lowering's work.
 
-In: linears, their weights, statistics. Out: :class:`Plan`. Static quantisation: activations by one scale a tensor (times a
-smoothing vector), weights by one scale an output channel. numpy only; must not import a runtime.
+In: linears, their weights, statistics. Out: :class:`Plan`. Static quantisation: activations by one scale a tensor (times
+a smoothing vector), weights by one scale an output channel. numpy only; must not import a runtime.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ActivationGroup:
     """One activation and the linears (node names) that read it.
 
     The integer is ``round(x / (smooth * scale)) + zero_point``, saturated to ``dtype`` (of ``bits``); the weights are
-    multiplied by ``smooth`` along their input channels. ``error`` is the mean over the linears of the squared output error
-    over the output's variance.
+    multiplied by ``smooth`` along their input channels. ``error`` is the mean over the linears of the squared output
+    error over the output's variance.
     """
 
     tensor: str
@@ -79,7 +79,7 @@ def _to_json(entry: ActivationGroup | LinearPlan) -> dict[str, Any]:
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
 
 
-def make_static_plan(
+def make_static_plan(  # noqa: PLR0913  each is one decision a user can take out of our hands
     linears: Sequence[Linear],
     weights: Mapping[str, FloatArray],
     statistics: CalibrationStatistics,
@@ -216,7 +216,7 @@ def _output_axis(linear: Linear) -> int:
 
 
 def _as_matrix(linear: Linear, weight: FloatArray, channels: int) -> FloatArray | None:
-    """Return the weight as ``[K, N]`` where the linear maps one row of ``channels`` to one row of outputs, else None."""
+    """Return the weight as ``[K, N]`` where the linear maps a row of ``channels`` to a row of outputs, else None."""
     if linear.shape[0] != channels:
         return None
     flat = weight.reshape(weight.shape[0], -1)

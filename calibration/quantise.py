@@ -22,8 +22,8 @@ class IntegerGrid:
 def make_grid(bits: int, *, symmetric: bool, reduce_range: bool = False) -> IntegerGrid:
     """Return the grid of ``bits`` (2 to 8).
 
-    Symmetric grids are signed and leave out the most negative integer, so that -x and x have the same error and TensorRT
-    agrees. ``reduce_range`` takes one bit off, which keeps sums of two products within 16 bits on CPUs without VNNI.
+    Symmetric grids are signed and leave out the most negative integer, so that -x and x have the same error and
+    TensorRT agrees. ``reduce_range`` takes one bit off, which keeps sums of two products within 16 bits on CPUs without VNNI.
 
     Raises:
         ValueError: no such grid.
@@ -78,8 +78,8 @@ def quantise_weight(
         clip: Choose every channel's range by the smallest squared error in place of its extremes.
 
     Returns:
-        (integers shaped as ``weight``, scale ``[channels]``, zero point ``[channels]`` in the integers' dtype). The scale of
-        an all-zero channel is 1.
+        (integers shaped as ``weight``, scale ``[channels]``, zero point ``[channels]`` in the integers' dtype). The
+        scale of an all-zero channel is 1.
     """
     grid = make_grid(bits, symmetric=symmetric, reduce_range=reduce_range)
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)

@@ -17,6 +17,8 @@ PERCENTILES = (99.9, 99.99, 99.999)
 #: TensorRT's calibrator tries every threshold past 128 of 2048 bins; this many spread over the range find the same one
 #: to 1 %, in a fraction of the time.
 _CANDIDATES = 128
+#: A count is whole; a part of one left over from a percentage is rounding.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +51,17 @@ def find_percentile(histogram: Histogram, percentile: float, *, symmetric: bool)
     if not symmetric:
         return _clip(histogram, rest / 2, name)
     magnitudes = _fold_sides(histogram)
-    kept = np.cumsum(magnitudes) >= (1 - rest) * magnitudes.sum()
+    outside = magnitudes.sum() - np.cumsum(magnitudes)
+    kept = outside <= rest * magnitudes.sum() + _ROUNDING
     high = (int(np.argmax(kept)) + 1) * histogram.width() if magnitudes.any() else 0.0
     return Range(low=-high, high=high, method=name)
 
 
 def find_mse(histogram: Histogram, bits: int, *, symmetric: bool) -> Range:
-    """Return the range with the least expected squared error of quantising, judged on the bins' centres.
+    """Return the range with the least squared error of quantising the bins' centres.
 
-    Within the range an error is uniform in a step (step**2 / 12); outside it is the distance to the range.
+    Where a step is not much wider than a bin, the centres say nothing about rounding: there its error inside the range
+    is taken as uniform in a step (step**2 / 12).
     """
     full = find_minmax(histogram)
     lower, upper = histogram.edges()
@@ -67,12 +71,18 @@ def find_mse(histogram: Histogram, bits: int, *, symmetric: bool) -> Range:
     best, best_error = full, np.inf
     for ratio in np.arange(1, _CANDIDATES + 1) / _CANDIDATES:
         low, high = _scale_range(full, ratio, symmetric=symmetric)
-        scale, _, _ = Range(low=low, high=high, method="mse").fit(bits, symmetric=symmetric)
-        outside = np.maximum(np.maximum(low - centres, centres - high), 0)
-        inside = (outside == 0) & (centres != 0)
-        error = float(counts @ np.square(outside)) + float(counts[inside].sum()) * scale**2 / 12
+        candidate = Range(low=low, high=high, method="mse")
+        scale, zero_point, grid = candidate.fit(bits, symmetric=symmetric)
+        steps = centres / scale
+        if scale >= 4 * histogram.width():
+            steps = np.rint(steps)
+        error = float(
+            counts @ np.square(np.clip(steps, grid.low - zero_point, grid.high - zero_point) * scale - centres)
+        )
+        if scale < 4 * histogram.width():
+            error += float(counts[centres != 0].sum()) * scale**2 / 12
         if error <= best_error:
-            best, best_error = Range(low=low, high=high, method="mse"), error
+            best, best_error = candidate, error
     return best
 
 
@@ -133,8 +143,8 @@ def _clip(histogram: Histogram, tail: float, method: str) -> Range:
         return Range(low=0.0, high=0.0, method=method)
     lower, upper = histogram.edges()
     running = np.cumsum(histogram.counts)
-    first = int(np.argmax(running > tail * total))
-    last = int(np.argmax(running >= (1 - tail) * total))
+    first = int(np.argmax(running > tail * total + _ROUNDING))
+    last = int(np.argmax(total - running <= tail * total + _ROUNDING))
     return Range(low=min(float(lower[first]), 0.0), high=max(float(upper[last]), 0.0), method=method)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from calibration.quantise import FloatArray
 
-#: The paper uses 0.5 to 0.75 for decoders. Encoders with one scale a tensor profit from more: on MiniLM 0.9 to 1 is best
-#: for most layers, 0.8 for the ones that read a layer norm before the feed-forward block.
+#: The paper uses 0.5 to 0.75 for decoders. Encoders with one scale a tensor profit from more: on MiniLM 0.9 to 1 is
+#: best for most layers, 0.8 for the ones that read a layer norm before the feed-forward block.
 ALPHAS = (0.5, 0.7, 0.8, 0.9, 1.0)
 
 
