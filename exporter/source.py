@@ -68,6 +68,15 @@ def open_source(model: str, *, task: str | None = None) -> Source:
     """
     if task is not None and task not in TASKS:
         raise UsageError(f"unknown task '{task}'", where="--task", cure=f"use one of: {', '.join(TASKS)}")
+    try:
+        return _open(model, task)
+    except OSError as error:
+        raise UnsupportedModel(
+            f"the model cannot be read: {error.strerror}", where=model, cure="check the path and its permissions"
+        ) from error
+
+
+def _open(model: str, task: str | None) -> Source:
     file, separator, attribute = model.rpartition(":")
     if separator and file.endswith(".py"):
         return _open_factory(model, Path(file).expanduser(), attribute, task)

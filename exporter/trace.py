@@ -87,7 +87,8 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
     _require_opset(program.model, opset, source.reference)
     artifact = describe_onnx(write_model(program.model, directory / MODEL_NAME))
     parity = check_parity(program, artifact)
-    tokenizer, remarks = _copy_companions(source, directory)
+    with quiet_libraries():
+        tokenizer, remarks = _copy_companions(source, directory)
     return Traced(
         artifact=artifact,
         task=program.task,
@@ -100,13 +101,22 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
 
 
 def write_model(model: ir.Model, path: Path) -> Path:
-    """Write ``model`` to ``path``, its weights beside it as ``<name>.data`` where one file would pass 2 GB."""
+    """Write ``model`` to ``path``, its weights beside it as ``<name>.data`` where one file would pass 2 GB.
+
+    Raises:
+        UnsupportedModel: something in it cannot be written down, such as a name that is no text.
+    """
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    if size > _INLINE_LIMIT_BYTES:
-        ir.save(model, path, external_data=f"{path.name}.data")
-    else:
-        # Weights that lie in a file beside the source would be written as a reference to it.
-        ir.save(ir.external_data.load_to_model(model), path)
+    try:
+        if size > _INLINE_LIMIT_BYTES:
+            ir.save(model, path, external_data=f"{path.name}.data")
+        else:
+            # Weights that lie in a file beside the source would be written as a reference to it.
+            ir.save(ir.external_data.load_to_model(model), path)
+    except ir.serde.SerdeError as error:
+        raise UnsupportedModel(
+            f"the graph cannot be written: {error.__cause__ or error}", where=str(path), cure="export the model again"
+        ) from error
     return path
 
 

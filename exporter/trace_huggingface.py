@@ -9,7 +9,6 @@ renormalises every layer apart, and both agree with PyTorch on padded rows, empt
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from compression.checkpoint import STRUCTURE_NAME, load_compressed
 from exporter.source import Source
 from exporter.trace_failure import TRACE_FAILURES, explain_failure
 from exporter.trace_padding import broadcast_padding_masks
-from exporter.trace_program import ParityCase, Program
+from exporter.trace_program import ParityCase, Program, Reference
 from exporter.trace_weights import check_weights
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Tensors
@@ -195,7 +194,7 @@ def _make_cases(model: torch.nn.Module, inputs: tuple[str, ...], limit: int | No
     )
 
 
-def _make_reference(model: torch.nn.Module, outputs: list[str]) -> Callable[[Tensors], dict[str, NDArray[np.generic]]]:
+def _make_reference(model: torch.nn.Module, outputs: list[str]) -> Reference:
     def run(feeds: Tensors) -> dict[str, NDArray[np.generic]]:
         with torch.no_grad():
             result = model(**{name: torch.from_numpy(np.asarray(array)) for name, array in feeds.items()})

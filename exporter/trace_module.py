@@ -25,13 +25,12 @@ from torch.utils import _pytree as pytree
 
 from exporter.source import Source
 from exporter.trace_failure import TRACE_FAILURES, explain_failure
-from exporter.trace_program import CUSTOM_TASK, ParityCase, Program
+from exporter.trace_program import CUSTOM_TASK, ParityCase, Program, Reference
 from exporter.trace_weights import check_weights
 from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.protocol import Tensors
 from runtimes.pt2_file import load_pt2
 
-Reference = Callable[[Tensors], dict[str, NDArray[np.generic]]]
 Examples = dict[str, torch.Tensor]
 
 _FACTORY_CURE = "return (module, example_inputs), the inputs a tuple of tensors or a dict of tensors by name"

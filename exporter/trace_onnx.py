@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from exporter.source import Source, infer_task, read_config
@@ -34,7 +35,14 @@ def read_onnx(source: Source, opset: int | None) -> Program:
         # A model from the user is not an artifact of ours: exit code 4, not 8.
         raise UnsupportedModel(error.what, where=error.where, cure=error.cure) from error
     locate_external_data(source.path, header.external)
-    model = ir.load(source.path)
+    try:
+        model = ir.load(source.path)
+    except (DecodeError, ValueError, TypeError, KeyError) as error:
+        raise UnsupportedModel(
+            f"the file is damaged: {str(error).strip().partition(chr(10))[0]}",
+            where=source.reference,
+            cure="fetch or export it again",
+        ) from error
     found = model.opset_imports.get("", 0)
     if opset is not None and opset != found:
         raise UnsupportedModel(

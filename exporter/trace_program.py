@@ -16,6 +16,8 @@ from runtimes.protocol import Tensors
 
 CUSTOM_TASK = "custom"
 
+Reference = Callable[[Tensors], dict[str, NDArray[np.generic]]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityCase:
@@ -41,7 +43,7 @@ class Program:
     """
 
     model: ir.Model
-    reference: Callable[[Tensors], dict[str, NDArray[np.generic]]] | None
+    reference: Reference | None
     cases: tuple[ParityCase, ...]
     task: str
     labels: tuple[str, ...] = ()

@@ -271,6 +271,20 @@ def test_truncated_onnx(kept, tmp_path, out):
     assert not list(out.iterdir())
 
 
+def test_onnx_that_is_whole_and_does_not_run(tmp_path, out):
+    with pytest.raises(UnsupportedModel, match=r"[Ss]hape|[Dd]imension") as caught:
+        trace(open_source(str(make_onnx(tmp_path, np.ones((3, 4), np.float32)))), out)
+    assert caught.value.exit_code == 4
+
+
+def test_onnx_with_damaged_text(tmp_path, out):
+    path = make_onnx(tmp_path)
+    # The operator's name is no UTF-8 any more; sizes and tags are whole.
+    path.write_bytes(path.read_bytes().replace(b"MatMul", b"Mat\xff\xfe\xfd"))
+    with pytest.raises(UnsupportedModel):
+        trace(open_source(str(path)), out)
+
+
 def test_nan_in_onnx_names_the_tensor(tmp_path, out):
     weight = np.ones((4, 4), np.float32)
     weight[2, 1] = np.nan

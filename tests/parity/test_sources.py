@@ -7,9 +7,11 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from tokenizers import Tokenizer
 
 from exporter.source import open_source
 from exporter.trace import trace
+from exporter.trace_companions import copy_companions
 from runtimes.errors import UsageError
 from runtimes.ort import OnnxRuntime
 from tests.corpus.architectures import write_cnn
@@ -118,6 +120,11 @@ def test_opset_is_the_one_asked_for(opset, tmp_path):
     assert {entry.version for entry in onnx.load(traced.artifact.path).opset_import if not entry.domain} == {opset}
 
 
+def test_transformers_model_in_another_opset(case_model, tmp_path):
+    traced = trace(open_source(case_model("bert-fill-mask")), tmp_path, opset=23)
+    assert {entry.version for entry in onnx.load(traced.artifact.path).opset_import if not entry.domain} == {23}
+
+
 @pytest.mark.parametrize("opset", [17, 26])
 def test_opset_that_torch_would_ignore_is_refused(opset, tmp_path):
     with pytest.raises(UsageError, match=r"opset .* not supported") as caught:
@@ -153,3 +160,20 @@ def test_padding_mask_is_one_row_for_all_queries(traced_case):
 def test_masked_lm_checkpoint_loses_its_missing_pooler(case_model, tmp_path):
     traced = trace(open_source(case_model("bert-fill-mask"), task="feature-extraction"), tmp_path)
     assert [spec.name for spec in traced.artifact.outputs] == ["last_hidden_state"]
+
+
+def test_vocabulary_alone_becomes_a_tokenizer(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    (source / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "small", "boat", "##s"]))
+    path, remarks = copy_companions(source, out)
+    assert (path, remarks) == (out / "tokenizer.json", ())
+    assert Tokenizer.from_file(str(path)).encode("small boats").tokens == ["[CLS]", "small", "boat", "##s", "[SEP]"]
+
+
+def test_model_without_tokenizer_says_that_texts_cannot_be_used(tmp_path):
+    assert copy_companions(tmp_path, tmp_path)[0] is None
+    assert "texts cannot be used" in copy_companions(tmp_path, tmp_path)[1][0]

@@ -130,6 +130,11 @@ def test_config_that_is_not_text(tmp_path):
         open_source(str(tmp_path))
 
 
+def test_path_that_the_system_refuses(tmp_path):
+    with pytest.raises(UnsupportedModel, match="cannot be read: File name too long"):
+        open_source(f"{tmp_path}/{'a' * 300}")
+
+
 def test_adapter_is_not_a_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UnsupportedModel, match="adapter, not a model") as caught:
