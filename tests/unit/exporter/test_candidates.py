@@ -1,0 +1,51 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from exporter.candidates import PLAIN, CandidateSpec, FloatGraphs, Workshop, offer_candidates
+from runtimes.isa import named
+from tests.unit.exporter.passes.graphs import attention_model
+
+
+def _names(precision, **options):
+    settings = {"calibrated": True, "providers": (), "timed": True, **options}
+    return [spec.name for spec in offer_candidates(precision, **settings)]
+
+
+def test_plain_float_is_always_there_to_compare_with():
+    assert all(_names(precision)[0] == PLAIN for precision in ("auto", "fp32", "int8", "weights-4"))
+
+
+def test_static_needs_calibration():
+    assert "int8-static" in _names("auto")
+    assert "int8-static" not in _names("auto", calibrated=False)
+
+
+def test_untimed_exports_offer_nothing_that_differs_in_speed_alone():
+    assert not [name for name in _names("auto", timed=False) if "merged" in name]
+
+
+def test_a_provider_that_is_present_is_offered():
+    assert "float, CUDA" in _names("auto", providers=("CUDAExecutionProvider",))
+
+
+def test_names_tell_candidates_apart():
+    specs = offer_candidates("auto", calibrated=True, providers=(), timed=True)
+    assert len({spec.name for spec in specs}) == len(specs)
+    assert CandidateSpec(arithmetic="int8-dynamic", float_layers=("a", "b")).name == "int8-dynamic, 2 in float"
+
+
+@pytest.mark.parametrize(("level", "limit"), [("avx2", 63), ("avx512", 63), ("vnni", 127), ("amx", 127)])
+def test_weights_leave_a_bit_free_where_products_saturate(tmp_path, level, limit):
+    path = tmp_path / "float.onnx"
+    onnx.save(ir.to_proto(attention_model(decomposed=True)), path)
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(graphs=graphs, directory=tmp_path, isa=named(level), make_plan=None)
+    artifact = workshop.build(CandidateSpec(arithmetic="int8-dynamic"))
+    stored = [
+        value.const_value.numpy()
+        for name, value in ir.load(artifact.path).graph.initializers.items()
+        if value.dtype == ir.DataType.INT8 and not name.endswith("_zero")
+    ]
+    assert max(int(np.abs(array.astype(int)).max()) for array in stored) == limit

@@ -1,0 +1,105 @@
+import pytest
+
+from exporter.candidates import PLAIN, CandidateSpec
+from exporter.choice import Trial, decide, decide_untimed, geometric_mean
+from exporter.judge import Judgement
+from exporter.report import Ratio
+from runtimes.artifact import Artifact
+from runtimes.errors import BudgetMissed
+
+
+@pytest.fixture
+def make_trial(tmp_path):
+    def make(spec, *, size=1000, drop=0.0):
+        path = tmp_path / f"{spec.name}.onnx"
+        path.write_bytes(b"\0" * size)
+        artifact = Artifact(path=path, kind="onnx", sha256="", inputs=(), outputs=(), files=(path,))
+        return Trial(spec=spec, artifact=artifact, judgement=Judgement(metrics={}, drop=drop))
+
+    return make
+
+
+FLOAT = CandidateSpec(arithmetic="float", plain=True)
+DYNAMIC = CandidateSpec(arithmetic="int8-dynamic")
+STATIC = CandidateSpec(arithmetic="int8-static")
+
+
+def _speed(ratio, *, low=None, high=None):
+    bound = Ratio(ratio=ratio, low=ratio * 0.98 if low is None else low, high=ratio * 1.02 if high is None else high)
+    return {"1x16": bound, "8x128": bound}
+
+
+def _decide(trials, speeds, *, forced=False, max_drop=0.01):
+    return decide(trials, {PLAIN: _speed(1.0), **speeds}, max_drop=max_drop, forced=forced)
+
+
+def test_the_fastest_within_the_budget_ships(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC), make_trial(STATIC)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(2.0), STATIC.name: _speed(1.5)})
+    assert decision.chosen == DYNAMIC.name
+    assert "times slower than the fastest" in decision.reasons[STATIC.name]
+
+
+def test_what_drops_too_much_does_not_ship(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC, drop=0.02), make_trial(STATIC)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(2.0), STATIC.name: _speed(1.5)})
+    assert decision.chosen == STATIC.name
+    assert "drops 2.00%, more than 1.00%" in decision.reasons[DYNAMIC.name]
+
+
+def test_float_ships_where_nothing_is_faster(make_trial):
+    trials = [make_trial(FLOAT, size=4000), make_trial(DYNAMIC)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(0.8)})
+    assert decision.chosen == PLAIN
+    assert "slower than plain float at 1x16, 8x128" in decision.reasons[DYNAMIC.name]
+    assert "nothing within the budget was faster" in decision.verdict
+
+
+def test_slower_at_one_shape_is_slower(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC)]
+    speed = {"1x16": Ratio(ratio=3.0, low=2.9, high=3.1), "8x128": Ratio(ratio=0.9, low=0.85, high=0.95)}
+    decision = _decide(trials, {DYNAMIC.name: speed})
+    assert decision.chosen == PLAIN
+
+
+def test_a_tie_goes_to_the_smaller(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC, size=2000), make_trial(STATIC, size=1500)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(2.0), STATIC.name: _speed(1.98)})
+    assert decision.chosen == STATIC.name
+
+
+def test_a_tie_in_speed_and_size_goes_to_the_more_accurate(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC, size=2000, drop=0.006), make_trial(STATIC, size=2010, drop=0.002)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(2.0), STATIC.name: _speed(1.98)})
+    assert decision.chosen == STATIC.name
+
+
+def test_a_forced_precision_ships_even_where_it_is_slower(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(0.8)}, forced=True)
+    assert decision.chosen == DYNAMIC.name
+
+
+def test_a_forced_precision_that_misses_the_budget_fails(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC, drop=0.05)]
+    with pytest.raises(BudgetMissed, match=r"the best is int8-dynamic with 5\.00%") as caught:
+        _decide(trials, {DYNAMIC.name: _speed(2.0)}, forced=True)
+    assert caught.value.exit_code == 5
+    assert "--max-drop" in str(caught.value)
+
+
+def test_untimed_choice_follows_the_stated_order(make_trial):
+    trials = [make_trial(FLOAT), make_trial(STATIC), make_trial(DYNAMIC, drop=0.02)]
+    decision = decide_untimed(trials, max_drop=0.01, isa="avx2", precision="auto")
+    assert decision.chosen == STATIC.name
+    assert "not timed" in decision.verdict
+
+
+def test_untimed_choice_of_a_forced_precision_is_never_float(make_trial):
+    with pytest.raises(BudgetMissed):
+        decide_untimed([make_trial(FLOAT), make_trial(DYNAMIC, drop=0.5)], max_drop=0.01, isa="avx2", precision="int8")
+
+
+def test_the_geometric_mean_is_over_shapes():
+    speed = {"a": Ratio(ratio=2.0, low=1, high=3), "b": Ratio(ratio=8.0, low=1, high=9)}
+    assert geometric_mean(speed) == pytest.approx(4.0)

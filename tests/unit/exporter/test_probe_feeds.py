@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from exporter.probe_feeds import make_feeds, usable_shapes
+from runtimes.artifact import TensorSpec
+from runtimes.errors import UsageError
+
+IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+MASK = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"))
+IMAGE = TensorSpec(name="image", dtype="float32", shape=("batch", 3, 8, 8))
+FIXED = TensorSpec(name="image", dtype="float32", shape=(2, 3, 8, 8))
+
+
+def test_text_feeds_have_the_shape_and_nothing_padded():
+    feeds = make_feeds((IDS, MASK), (4, 16), vocabulary=50, seed=0)
+    assert feeds["input_ids"].shape == (4, 16)
+    assert feeds["input_ids"].min() >= 0
+    assert feeds["input_ids"].max() < 50
+    assert np.all(feeds["attention_mask"] == 1)
+
+
+def test_the_same_seed_gives_the_same_feeds():
+    first, second = (make_feeds((IMAGE,), (2, 1), vocabulary=2, seed=7)["image"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.dtype == np.float32
+    assert first.shape == (2, 3, 8, 8)
+
+
+def test_without_a_sequence_only_the_batch_counts():
+    assert usable_shapes((IMAGE,), ((1, 16), (1, 128), (8, 128))) == ((1, 1), (8, 1))
+    assert usable_shapes((FIXED,), ((1, 16),)) == ((2, 1),)
+    assert usable_shapes((IDS, MASK), ((1, 16), (1, 16))) == ((1, 16),)
+
+
+def test_a_fixed_batch_cannot_be_changed():
+    with pytest.raises(UsageError, match="batch is fixed to 2"):
+        make_feeds((FIXED,), (3, 1), vocabulary=2, seed=0)

@@ -1,0 +1,34 @@
+import io
+import json
+
+from rich.console import Console
+
+from exporter.report import CandidateRow, Ratio, Report, render_table
+
+
+def _report():
+    rows = (
+        CandidateRow(name="float (as traced)", size_bytes=90_800_000, accuracy={"cosine mean": 1.0}, reason="baseline"),
+        CandidateRow(
+            name="int8-dynamic", size_bytes=23_100_000, chosen=True, reason="fastest within the budget", drop=0.004,
+            speed={"8x128": Ratio(ratio=2.5, low=2.41, high=2.6)}, accuracy={"cosine mean": 0.996},
+        ),
+    )  # fmt: skip
+    return Report(
+        target="onnxruntime", isa="vnni", timed=True, judged_on="64 held-out samples", metric="cosine mean",
+        max_drop=0.01, rows=rows, verdict="int8-dynamic ships", machine={"cpu": "x"},
+    )  # fmt: skip
+
+
+def test_the_table_shows_size_ratio_bound_accuracy_and_reason():
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render_table(_report()))
+    text = console.export_text()
+    for shown in ("int8-dynamic", "23.1", "2.50 [2.41, 2.60]", "0.9960", "fastest within the budget", "speed 8x128"):
+        assert shown in text
+
+
+def test_the_report_is_json_and_names_the_chosen_row():
+    report = _report()
+    assert report.chosen().name == "int8-dynamic"
+    assert json.loads(json.dumps(report.to_json()))["rows"][1]["speed"]["8x128"]["low"] == 2.41
