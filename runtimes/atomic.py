@@ -13,25 +13,32 @@ from pathlib import Path
 from runtimes.errors import OutputError, UsageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# No permission, or no such place.
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG),
+}
+
+
+def explain_no_room(error: OSError, target: Path) -> OutputError | None:
+    """Return the error that names the cure where ``error`` says that a disk, quota or file is full, else None."""
+    if error.errno not in _NO_ROOM:
+        return None
+    return OutputError(f"no room left: {error.strerror}", where=str(target), cure="free space or choose another -o")
 
 
 @contextmanager
-def explain_refusals(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into errors that name the cure.
-
-    Raises:
-        OutputError: no room, or no permission.
-    """
+def _explained(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to make ``target`` into errors that name the cure."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        full = explain_no_room(error, target)
+        if full is not None:
+            raise full from error
+        if error.errno in _REFUSED:
             raise OutputError(
-                f"no room left: {error.strerror}", where=str(target), cure="free space or choose another -o"
-            ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise OutputError(
-                f"not allowed to write: {error.strerror}", where=str(target), cure="choose another -o"
+                f"it cannot be written: {error.strerror}", where=str(target), cure="choose another -o"
             ) from error
         raise
 
@@ -40,9 +47,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` by way of a temporary file in the same folder.
 
     Raises:
-        OutputError: no room, or no permission; ``path`` keeps what it had.
+        OutputError: no room, no permission or no such place; ``path`` keeps what it had.
     """
-    with explain_refusals(path):
+    with _explained(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
@@ -67,19 +74,25 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
 
     Raises:
         UsageError: ``target`` exists and ``force`` is not given.
-        OutputError: no room, or no permission.
+        OutputError: no room, no permission or no such place.
     """
     if target.exists() and not force:
         raise UsageError("the output directory exists", where=str(target), cure="pass --force to replace it")
-    with explain_refusals(target):
+    with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+    try:
+        yield staging
+        with _explained(target):
             staging.chmod(0o755)
-            yield staging
             _swap(staging, target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        full = explain_no_room(error, target)
+        if full is not None:
+            raise full from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _swap(staging: Path, target: Path) -> None:
@@ -91,8 +104,9 @@ def _swap(staging: Path, target: Path) -> None:
     target.rename(old)
     try:
         staging.rename(target)
-    except OSError:
-        old.rename(target)
+    except BaseException:  # Ctrl-C between the two renames included
+        if not target.exists():
+            old.rename(target)
         raise
     if old.is_dir():
         shutil.rmtree(old, ignore_errors=True)

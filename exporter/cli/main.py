@@ -21,8 +21,8 @@ from exporter.cli import calibrate, doctor, evaluate, export, inspect, run
 from exporter.cli.outcome import Outcome, Verb
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
-from runtimes.atomic import explain_refusals
-from runtimes.errors import MissingDependency, StepdownError
+from runtimes.atomic import explain_no_room
+from runtimes.errors import MissingDependency, StepdownError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,15 +116,25 @@ def _dispatch(words: list[str]) -> int:
 def _execute(verb: Verb, options: argparse.Namespace) -> Outcome:
     """Run the verb; a package that is not installed becomes an error that names the extra."""
     try:
-        # Intermediate files go to the temporary directory, which can be full as well.
-        with explain_refusals(Path(tempfile.gettempdir())):
-            return verb.execute(options, make_progress(sys.stderr))
+        return verb.execute(options, make_progress(sys.stderr))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in OWN_PACKAGES:
             raise
         raise MissingDependency(
             f"the package {package} is not installed", cure=f'pip install "stepdown[{verb.EXTRA}]"'
+        ) from error
+    except OSError as error:
+        # Intermediate files go to the temporary directory, which can be full as well.
+        full = explain_no_room(error, Path(tempfile.gettempdir()))
+        if full is not None:
+            raise full from error
+        if error.filename is None:
+            raise
+        raise UsageError(
+            f"the file cannot be used: {error.strerror}",
+            where=str(error.filename),
+            cure="check the path and its rights",
         ) from error
 
 

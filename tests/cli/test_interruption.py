@@ -22,6 +22,19 @@ def feeds():
 """
 
 
+@pytest.mark.parametrize("place", ["notes.txt/out", "x" * 300])
+@pytest.mark.parametrize("verb", ["calibrate", "export"])
+def test_an_output_that_has_no_place(tmp_path, model, verb, place):
+    (tmp_path / "notes.txt").write_text("precious")
+    data = write_texts(tmp_path / "texts.jsonl", [{"text": f"good film {number}"} for number in range(9)])
+    done = subprocess.run(
+        make_command(verb, model, data, tmp_path / place), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "choose another -o" in done.stderr
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+
+
 FACTORY = """
 import torch
 

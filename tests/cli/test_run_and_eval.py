@@ -1,6 +1,8 @@
 """``run``, ``eval`` and ``inspect`` on a small exported directory, and the checks before it is run."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -175,3 +177,15 @@ def test_not_a_model(stepdown, tmp_path):
     (tmp_path / "m.onnx").write_text("hello")
     assert stepdown("run", tmp_path / "m.onnx", "--text", "a").code == 8
     assert stepdown("inspect", tmp_path / "absent").code == 4
+
+
+def test_a_device_needs_no_more_than_its_extra(artifact, tmp_path):
+    data = write_texts(tmp_path / "reviews.jsonl", REVIEWS)
+    absent = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "safetensors", "rich", "psutil")
+    for words in (["run", str(artifact), "--text", "good"], ["eval", str(artifact), "--data", str(data)], ["doctor"]):
+        code = (
+            f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n"
+            f"from exporter.cli.main import main\nsys.exit(main({words!r}))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
