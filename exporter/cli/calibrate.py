@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Collect or merge, and write the file."""
     refuse_existing(arguments.output, force=arguments.force)
+    if not arguments.output.parent.is_dir():
+        raise UsageError("there is no such folder", where=str(arguments.output.parent), cure="make it first")
     from calibration.statistics import merge_files, write
 
     if arguments.merge:

@@ -31,7 +31,7 @@ def test_an_output_that_has_no_place(tmp_path, model, verb, place):
         make_command(verb, model, data, tmp_path / place), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert "choose another -o" in done.stderr
+    assert "to fix:" in done.stderr
     assert (tmp_path / "notes.txt").read_text() == "precious"
 
 
