@@ -7,7 +7,6 @@ Must not import anything heavy: ``stepdown --help`` answers in under 0.3 s. Verb
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from exporter.cli import calibrate, doctor, evaluate, export, inspect, run
-from exporter.cli.outcome import Outcome, Verb
+from exporter.cli.outcome import Outcome, Verb, format_json
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
 from runtimes.atomic import explain_no_room
@@ -109,7 +108,7 @@ def _dispatch(words: list[str]) -> int:
     outcome = _execute(VERBS[parsed.verb], options)
     for table in outcome.tables:
         _print_table(table)
-    print(json.dumps(outcome.document, indent=2) if options.json else outcome.text, flush=True)
+    print(format_json(outcome.document) if options.json else outcome.text, flush=True)
     return 0
 
 
@@ -148,7 +147,7 @@ def _print_table(table: RenderableType) -> None:
 def _fail(error: StepdownError, *, as_json: bool) -> int:
     if as_json:
         document = {"kind": type(error).__name__, "what": error.what, "where": error.where, "cure": error.cure}
-        print(json.dumps({"error": {**document, "exit_code": error.exit_code}}, indent=2), flush=True)
+        print(format_json({"error": {**document, "exit_code": error.exit_code}}), flush=True)
     return _fail_briefly(str(error), error.exit_code)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -39,6 +41,21 @@ class Verb(Protocol):
     def execute(self, arguments: argparse.Namespace, progress: Progress) -> Outcome:
         """Do it. Raises StepdownError."""
         ...
+
+
+def format_json(document: Mapping[str, object]) -> str:
+    """Return strict JSON: what is not a number (an open bound is infinite) becomes null."""
+    return json.dumps(_replace_infinite(document), indent=2)
+
+
+def _replace_infinite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _replace_infinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_infinite(item) for item in value]
+    return value
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
