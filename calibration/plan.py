@@ -1,7 +1,7 @@
 """Decides how every linear layer is quantised, and says so as plain data; editing the graph is lowering's work.
 
-In: linears, their weights, statistics. Out: :class:`Plan`. Static quantisation: activations by one scale a tensor (times
-a smoothing vector), weights by one scale an output channel. numpy only; must not import a runtime.
+In: linears, their weights, statistics. Out: :class:`Plan`. Static quantisation: activations by one scale a tensor
+(times a smoothing vector), weights by one scale an output channel. numpy only; must not import a runtime.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def make_grid(bits: int, *, symmetric: bool, reduce_range: bool = False) -> Inte
     """Return the grid of ``bits`` (2 to 8).
 
     Symmetric grids are signed and leave out the most negative integer, so that -x and x have the same error and
-    TensorRT agrees. ``reduce_range`` takes one bit off, which keeps sums of two products within 16 bits on CPUs without VNNI.
+    TensorRT agrees. ``reduce_range`` takes one bit off, which keeps sums of two products within 16 bits on CPUs without
+    VNNI.
 
     Raises:
         ValueError: no such grid.

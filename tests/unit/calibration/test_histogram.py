@@ -16,7 +16,7 @@ def count(values):
 def test_any_order_and_any_split_give_the_same_counts(values, cuts, random):
     whole = count(values)
     shuffled = random.sample(values, len(values))
-    parts = [part for part in np.split(np.array(shuffled, np.float32), sorted(min(c, len(values)) for c in cuts))]
+    parts = np.split(np.array(shuffled, np.float32), sorted(min(c, len(values)) for c in cuts))
     merged = Histogram.empty()
     for part in parts:
         merged = count(part).merge(merged)
