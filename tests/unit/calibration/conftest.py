@@ -2,39 +2,19 @@
 
 import json
 
+import hypothesis
 import numpy as np
 import onnx
 import pytest
 
 from runtimes.artifact import TensorSpec
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    *[
-        "the",
-        "of",
-        "and",
-        "to",
-        "a",
-        "in",
-        "is",
-        "it",
-        "you",
-        "that",
-        "he",
-        "was",
-        "for",
-        "on",
-        "are",
-        "with",
-        "as",
-        "i",
-        "his",
-    ],
-]
+# An example may take as long as a busy machine makes it: no test here is about time.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+
+COMMON = "the of and to a in is it you that he was for on are with as i his"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *COMMON.split()]
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,7 @@ def test_a_callable_yields_whole_batches(tmp_path, monkeypatch):
     assert [feeds["x"][0, 0] for feeds in dataset.batches()] == [0, 1, 2, 3, 4, 5]
     kept, held = dataset.split(2)
     values = [[int(feeds["x"][0, 0]) for feeds in part.batches()] for part in (kept, held)]
-    assert sorted(sum(values, [])) == list(range(6))
+    assert sorted(values[0] + values[1]) == list(range(6))
     for name, message in (
         ("wrong", "list in place of feeds"),
         ("none", "did not return an iterable"),
@@ -253,7 +253,7 @@ def test_unknown_kinds_and_missing_tokenizers(tmp_path, text_file, inputs, token
         open_dataset("texts.doc", inputs, tokenizer)
     with pytest.raises(DataError, match="need a tokenizer"):
         open_dataset(str(text_file), inputs, None)
-    with pytest.raises(DataError, match="cannot fill a model input.*pixels"):
+    with pytest.raises(DataError, match=r"cannot fill a model input.*pixels"):
         open_dataset(str(text_file), (TensorSpec(name="pixels", dtype="float32", shape=(1, 3)),), tokenizer)
     broken = tmp_path / "tokenizer.json"
     broken.write_text("{}")

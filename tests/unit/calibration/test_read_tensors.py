@@ -26,7 +26,7 @@ def test_arrays_come_back(tmp_path, save, order):
 def test_pickled_objects_are_never_loaded(tmp_path):
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", x=np.array([{"a": 1}], dtype=object))
-        with pytest.raises(DataError, match="not a readable .npz"):
+        with pytest.raises(DataError, match=r"not a readable \.npz"):
             load_npz(tmp_path / "a.npz")
 
 
@@ -35,13 +35,13 @@ def test_what_is_no_npz(tmp_path):
     with pytest.raises(DataError, match="no such data file"):
         load_npz(path)
     path.write_bytes(b"\x93NUMPY")
-    with pytest.raises(DataError, match="not a readable .npz"):
+    with pytest.raises(DataError, match=r"not a readable \.npz"):
         load_npz(path)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("x.npy", b"\x93NUMPY\x01\x00garbage")
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match="not a readable .npz"):
+    with pytest.raises(DataError, match=r"not a readable \.npz"):
         load_npz(path)
     with zipfile.ZipFile(path, "w"):
         pass

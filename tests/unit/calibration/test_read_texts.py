@@ -113,7 +113,7 @@ def test_a_missing_file(tmp_path):
         read(tmp_path / "none.txt")
 
 
-def test_txt_has_no_columns_and_three_are_too_many(tmp_path, text_file, json_lines):
+def test_txt_has_no_columns_and_three_are_too_many(text_file, json_lines):
     with pytest.raises(DataError, match="no columns, asked for body"):
         read(text_file, columns=("body",))
     with pytest.raises(DataError, match="3 text columns"):
