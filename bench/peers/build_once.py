@@ -16,10 +16,10 @@ from runtimes.atomic import write_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A peer's model file and how long its tool took to make it."""
+    """A peer's model file (or directory) and how long its tool took to make it; None where that is not known."""
 
     path: Path
-    seconds: float
+    seconds: float | None
 
 
 def build_once(folder: Path, name: str, depends_on: dict[str, str], make: Callable[[Path], None]) -> Built:

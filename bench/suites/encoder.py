@@ -24,7 +24,7 @@ from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
 from bench.quality import compare_embeddings, embed_texts, read_pairs, score_pairs
 from bench.samples import Samples
-from bench.suites.encoder_goals import Goal, Quality, judge_quality, judge_speed, show_ratio
+from bench.suites.encoder_goals import Goal, Quality, judge_cost, judge_quality, judge_speed, show_ratio
 from bench.suites.encoder_subjects import TITLES, Ingredients, Subject, open_subject
 from bench.table import render_markdown
 from bench.texts import encode_texts, make_feeds, open_tokenizer, select_feeds
@@ -94,7 +94,7 @@ def run_suite(options: argparse.Namespace) -> Results:
         ratios=ratios,
         quality=quality,
         calibration=calibration,
-        goals=_judge_goals(samples, quality, subjects),
+        goals=_judge_goals(samples, quality, subjects, calibration),
     )
 
 
@@ -107,7 +107,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Ingredients, Tokenizer]:
     write_text(texts, "\n".join(background[:_CALIBRATION_TEXTS]) + "\n")
     _say("float model")
     float_model = options.float_onnx or stepdown_cli.trace_float(checkpoint, work / "float")
-    exported = Built(path=options.artifact, seconds=0.0) if options.artifact else None
+    exported = Built(path=options.artifact, seconds=None) if options.artifact else None
     if exported is None and OURS in options.only:
         _say("export")
         exported = stepdown_cli.export(checkpoint, texts, work / "stepdown", threads=options.threads)
@@ -116,7 +116,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Ingredients, Tokenizer]:
         Ingredients(
             checkpoint=checkpoint,
             float_model=float_model,
-            exported=exported or Built(path=work, seconds=0.0),
+            exported=exported or Built(path=work, seconds=None),
             batches=tuple(encode_texts(tokenizer, [text]) for text in background[:_CALIBRATION_TEXTS]),
             texts_sha256=hash_file(texts),
             work=work,
@@ -177,16 +177,22 @@ def _time_all(
 
 
 def _judge_goals(
-    samples: Mapping[str, Mapping[str, Samples]], quality: Mapping[str, Quality], subjects: Mapping[str, Subject]
+    samples: Mapping[str, Mapping[str, Samples]],
+    quality: Mapping[str, Quality],
+    subjects: Mapping[str, Subject],
+    calibration: Mapping[str, stepdown_cli.Cost],
 ) -> tuple[Goal, ...]:
     if OURS not in subjects:
         return ()
-    ours = {
+    ours = subjects[OURS]
+    speed = {
         shape: {key: compare(one, found[OURS]) for key, one in found.items() if key != OURS}
         for shape, found in samples.items()
     }
-    speed = judge_speed(ours)
-    return speed + (judge_quality(quality[OURS], quality[BASE], subjects[OURS].size_bytes) if quality else ())
+    goals = judge_speed(speed)
+    if quality:
+        goals += judge_quality(quality[OURS], quality[BASE], ours.size_bytes)
+    return goals + judge_cost(ours.build_seconds, {tool: cost.seconds for tool, cost in calibration.items()})
 
 
 def render_results(results: Results) -> str:
@@ -215,7 +221,7 @@ def render_results(results: Results) -> str:
         costs = [[k, f"{c.seconds:.1f}", f"{c.peak_bytes / 1e6:.0f}"] for k, c in results.calibration.items()]
         parts.append(render_markdown([f"calibrating with {_CALIBRATION_TEXTS} texts", "s", "peak MB"], costs))
     if results.goals:
-        verdicts = [[g.name, g.wanted, g.measured, "met" if g.met else "MISSED"] for g in results.goals]
+        verdicts = [[goal.name, goal.wanted, goal.measured, goal.verdict.upper()] for goal in results.goals]
         parts.append(render_markdown(["to show", "wanted", "measured", ""], verdicts))
     return "\n\n".join(parts)
 

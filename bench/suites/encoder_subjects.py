@@ -16,7 +16,7 @@ from bench.peers.openvino_session import open_openvino
 from bench.texts import Feeds, select_feeds
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.errors import CorruptArtifact
-from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
+from runtimes.ort import CPU, OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
 from runtimes.torch_rt import TorchOptions, TorchRuntime
 
@@ -83,11 +83,11 @@ def _open_onnx(
     given: Ingredients,
     *,
     disabled: tuple[str, ...] = (),
-    config: tuple[tuple[str, str], ...] = (),
+    provider: str = CPU,
     seconds: float | None = None,
 ) -> Subject:
     artifact = describe_onnx(model)
-    options = OrtOptions(threads=given.threads, disabled_optimizers=disabled, session_config=config)
+    options = OrtOptions(threads=given.threads, disabled_optimizers=disabled, providers=(provider,))
     return Subject(
         session=OnnxRuntime(options).open(artifact),
         size_bytes=artifact.size_bytes(),
@@ -148,15 +148,13 @@ def _open_torch(given: Ingredients) -> Subject:
 
 
 def _open_exported(given: Ingredients) -> Subject:
-    """Open what was exported as its manifest says it runs best."""
+    """Open the model that the manifest names, on the provider it names."""
     directory = given.exported.path
-    try:
-        described = read_manifest(directory).artifacts["onnxruntime"]
-        model, session = directory / described["path"], described["session"]
-        disabled = tuple(session["disabled_optimizers"])
-        config = tuple((key, value) for key, value in session["session_config"])
-    except (KeyError, TypeError, ValueError) as error:
+    described = read_manifest(directory).artifacts.get("onnxruntime", {})
+    if not {"path", "provider"} <= described.keys():
         raise CorruptArtifact(
-            f"the manifest describes no ONNX Runtime model: {error}", where=str(directory), cure="export it again"
-        ) from error
-    return _open_onnx(model, given, disabled=disabled, config=config, seconds=given.exported.seconds)
+            "the manifest describes no ONNX Runtime model", where=str(directory), cure="export it again"
+        )
+    return _open_onnx(
+        directory / described["path"], given, provider=described["provider"], seconds=given.exported.seconds
+    )
