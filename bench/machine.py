@@ -67,8 +67,8 @@ def fingerprint(machine: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def probe_gemm_peak(threads: int) -> float:
-    """Return how fast a float32 matrix product runs right now, in GFLOP/s, on ``threads`` threads.
+def probe_gemm_peak(threads: int | None = None) -> float:
+    """Return how fast a float32 matrix product runs right now, in GFLOP/s, on ``threads`` threads (None: every core).
 
     ONNX Runtime multiplies 1024 x 1024 by a constant 1024 x 1024: ``2 * 1024**3`` operations over the median of 20 runs
     after three discarded ones. Hosts have phases; a table without this figure beside it cannot be compared to another.
@@ -76,7 +76,7 @@ def probe_gemm_peak(threads: int) -> float:
     Raises:
         MissingDependency: onnxruntime or onnx is not installed.
     """
-    session = _open_gemm(threads)
+    session = _open_gemm(threads or _count_cores())
     feeds = {"x": np.ones((_GEMM_SIZE, _GEMM_SIZE), np.float32)}
     durations = []
     for _ in range(_GEMM_RUNS + 3):
