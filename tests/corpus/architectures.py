@@ -205,6 +205,17 @@ def build(case: Case, directory: Path) -> str:
     """Make the model of ``case`` below ``directory`` and return what names it for ``open_source``."""
     if case.name == "cnn":
         return write_cnn(directory)
+    import transformers  # noqa: F401 - before the silence, which covers what is imported already
+
+    from exporter.trace_quiet import quiet_libraries
+
+    with quiet_libraries():
+        _write_checkpoint(case, directory)
+    write_tokenizer(directory, roberta=case.config.get("pad_token_id") == 1)
+    return str(directory)
+
+
+def _write_checkpoint(case: Case, directory: Path) -> None:
     import torch
     import transformers
     from optimum.exporters.tasks import TasksManager
@@ -222,8 +233,6 @@ def build(case: Case, directory: Path) -> str:
     else:
         case.compress(model)
         save_compressed(model, directory)
-    write_tokenizer(directory, roberta=case.config.get("pad_token_id") == 1)
-    return str(directory)
 
 
 def write_tokenizer(directory: Path, *, roberta: bool = False) -> None:

@@ -1,0 +1,96 @@
+"""Every architecture of the corpus exports to INT8, calibrates and runs; and what must survive survives."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from exporter.onnxruntime_target import export_onnxruntime
+from exporter.options import ExportOptions
+from exporter.progress import SilentProgress
+from exporter.stopwatch import Stopwatch
+from runtimes.ort import OnnxRuntime
+from tests.corpus.architectures import CASES
+
+_TEXT_CASES = [
+    pytest.param(name, marks=[pytest.mark.slow] if case.slow else [])
+    for name, case in CASES.items()
+    if case.why_not is None and case.model_type
+]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("".join(f"w{i} w{i + 1} w{i * 7 % 100} w{i * 13 % 90} and w{i}\n" for i in range(24)))
+    return path
+
+
+@pytest.fixture()
+def export_case(traced_case, texts, tmp_path):
+    """``export_case(name, **changes)``: the case's export, untimed: speed is not what the corpus is about."""
+
+    def export(name, **changes):
+        options = ExportOptions(
+            model=name, output=tmp_path, calibration_data=str(texts), precision="int8", for_isa="avx2", max_drop=0.5
+        )
+        options = replace(options, **changes)
+        return export_onnxruntime(traced_case(name), options, tmp_path, SilentProgress(), Stopwatch())
+
+    return export
+
+
+def _operators(artifact):
+    return [node.op_type for node in ir.load(artifact.path).graph]
+
+
+@pytest.mark.parametrize("name", _TEXT_CASES)
+def test_case_exports_calibrates_and_runs_in_int8(export_case, name):
+    result = export_case(name)
+    assert {row.name for row in result.report.rows} >= {"int8-dynamic", "int8-static"}
+    for row in result.report.rows:
+        assert row.drop < 0.02, f"{row.name} drops {row.drop:.3f}"
+    assert set(_operators(result.artifact)) & {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DequantizeLinear"}
+    session = OnnxRuntime().open(result.artifact)
+    feeds = {spec.name: np.ones((3, 9), spec.dtype) for spec in session.inputs if len(spec.shape) == 2}
+    feeds |= {spec.name: np.zeros((3, 9, 4), spec.dtype) for spec in session.inputs if len(spec.shape) == 3}
+    outputs = session.run(feeds)
+    assert all(np.isfinite(array).all() and len(array) == 3 for array in outputs.values())
+
+
+def test_a_cnn_exports_without_texts(export_case):
+    result = export_case("cnn", calibration_data=None, precision="auto")
+    assert result.report.judged_on.startswith("random inputs")
+    assert {row.name for row in result.report.rows} >= {"float", "int8-dynamic"}
+
+
+def test_learned_scales_of_quantised_training_stay_as_they_are(export_case, traced_case):
+    """The linears trained in fake quantisation are not quantised a second time."""
+    before = ir.load(traced_case("bert-qat").artifact.path)
+    result = export_case("bert-qat")
+    after = ir.load(result.artifact.path)
+
+    def scales(model):
+        return sorted(
+            float(node.inputs[1].const_value.numpy())
+            for node in model.graph
+            if node.op_type == "QuantizeLinear" and node.inputs[1].const_value.size == 1
+        )
+
+    learned = scales(before)
+    assert len(learned) >= 6
+    kept = scales(after)
+    assert all(any(np.isclose(scale, other, rtol=1e-6) for other in kept) for scale in learned)
+
+
+@pytest.mark.parametrize("arithmetic", ["int8-dynamic", "int8-static"])
+def test_pruned_weights_stay_zero_in_int8(export_case, arithmetic):
+    result = export_case("bert-sparse-80", precision=arithmetic)
+    matrices = [
+        value.const_value.numpy()
+        for value in ir.load(result.artifact.path).graph.initializers.values()
+        if value.dtype == ir.DataType.INT8 and value.const_value.numpy().ndim == 2 and "_q8" not in value.name
+    ]
+    sparse = [array for array in matrices if array.size >= 32 * 32 and np.mean(array == 0) >= 0.8]
+    assert len(sparse) >= 4
