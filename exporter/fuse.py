@@ -7,9 +7,12 @@ in exporter/passes, one edit each; this module only says which, in which order.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from exporter.passes.attention import FIRST_OPSET, compose_attention, flatten_attention
@@ -17,7 +20,11 @@ from exporter.passes.graph import opset, remove_dead
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.separate_norm import separate_norm
+from exporter.tolerances import read_tolerance
 from exporter.trace import write_model
+from runtimes.artifact import Artifact
+from runtimes.ort import OnnxRuntime, describe_onnx
+from runtimes.parity import compare, require
 
 # Shape inference serialises the graph with its weights, which a protobuf message past 2 GB cannot hold.
 _INFERENCE_LIMIT_BYTES = 1_900_000_000
@@ -44,6 +51,17 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool) -> Mapping[str, int]:
     _name_nodes(model)
     write_model(model, out)
     return applied
+
+
+def require_equal(traced: Artifact, fused: Path, feeds: Mapping[str, NDArray[np.generic]]) -> None:
+    """Run both graphs on one batch.
+
+    Raises:
+        ParityFailure: they differ by more than ``traced-to-fused`` allows, which is an error of a pass.
+    """
+    runtime = OnnxRuntime()
+    with closing(runtime.open(traced)) as before, closing(runtime.open(describe_onnx(fused))) as after:
+        require(compare(before.run(feeds), after.run(feeds), read_tolerance("traced-to-fused")))
 
 
 def _prepare(model: ir.Model) -> None:

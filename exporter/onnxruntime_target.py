@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
-from calibration.data import Dataset
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, Speeds, TimingPlan, Trial, decide, decide_untimed, time_trials
-from exporter.fuse import fuse_for_cpu
+from exporter.fuse import fuse_for_cpu, require_equal
 from exporter.held_out import HeldOut, open_held_out
 from exporter.judge import Judge
 from exporter.options import ExportOptions
@@ -77,10 +76,13 @@ def export_onnxruntime(
     isa = named(options.for_isa) if options.for_isa else detect()
     timed = options.for_isa is None
     progress.step("fusing the float graph")
+    held_out = open_held_out(traced, options)
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, work)
+        for path in (graphs.fused, graphs.merged):
+            require_equal(traced.artifact, path, held_out.judging[0])
     with watch.time("calibrate"):
-        held_out, plans = _calibrate(traced, graphs, options, isa, progress)
+        plans = _calibrate(held_out, graphs, options, isa, progress)
     workshop = Workshop(graphs=graphs, directory=work, isa=isa, make_plan=plans.make_plan if plans else None)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = _Bench(workshop=workshop, judge=judge, tuner=tuner, threads=options.threads)
@@ -116,17 +118,15 @@ def _fuse(traced: Traced, work: Path) -> tuple[FloatGraphs, Mapping[str, int]]:
 
 
 def _calibrate(
-    traced: Traced, graphs: FloatGraphs, options: ExportOptions, isa: Isa, progress: Progress
-) -> tuple[HeldOut, StaticPlans | None]:
-    held_out = open_held_out(traced, options)
-    data: Dataset | None = held_out.calibration
+    held_out: HeldOut, graphs: FloatGraphs, options: ExportOptions, isa: Isa, progress: Progress
+) -> StaticPlans | None:
+    data = held_out.calibration
     if data is None or options.precision not in ("auto", "int8", "int8-static"):
-        return held_out, None
+        return None
     with progress.task("calibrating", len(data)) as task:
         statistics = collect_for_plans(graphs, data, threads=options.threads, advance=task.advance)
-    return held_out, StaticPlans(
-        statistics=statistics, method=options.method, weight_bits=7 if saturates_u8s8(isa) else 8
-    )
+    bits = 7 if saturates_u8s8(isa) else 8
+    return StaticPlans(statistics=statistics, method=options.method, weight_bits=bits)
 
 
 def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) -> tuple[CandidateSpec, ...]:

@@ -21,12 +21,12 @@ FIRST_OPSET = 23
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scores:
-    """softmax(scale * q @ k^T + mask) @ v, with q, k, v as [batch, heads, sequence, size]."""
+    """softmax(scale * q @ k^T + masks) @ v, with q, k, v as [batch, heads, sequence, size]."""
 
     query: ir.Value
     key: ir.Value
     key_is_transposed: bool
-    mask: ir.Value | None
+    masks: tuple[ir.Value, ...]
     scale: float
 
 
@@ -34,7 +34,8 @@ def compose_attention(model: ir.Model) -> int:
     """Replace decomposed attention by 4-D ``Attention`` nodes; return how many."""
     if opset(model) < FIRST_OPSET:
         return 0
-    changed = sum(_compose(node) for node in list(model.graph) if node.op_type == "Softmax")
+    spread: dict[ir.Value, ir.Value] = {}
+    changed = sum(_compose(node, spread) for node in list(model.graph) if node.op_type == "Softmax")
     if changed:
         remove_dead(model)
     return changed
@@ -48,7 +49,7 @@ def flatten_attention(model: ir.Model) -> int:
     return changed
 
 
-def _compose(softmax: ir.Node) -> int:
+def _compose(softmax: ir.Node, spread: dict[ir.Value, ir.Value]) -> int:
     axis = softmax.attributes.get("axis")
     product = only_user(softmax.outputs[0], "MatMul")
     scores = _match_scores(softmax.inputs[0])
@@ -62,21 +63,52 @@ def _compose(softmax: ir.Node) -> int:
         turn = ir.node("Transpose", [key], {"perm": [0, 1, 3, 2]})
         new.append(turn)
         key = turn.outputs[0]
-    inputs = [scores.query, key, product.inputs[1], *([scores.mask] if scores.mask is not None else [])]
+    mask = _join_masks(scores, spread, new)
+    inputs = [scores.query, key, product.inputs[1], *([mask] if mask is not None else [])]
     node = ir.node("Attention", inputs, {"scale": scores.scale}, name=f"{softmax.name}_attention")
     new.append(node)
     _replace(product, new)
     return 1
 
 
+def _join_masks(scores: _Scores, spread: dict[ir.Value, ir.Value], new: list[ir.Node]) -> ir.Value | None:
+    """Return the sum of what is added to the scores, as one mask.
+
+    A single mask with one row for all queries gets a row each: an addition broadcasts it, ONNX Runtime's Attention does
+    not. ``spread`` remembers the masks done: all layers read the same one.
+    """
+    if len(scores.masks) != 1:
+        return _sum_masks(scores.masks, new)
+    (mask,) = scores.masks
+    if mask.shape is None or len(mask.shape) != 4 or mask.shape[2] != 1:
+        return mask
+    if mask not in spread:
+        length = ir.node("Shape", [scores.query], {"start": 2, "end": 3})
+        one = ir.node("Constant", [], {"value_ints": [1]})
+        shape = ir.node("Concat", [one.outputs[0], one.outputs[0], length.outputs[0], one.outputs[0]], {"axis": 0})
+        rows = ir.node("Expand", [mask, shape.outputs[0]])
+        rows.outputs[0].type = mask.type
+        new += [length, one, shape, rows]
+        spread[mask] = rows.outputs[0]
+    return spread[mask]
+
+
+def _sum_masks(masks: tuple[ir.Value, ...], new: list[ir.Node]) -> ir.Value | None:
+    total = masks[0] if masks else None
+    for mask in masks[1:]:
+        add = ir.node("Add", [total, mask])
+        add.outputs[0].type = mask.type
+        new.append(add)
+        total = add.outputs[0]
+    return total
+
+
 def _match_scores(value: ir.Value | None) -> _Scores | None:
-    mask = None
-    add = made_by(value, "Add")
-    if add is not None:
-        value, mask = _split_mask(add)
-    scale, value = _unscale(value, 1.0)
-    product = made_by(value, "MatMul")
-    if product is None or not (_is_rank4(product.inputs[0]) and _is_rank4(product.inputs[1])):
+    found = _find_product(value)
+    if found is None:
+        return None
+    scale, product, masks = found
+    if not (_is_rank4(product.inputs[0]) and _is_rank4(product.inputs[1])):
         return None
     query_scale, query = _unscale(product.inputs[0], scale)
     total, key = _unscale(product.inputs[1], query_scale)
@@ -84,17 +116,24 @@ def _match_scores(value: ir.Value | None) -> _Scores | None:
         return None
     turned = made_by(key, "Transpose")
     if turned is not None and permutation(turned) == (0, 1, 3, 2) and turned.inputs[0] is not None:
-        return _Scores(query=query, key=turned.inputs[0], key_is_transposed=False, mask=mask, scale=total)
-    return _Scores(query=query, key=key, key_is_transposed=True, mask=mask, scale=total)
+        return _Scores(query=query, key=turned.inputs[0], key_is_transposed=False, masks=masks, scale=total)
+    return _Scores(query=query, key=key, key_is_transposed=True, masks=masks, scale=total)
 
 
-def _split_mask(add: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
-    """Tell the scores (a product, maybe scaled) from the mask added to them."""
-    for scores, mask in ((add.inputs[0], add.inputs[1]), (add.inputs[1], add.inputs[0])):
-        _, bare = _unscale(scores, 1.0)
-        if made_by(bare, "MatMul") is not None:
-            return scores, mask
-    return None, None
+def _find_product(value: ir.Value | None) -> tuple[float, ir.Node, tuple[ir.Value, ...]] | None:
+    """Find scale, q @ k^T and all that is added to it (mask, position bias) behind the softmax's input."""
+    scale, bare = _unscale(value, 1.0)
+    product = made_by(bare, "MatMul")
+    if product is not None:
+        return scale, product, ()
+    add = made_by(value, "Add")
+    if add is None:
+        return None
+    for scores, other in ((add.inputs[0], add.inputs[1]), (add.inputs[1], add.inputs[0])):
+        found = _find_product(scores)
+        if found is not None and other is not None:
+            return found[0], found[1], (*found[2], other)
+    return None
 
 
 def _unscale(value: ir.Value | None, scale: float) -> tuple[float, ir.Value | None]:

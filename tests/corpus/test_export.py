@@ -27,7 +27,7 @@ def texts(tmp_path_factory):
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def export_case(traced_case, texts, tmp_path):
     """``export_case(name, **changes)``: the case's export, untimed: speed is not what the corpus is about."""
 
@@ -79,7 +79,7 @@ def test_learned_scales_of_quantised_training_stay_as_they_are(export_case, trac
         )
 
     learned = scales(before)
-    assert len(learned) >= 6
+    assert len(learned) >= 4
     kept = scales(after)
     assert all(any(np.isclose(scale, other, rtol=1e-6) for other in kept) for scale in learned)
 

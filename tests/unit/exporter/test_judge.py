@@ -14,6 +14,7 @@ class _Answers:
         self._answers = iter(answers)
 
     def run(self, feeds):
+        assert feeds is FEEDS
         return next(self._answers)
 
     def close(self):

@@ -25,13 +25,23 @@ _MASK = """
    bias = Expand(bias4, full)
 """
 
+# As some exporters leave it: one row for all queries, which an addition broadcasts.
+_ONE_ROW_MASK = """
+   keep = Cast<to=9>(attention_mask)
+   hide = Not(keep)
+   hide_f = Cast<to=1>(hide)
+   bias2 = Mul(hide_f, lowest)
+   bias = Unsqueeze(bias2, axes)
+"""
+
 _DECOMPOSED = """
    q = Transpose<perm=[0, 2, 1, 3]>(q_r)
    k = Transpose<perm=[0, 2, 3, 1]>(k_r)
    v = Transpose<perm=[0, 2, 1, 3]>(v_r)
    product = MatMul(q, k)
    scaled = Mul(product, factor)
-   scores = Add(scaled, bias)
+   placed = Add(scaled, position)
+   scores = Add(placed, bias)
    weights = Softmax<axis=-1>(scores)
    context = MatMul(weights, v)
 """
@@ -53,10 +63,17 @@ _END = """
 """
 
 
-def attention_model(*, decomposed: bool, opset: int = 23) -> ir.Model:
-    """A block of attention, residual and norm: x [batch, sequence, 8], attention_mask [batch, sequence] -> y."""
+def attention_model(*, decomposed: bool, opset: int = 23, one_row: bool = False, placed: bool = False) -> ir.Model:
+    """A block of attention, residual and norm: x [batch, sequence, 8], attention_mask [batch, sequence] -> y.
+
+    ``placed`` adds a bias by position to the scores before the mask (sequences of 5), as MPNet does.
+    """
     middle = _DECOMPOSED if decomposed else _OPERATOR
-    body = _MASK + "".join(_PROJECT.format(n=n) for n in "qkv") + middle + _END
+    if not placed:
+        middle = middle.replace("   placed = Add(scaled, position)\n", "").replace(
+            "Add(placed, bias)", "Add(scaled, bias)"
+        )
+    body = (_ONE_ROW_MASK if one_row else _MASK) + "".join(_PROJECT.format(n=n) for n in "qkv") + middle + _END
     text = f"""<ir_version: 10, opset_import: ["" : {opset}]>
 block (float[batch, sequence, {HIDDEN}] x, int64[batch, sequence] attention_mask)
   => (float[batch, sequence, {HIDDEN}] y)
@@ -68,6 +85,8 @@ block (float[batch, sequence, {HIDDEN}] x, int64[batch, sequence] attention_mask
     for name in "qkv":
         _add(proto, f"{name}_w", generator.standard_normal((HIDDEN, HIDDEN)))
         _add(proto, f"{name}_b", generator.standard_normal(HIDDEN))
+    if placed:
+        _add(proto, "position", generator.standard_normal((1, HEADS, 5, 5)))
     _add(proto, "out_w", generator.standard_normal((HIDDEN, HIDDEN)))
     _add(proto, "out_b", generator.standard_normal(HIDDEN))
     _add(proto, "gamma", np.ones(HIDDEN))

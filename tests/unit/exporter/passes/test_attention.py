@@ -19,6 +19,15 @@ def test_decomposed_attention_becomes_one_node_without_transposes():
     np.testing.assert_allclose(run(model, padded_feeds()), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [{"one_row": True}, {"placed": True}, {"placed": True, "one_row": True}])
+def test_masks_of_one_row_and_position_biases_are_taken_along(shape):
+    model = attention_model(decomposed=True, **shape)
+    expected = run(model, padded_feeds())
+    assert compose_attention(model) == 1
+    assert flatten_attention(model) == 1
+    np.testing.assert_allclose(run(model, padded_feeds()), expected, atol=1e-5)
+
+
 def test_four_dimensional_attention_becomes_three_dimensional():
     model = attention_model(decomposed=False)
     expected = run(model, padded_feeds())
