@@ -19,6 +19,7 @@ from calibration.lower.onnxruntime.embedding import lower_embeddings
 from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
+from exporter.fuse import open_for_lowering
 from exporter.passes.graph import remove_dead
 from exporter.trace import write_model
 from runtimes.artifact import Artifact
@@ -91,7 +92,7 @@ class Workshop:
         source = self.graphs.choose(spec)
         if spec.arithmetic == "float":
             return describe_onnx(source)
-        model = ir.load(source)
+        model = open_for_lowering(source)
         linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
         self._lower(model, linears, spec, source)
         lower_embeddings(model)

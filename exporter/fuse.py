@@ -20,6 +20,8 @@ from exporter.passes.graph import opset, remove_dead
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.separate_norm import separate_norm
+from exporter.passes.store_integers import store_integers
+from exporter.passes.untie_weights import untie_weights
 from exporter.tolerances import read_tolerance
 from exporter.trace import write_model
 from runtimes.artifact import Artifact
@@ -41,6 +43,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool) -> Mapping[str, int]:
     model = ir.load(source)
     _prepare(model)
     applied = {
+        "weights stored as integers": store_integers(model),
         "attention composed": compose_attention(model),
         "attention flattened": flatten_attention(model),
         "masks shortened": shorten_mask(model),
@@ -51,6 +54,13 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool) -> Mapping[str, int]:
     _name_nodes(model)
     write_model(model, out)
     return applied
+
+
+def open_for_lowering(fused: Path) -> ir.Model:
+    """Load a fused graph as calibration, plans and lowering see it: every linear with a weight of its own."""
+    model = ir.load(fused)
+    untie_weights(model)
+    return model
 
 
 def require_equal(traced: Artifact, fused: Path, feeds: Mapping[str, NDArray[np.generic]]) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import onnx_ir as ir
-
 from calibration.linears import find_linears
 from exporter.candidates import CandidateSpec, Workshop
+from exporter.fuse import open_for_lowering
 
 Group = tuple[str, ...]
 # The drop of a candidate, measured on the tuning texts.
@@ -30,7 +29,7 @@ class Sensitivity:
 def group_linears(workshop: Workshop, spec: CandidateSpec) -> tuple[Group, ...]:
     """Return the names of the candidate's linears, grouped by the activation they read."""
     groups: dict[str, list[str]] = {}
-    for linear in find_linears(ir.load(workshop.graphs.choose(spec))):
+    for linear in find_linears(open_for_lowering(workshop.graphs.choose(spec))):
         if linear.kind != "Conv":
             groups.setdefault(linear.activation, []).append(linear.node)
     return tuple(tuple(names) for names in groups.values())

@@ -18,6 +18,7 @@ from calibration.linears import Linear, find_linears
 from calibration.plan import ActivationGroup, Plan, make_static_plan
 from calibration.statistics import CalibrationStatistics
 from exporter.candidates import FloatGraphs
+from exporter.fuse import open_for_lowering
 
 
 class StaticPlans:
@@ -30,7 +31,7 @@ class StaticPlans:
     def make_plan(self, graph: Path) -> Plan:
         """Return the plan for all linears of ``graph``; a lowering takes the ones it needs."""
         if graph not in self._plans:
-            model = ir.load(graph)
+            model = open_for_lowering(graph)
             linears = [linear for linear in find_linears(model) if linear.activation in self._statistics.tensors]
             self._plans[graph] = make_static_plan(
                 linears,
@@ -64,7 +65,7 @@ def collect_for_plans(
     graphs: FloatGraphs, data: Dataset, *, threads: int | None, advance: Callable[[int], None]
 ) -> CalibrationStatistics:
     """Run the fused graph over the calibration part and gather what its linears read."""
-    activations = dict.fromkeys(linear.activation for linear in find_linears(ir.load(graphs.fused)))
+    activations = dict.fromkeys(linear.activation for linear in find_linears(open_for_lowering(graphs.fused)))
     return collect(graphs.fused, data, tuple(activations), advance=advance, threads=threads)
 
 

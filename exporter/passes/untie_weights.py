@@ -1,0 +1,32 @@
+"""A weight that is another one's transpose becomes a weight of its own.
+
+A masked language model's output layer multiplies with the transposed word embedding. In float that saves storing the
+table twice; in int8 each use wants its own layout, and two tables of integers are still half the float one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from calibration.lower.edits import add_constant
+from exporter.passes.graph import constant, permutation, remove_dead
+
+
+def untie_weights(model: ir.Model) -> int:
+    """Compute each Transpose of a constant matrix that a product reads; return how many."""
+    changed = 0
+    for node in list(model.graph):
+        array = constant(node.inputs[0]) if node.op_type == "Transpose" else None
+        reads = [use.node.op_type for use in node.outputs[0].uses()]
+        if array is None or array.ndim != 2 or permutation(node) not in (None, (1, 0)) or set(reads) != {"MatMul"}:
+            continue
+        output = node.outputs[0]
+        name = output.name or f"{node.name}_transposed"
+        output.name = f"{name}_computed"
+        ir.convenience.replace_all_uses_with(output, add_constant(model.graph, name, np.ascontiguousarray(array.T)))
+        model.graph.remove(node, safe=True)
+        changed += 1
+    if changed:
+        remove_dead(model)
+    return changed
