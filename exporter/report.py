@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Speed against plain float: float time over candidate time, with its confidence bound; above 1 is faster."""
+    """Speed against plain float: float time over candidate time, with its confidence bound; above 1 is faster.
+
+    A bound is None where it is open: one round of timing bounds nothing.
+    """
 
     ratio: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,4 +95,8 @@ def render_table(report: Report) -> Table:
 
 
 def _show_speed(speed: Ratio | None) -> str:
-    return f"{speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}]" if speed else "-"
+    return f"{speed.ratio:.2f} [{_show_bound(speed.low)}, {_show_bound(speed.high)}]" if speed else "-"
+
+
+def _show_bound(bound: float | None) -> str:
+    return "?" if bound is None else f"{bound:.2f}"

@@ -1,7 +1,9 @@
 import pytest
 
+from bench.compare import MIN_ROUNDS, compare
+from bench.samples import Samples
 from exporter.candidates import PLAIN, CandidateSpec
-from exporter.choice import Trial, decide, decide_untimed, geometric_mean
+from exporter.choice import FINAL, SCREENING, Trial, decide, decide_untimed, geometric_mean, make_ratio
 from exporter.judge import Judgement
 from exporter.report import Ratio
 from runtimes.artifact import Artifact
@@ -60,6 +62,29 @@ def test_slower_at_one_shape_is_slower(make_trial):
     speed = {"1x16": Ratio(ratio=3.0, low=2.9, high=3.1), "8x128": Ratio(ratio=0.9, low=0.85, high=0.95)}
     decision = _decide(trials, {DYNAMIC.name: speed})
     assert decision.chosen == PLAIN
+
+
+def test_an_open_bound_does_not_show_that_a_candidate_is_slower(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC)]
+    open_bound = Ratio(ratio=0.9, low=None, high=None)
+    decision = _decide(trials, {DYNAMIC.name: {"1x16": Ratio(ratio=2.0, low=1.9, high=2.1), "8x128": open_bound}})
+    assert decision.chosen == DYNAMIC.name
+    assert "timed too briefly for a bound" in decision.verdict
+
+
+@pytest.mark.parametrize(("rounds", "bounded"), [(1, False), (2, True)])
+def test_one_round_of_timing_leaves_the_bound_open(rounds, bounded):
+    base, head = (
+        Samples(label=name, ns=((ns,),) * rounds, warmup_ns=(), machine={})
+        for name, ns in (("base", 300), ("head", 200))
+    )
+    ratio = make_ratio(compare(base, head))
+    assert ratio.ratio == pytest.approx(1.5)
+    assert (ratio.low is not None, ratio.high is not None) == (bounded, bounded)
+
+
+def test_every_pass_over_the_candidates_has_rounds_enough_for_a_bound():
+    assert min(SCREENING.blocks, FINAL.blocks) >= MIN_ROUNDS
 
 
 def test_a_tie_goes_to_the_smaller(make_trial):

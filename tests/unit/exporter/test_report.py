@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -26,6 +27,16 @@ def test_the_table_shows_size_ratio_bound_accuracy_and_reason():
     text = console.export_text()
     for shown in ("int8-dynamic", "23.1", "2.50 [2.41, 2.60]", "0.9960", "fastest within the budget", "speed 8x128"):
         assert shown in text
+
+
+def test_an_open_bound_is_shown_as_unknown_and_is_null_in_json():
+    report = _report()
+    row = replace(report.rows[1], speed={"8x128": Ratio(ratio=2.5, low=None, high=None)})
+    report = replace(report, rows=(report.rows[0], row))
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render_table(report))
+    assert "2.50 [?, ?]" in console.export_text()
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["rows"][1]["speed"]["8x128"]["high"] is None
 
 
 def test_the_report_is_json_and_names_the_chosen_row():
