@@ -33,15 +33,22 @@ TARGET = "onnxruntime"
 # Attention in the 3-D form came to the CPU in 1.23; MatMulNBits with 8 bits is older.
 OLDEST_RUNTIME = "1.23"
 
+_ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
+_SOME_CPUS = "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetResult:
-    """What a target gives: the chosen file, the report, and what the manifest says of them."""
+    """What a target gives: the chosen file, the report, and what the manifest says of them.
+
+    ``exact_on_any_cpu`` is False where the integer products of some CPUs would saturate; ``runs_on`` says it in words.
+    """
 
     artifact: Artifact
     report: Report
     provider: str
     requires: Mapping[str, str]
+    exact_on_any_cpu: bool
     runs_on: str
     versions: Mapping[str, str]
     steps: tuple[Mapping[str, Any], ...]
@@ -94,13 +101,15 @@ def export_onnxruntime(
         speeds = _time(trials, traced, held_out, options, progress, watch) if timed else {}
     decision = _decide(trials, speeds, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
+    exact_on_any_cpu = chosen.spec.arithmetic == "float" or saturates_u8s8(isa)
     report = _report(trials, speeds, decision, options, held_out, isa, traced, watch)
     return TargetResult(
         artifact=chosen.artifact,
         report=report,
         provider=chosen.spec.provider,
         requires={"onnxruntime": f">={OLDEST_RUNTIME}"},
-        runs_on=_runs_on(isa, chosen),
+        exact_on_any_cpu=exact_on_any_cpu,
+        runs_on=_ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
         versions={name: str(found) for name, found in describe_machine()["versions"].items()},
         steps=({"step": "fuse", **fusions}, {"step": "lower", "candidate": chosen.name}),
         calibration=plans.to_json() if plans else None,
@@ -187,12 +196,6 @@ def _decide(trials: Sequence[Trial], speeds: Speeds, options: ExportOptions, isa
     if not speeds:
         return decide_untimed(trials, max_drop=options.max_drop, isa=isa.level, precision=options.precision)
     return decide(trials, speeds, max_drop=options.max_drop, forced=options.precision not in ("auto", "fp32"))
-
-
-def _runs_on(isa: Isa, chosen: Trial) -> str:
-    if chosen.spec.arithmetic == "float" or saturates_u8s8(isa):
-        return "any CPU that ONNX Runtime runs on, with the same integers"
-    return "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
 
 
 def _report(

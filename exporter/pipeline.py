@@ -121,6 +121,7 @@ def _make_manifest(staging: Path, traced: Traced, result: TargetResult, options:
                     "outputs": [asdict(spec) for spec in artifact.outputs],
                     "candidate": result.report.chosen().name,
                     "isa": result.report.isa,
+                    "exact_on_any_cpu": result.exact_on_any_cpu,
                     "runs_on": result.runs_on,
                     "requires": result.requires,
                     "provider": result.provider,

@@ -121,7 +121,9 @@ def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -
         description: Mapping[str, Any] = manifest.artifacts["onnxruntime"]
         model, required = directory / description["path"], description["isa"]
         options = OrtOptions(threads=threads, providers=(description["provider"],))
-        portable = description["runs_on"].startswith("any CPU")
+        exact = description["exact_on_any_cpu"]
+        if not isinstance(exact, bool):
+            raise TypeError(f"exact_on_any_cpu is {exact!r}, neither true nor false")
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptArtifact(
             f"the manifest describes no ONNX Runtime model: {error}",
@@ -129,7 +131,7 @@ def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -
             cure="export it with --target onnxruntime",
         ) from error
     machine = detect()
-    if not portable and not may_run_on(required, machine):
+    if not exact and not may_run_on(required, machine):
         raise CorruptArtifact(
             f"it was made for {required}; on this CPU ({machine.level}) its answers would differ",
             where=str(directory),

@@ -89,6 +89,9 @@ def test_another_cpu_is_not_timed_and_says_so(source, tmp_path):
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)["reports"]
     assert (report["timed"], report["isa"]) == (False, "avx2")
+    artifact = json.loads((tmp_path / "out" / "manifest.json").read_text())["artifacts"]["onnxruntime"]
+    assert artifact["exact_on_any_cpu"] is True
+    assert artifact["runs_on"].startswith("any CPU")
 
 
 def test_force_replaces_the_output_whole(source, tmp_path):

@@ -143,6 +143,13 @@ def forget(artifact):
     (artifact / "manifest.json").write_text(json.dumps({**manifest, "artifacts": {}}))
 
 
+def blur(artifact):
+    """Say in words what must be true or false."""
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["artifacts"]["onnxruntime"]["exact_on_any_cpu"] = "no"
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -152,6 +159,7 @@ def forget(artifact):
         (truncate, "cannot be read"),
         (age, "schema 99"),
         (forget, "describes no ONNX Runtime model"),
+        (blur, "exact_on_any_cpu is 'no'"),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "eval"])

@@ -64,7 +64,7 @@ def seal(directory: Path, isa: str = "avx2") -> None:
         "path": "onnxruntime/model.onnx",
         "isa": isa,
         "provider": "CPUExecutionProvider",
-        "runs_on": "any CPU" if isa == "avx2" else "CPUs with exact products",
+        "exact_on_any_cpu": isa == "avx2",
     }
     manifest = Manifest(
         tool={"name": "stepdown"},
