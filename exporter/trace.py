@@ -88,7 +88,7 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
     artifact = describe_onnx(write_model(program.model, directory / MODEL_NAME))
     parity = check_parity(program, artifact)
     with quiet_libraries():
-        tokenizer, remarks = _copy_companions(source, directory)
+        tokenizer, remarks = _copy_companions(source, artifact, directory)
     return Traced(
         artifact=artifact,
         task=program.task,
@@ -157,9 +157,12 @@ def _require_opset(model: ir.Model, opset: int | None, reference: str) -> None:
         )
 
 
-def _copy_companions(source: Source, directory: Path) -> tuple[Path | None, tuple[str, ...]]:
+def _copy_companions(source: Source, artifact: Artifact, directory: Path) -> tuple[Path | None, tuple[str, ...]]:
     if source.kind == "huggingface":
         return copy_companions(source.path, directory)
-    if source.kind == "onnx" and (source.path.parent / "config.json").is_file():
-        return copy_companions(source.path.parent, directory)
-    return None, ()
+    if source.kind != "onnx":
+        return None, ()
+    tokenizer, remarks = copy_companions(source.path.parent, directory)
+    # A model that takes no texts lacks nothing without a tokenizer.
+    takes_texts = any(spec.name == "input_ids" for spec in artifact.inputs)
+    return tokenizer, remarks if takes_texts else ()

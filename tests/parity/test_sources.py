@@ -92,6 +92,30 @@ def test_onnx_of_optimum_is_read_and_its_axes_renamed(onnx_like_optimum, tmp_pat
     assert np.array_equal(given[0], words[[3, 4, 5]] * [[1], [1], [0]])
 
 
+def test_a_tokenizer_beside_onnx_is_used_without_a_config(onnx_like_optimum, tmp_path):
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "out").mkdir()
+    traced = trace(open_source(str(onnx_like_optimum)), tmp_path / "out")
+    assert (traced.tokenizer, traced.findings) == (tmp_path / "out" / "tokenizer.json", ())
+    assert traced.task == "feature-extraction"
+
+
+def test_onnx_without_a_tokenizer_says_so_where_it_takes_texts(onnx_like_optimum, tmp_path):
+    (tmp_path / "tokenizer.json").unlink()
+    for name in ("encoder", "network"):
+        (tmp_path / name).mkdir()
+    traced = trace(open_source(str(onnx_like_optimum)), tmp_path / "encoder")
+    assert traced.tokenizer is None
+    assert "no tokenizer" in traced.findings[0]
+    images = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 18]> net (float[batch, 2] x) => (float[batch, 2] y) { y = Relu (x) }'
+    )
+    (tmp_path / "alone").mkdir()
+    onnx.save(images, tmp_path / "alone" / "net.onnx")
+    traced = trace(open_source(str(tmp_path / "alone" / "net.onnx")), tmp_path / "network")
+    assert (traced.tokenizer, traced.findings) == (None, ())
+
+
 def test_factory_of_a_token_model_varies_in_both_axes(tmp_path):
     (tmp_path / "tagger.py").write_text(TOKENS)
     traced = trace(open_source(f"{tmp_path / 'tagger.py'}:make", task="token-classification"), tmp_path)
