@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from calibration.data import DEFAULT_BATCH_SIZE, Dataset, Shard
 from calibration.linears import Linear, find_linears
+from calibration.memory import map_large_blocks
 from calibration.observe import Observer
 from calibration.statistics import CalibrationStatistics
 from calibration.tensor_statistics import SAMPLE_ROWS, TensorStatistics
@@ -60,7 +61,7 @@ def collect(
     observer = Observer(model, tensors, threads=threads)
     found: dict[str, TensorStatistics] = {}
     samples = 0
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with map_large_blocks(), ThreadPoolExecutor(max_workers=2) as pool:
         for number, feeds in dataset.numbered_batches(batch_size=batch_size, shard=shard):
             mask = feeds.get(_MASK)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.read_tensors import check_arrays, refuse_nonfinite
-from calibration.tokenise import Feeds, Tokeniser
+from calibration.tokenise import Feeds, Tokeniser, count_tokens
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
 
@@ -45,7 +45,7 @@ def hash_texts(texts: tuple[str, ...]) -> bytes:
 
 
 class TextSource:
-    """Texts through a tokeniser. Memory: the texts, and one window of encodings."""
+    """Texts through a tokeniser. Memory: the texts, and the tokens of one window."""
 
     def __init__(self, texts: Sequence[tuple[str, ...]], tokeniser: Tokeniser) -> None:
         self._texts, self._tokeniser = texts, tokeniser
@@ -59,11 +59,11 @@ class TextSource:
         """See :class:`Source`; batches are of about equal length, shortest first in each window."""
         for start in range(0, len(indices), WINDOW):
             window = indices[start : start + WINDOW]
-            encodings = self._tokeniser.encode([self._texts[index] for index in window])
-            order = sorted(range(len(window)), key=lambda place: (len(encodings[place]), place))
+            rows = self._tokeniser.tokenise([self._texts[index] for index in window])
+            order = sorted(range(len(window)), key=lambda place: (count_tokens(rows[place]), place))
             for first in range(0, len(order), batch_size):
                 places = order[first : first + batch_size]
-                feeds = self._tokeniser.stack([encodings[place] for place in places])
+                feeds = self._tokeniser.stack_tokens([rows[place] for place in places])
                 yield tuple(window[place] for place in places), feeds
 
 

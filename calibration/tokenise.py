@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 Feeds = dict[str, NDArray[np.generic]]
+#: The tokens of one text: a vector an input.
+Tokens = dict[str, NDArray[np.generic]]
+_ENCODED_AT_ONCE = 64
 
 #: What a tokenizer can fill in, by the names Hugging Face models give their inputs.
 _FIELDS: dict[str, Callable[[Encoding], list[int]]] = {
@@ -68,14 +71,37 @@ class Tokeniser:
         items = [text if len(text) == 2 else text[0] for text in texts]
         return list(self._tokenizer.encode_batch(items))
 
+    def tokenise(self, texts: Sequence[tuple[str, ...]]) -> list[Tokens]:
+        """Return the tokens of each text (or pair), without padding.
+
+        An encoding also holds strings, offsets and what was cut off, a hundred times the tokens: few live at a time.
+        """
+        return [
+            self._take_tokens(encoding)
+            for start in range(0, len(texts), _ENCODED_AT_ONCE)
+            for encoding in self.encode(texts[start : start + _ENCODED_AT_ONCE])
+        ]
+
+    def _take_tokens(self, encoding: Encoding) -> Tokens:
+        return {spec.name: np.array(_FIELDS[spec.name](encoding), dtype=spec.dtype) for spec in self._inputs}
+
     def stack(self, encodings: Sequence[Encoding]) -> Feeds:
+        """Return the feeds of a batch of encodings; see :meth:`stack_tokens`."""
+        return self.stack_tokens([self._take_tokens(encoding) for encoding in encodings])
+
+    def stack_tokens(self, rows: Sequence[Tokens]) -> Feeds:
         """Return the feeds of a batch, each ``[batch, sequence]`` in its input's dtype, padded at the end."""
-        length = self.fixed_length or max(len(encoding) for encoding in encodings)
+        length = self.fixed_length or max(count_tokens(row) for row in rows)
         feeds: Feeds = {}
         for spec in self._inputs:
             padding = self._padding_id if spec.name == "input_ids" else 0
-            filled = np.full((len(encodings), length), padding, dtype=spec.dtype)
-            for row, encoding in enumerate(encodings):
-                filled[row, : len(encoding)] = _FIELDS[spec.name](encoding)
+            filled = np.full((len(rows), length), padding, dtype=spec.dtype)
+            for place, row in enumerate(rows):
+                filled[place, : count_tokens(row)] = row[spec.name]
             feeds[spec.name] = filled
         return feeds
+
+
+def count_tokens(row: Tokens) -> int:
+    """Return the number of tokens of one text."""
+    return len(next(iter(row.values())))
