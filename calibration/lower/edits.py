@@ -15,11 +15,25 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Register ``array`` as initializer ``name`` (an equal name is reused: one weight shared by two linears)."""
-    found = graph.initializers.get(name)
-    if found is not None:
-        return found
+    """Register ``array`` as initializer ``name``; what is there already is used again if it holds the same.
+
+    Linears that share a weight share its integers too, unless they want different ones (another smoothing, another
+    layout): then the name gets a number.
+    """
+    wanted, number = name, 1
+    while (found := graph.initializers.get(name)) is not None:
+        if _holds(found, array):
+            return found
+        number += 1
+        name = f"{wanted}_{number}"
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
     return value
+
+
+def _holds(value: ir.Value, array: NDArray[np.generic]) -> bool:
+    if value.const_value is None or value.is_graph_input():
+        return False
+    held = value.const_value.numpy()
+    return held.dtype == array.dtype and np.array_equal(held, array)

@@ -9,7 +9,7 @@ In: a float model with 3-D ``Attention`` and a plan. Out: the model edited, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,32 +36,37 @@ def fold_smoothing(model: ir.Model, plan: Plan) -> Plan:
     linears = {entry.node: entry for entry in plan.linears}
     groups = []
     for group in plan.groups:
-        columns = _find_columns(group, nodes)
         readers = [nodes[name] for name in group.linears if name in nodes]
-        plain = all(node.op_type == "MatMul" for node in readers) and len(readers) == len(group.linears)
-        if group.smooth is None or columns is None or not plain or (columns.node.name or "") not in linears:
+        columns = _find_columns(group, readers)
+        if group.smooth is None or columns is None or (columns.node.name or "") not in linears:
             groups.append(group)
             continue
         _divide(columns, group.smooth)
         source = columns.node.name or ""
         linears[source] = _divide_plan(linears[source], columns.start, group.smooth)
-        for name in group.linears:
-            weight = nodes[name].inputs[1]
-            if weight is not None:
-                _multiply_rows(weight, group.smooth)
+        for reader in readers:
+            if reader.inputs[1] is not None:
+                _multiply_rows(reader.inputs[1], group.smooth)
         groups.append(replace(group, smooth=None))
     return Plan(groups=tuple(groups), linears=tuple(linears[entry.node] for entry in plan.linears))
 
 
-def _find_columns(group: ActivationGroup, nodes: Mapping[str, ir.Node]) -> _Columns | None:
-    """Follow the group's activation back through Attention (and a Split) to the value projection."""
-    reader = nodes.get(group.linears[0])
-    activation = reader.inputs[0] if reader is not None else None
+def _find_columns(group: ActivationGroup, readers: Sequence[ir.Node]) -> _Columns | None:
+    """Follow the group's activation back through Attention (and a Split) to the value projection.
+
+    None where anything but the group would see a value change: another reader of the activation, of a weight or of the
+    projection, a graph output, or attention's cache.
+    """
+    if group.smooth is None or len(readers) != len(group.linears):
+        return None
+    activation = readers[0].inputs[0]
     attention = activation.producer() if activation is not None else None
-    if attention is None or attention.op_type != "Attention" or group.smooth is None:
+    if attention is None or activation is None or attention.op_type != "Attention" or _keeps_cache(attention):
+        return None
+    if not _read_only_by(activation, readers) or not all(_scales_rows(node) for node in readers):
         return None
     value, start = attention.inputs[2], 0
-    if value is None or len(list(value.uses())) != 1:
+    if value is None or not _read_only_by(value, [attention]):
         return None
     producer = value.producer()
     if producer is not None and producer.op_type == "Split":
@@ -71,8 +76,27 @@ def _find_columns(group: ActivationGroup, nodes: Mapping[str, ir.Node]) -> _Colu
         if sizes is None or index is None or int(sizes.numpy()[index]) != len(group.smooth):
             return None
         start = int(sizes.numpy()[:index].sum())
-        producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
+        joined = producer.inputs[0]
+        producer = joined.producer() if joined is not None and _read_only_by(joined, [producer]) else None
     return _match_linear(producer, start, len(group.smooth))
+
+
+def _keeps_cache(attention: ir.Node) -> bool:
+    """Whether attention reads or gives out keys and values besides its own."""
+    return any(value is not None for value in attention.inputs[4:]) or any(
+        value.uses() or value.is_graph_output() for value in attention.outputs[1:]
+    )
+
+
+def _scales_rows(node: ir.Node) -> bool:
+    """Whether a reader of the activation can take the smoothing into a weight that is its alone."""
+    weight = node.inputs[1] if node.op_type == "MatMul" else None
+    return weight is not None and weight.const_value is not None and _read_only_by(weight, [node])
+
+
+def _read_only_by(value: ir.Value, nodes: Sequence[ir.Node]) -> bool:
+    users = [use.node for use in value.uses()]
+    return not value.is_graph_output() and len(users) == len(nodes) and all(user in nodes for user in users)
 
 
 def _match_linear(add: ir.Node | None, start: int, width: int) -> _Columns | None:
@@ -82,9 +106,12 @@ def _match_linear(add: ir.Node | None, start: int, width: int) -> _Columns | Non
     if product is None or product.op_type != "MatMul" or bias.const_value is None:
         return None
     weight = product.inputs[1]
-    if weight is None or weight.const_value is None or len(list(weight.uses())) != 1 or len(list(bias.uses())) != 1:
+    if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
         return None
-    if len(weight.const_value.shape) != 2 or start + width > int(weight.const_value.shape[1]):
+    if not (_read_only_by(weight, [product]) and _read_only_by(bias, [add]) and _read_only_by(add.inputs[0], [add])):
+        return None
+    outputs = int(weight.const_value.shape[1])
+    if start + width > outputs or tuple(bias.const_value.shape) != (outputs,):
         return None
     return _Columns(node=product, weight=weight, bias=bias, start=start)
 

@@ -30,12 +30,12 @@ def lower_dynamic(model: ir.Model, linears: Sequence[Linear], *, weight_bits: in
     """
     require_contrib(model)
     sites = find_sites(model, linears)
-    readers = Counter(site.activation for site in sites)
+    readers = Counter(site.linear.activation for site in sites)
     shared: dict[ir.Value, ir.Node] = {}
     for site in sites:
         weight, scale, zero = _store_weight(model, site, weight_bits)
         bias = add_constant(model.graph, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
-        if readers[site.activation] == 1:
+        if readers[site.linear.activation] == 1:
             inputs = [site.activation, weight, scale, zero, bias]
             node = ir.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB, name=f"{site.linear.node}_int8")
             replace_site(site, [node])

@@ -23,10 +23,17 @@ class Site:
 
     linear: Linear
     node: ir.Node
-    activation: ir.Value
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
     output: ir.Value
+
+    @property
+    def activation(self) -> ir.Value:
+        """What the linear reads now: a linear before it may have been replaced since the site was found."""
+        value = self.node.inputs[0]
+        if value is None:
+            raise UnsupportedModel("the linear reads nothing", where=self.linear.node, cure="plan it again")
+        return value
 
 
 def find_sites(model: ir.Model, linears: Sequence[Linear]) -> tuple[Site, ...]:
@@ -62,16 +69,14 @@ def require_contrib(model: ir.Model) -> None:
 
 
 def _locate(linear: Linear, node: ir.Node) -> Site:
-    activation, stored = node.inputs[0], node.inputs[1]
-    if activation is None or stored is None or stored.const_value is None:
+    stored = node.inputs[1]
+    if stored is None or stored.const_value is None:
         raise UnsupportedModel("the linear has no constant weight", where=linear.node, cure="leave it in float")
     weight = stored.const_value.numpy()
     if linear.transposed:
         weight = weight.T
     bias, output = _find_bias(linear, node)
-    return Site(
-        linear=linear, node=node, activation=activation, weight=np.ascontiguousarray(weight), bias=bias, output=output
-    )
+    return Site(linear=linear, node=node, weight=np.ascontiguousarray(weight), bias=bias, output=output)
 
 
 def _find_bias(linear: Linear, node: ir.Node) -> tuple[NDArray[np.float32] | None, ir.Value]:

@@ -14,6 +14,8 @@ from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import BLOCK, lower_weight_only, pack_blocks
 from calibration.plan import ActivationGroup, LinearPlan, Plan
 from calibration.quantise import quantise_weight
+from exporter.passes.attention import compose_attention, flatten_attention
+from tests.unit.exporter.passes.graphs import HIDDEN, attention_model, padded_feeds, run, run_all
 
 DEPTH, WIDTH = 64, 48
 
@@ -196,14 +198,11 @@ def test_small_and_tied_tables_stay_in_float(rows, tied):
     assert "Gather" in {node.op_type for node in model.graph}
 
 
-def test_smoothing_of_attention_moves_into_the_value_projection():
-    from exporter.passes.attention import compose_attention, flatten_attention
-    from tests.unit.exporter.passes.graphs import HIDDEN, attention_model, padded_feeds, run
-
+def _attention_plan():
+    """Flat attention, and a plan that smooths its output."""
     model = attention_model(decomposed=True)
     compose_attention(model)
     flatten_attention(model)
-    expected = run(model, padded_feeds())
     linears = {linear.activation: linear for linear in find_linears(model)}
     smooth = np.exp(np.random.default_rng(0).standard_normal(HIDDEN)).astype(np.float32)
     reader = linears["joined"]
@@ -216,8 +215,129 @@ def test_smoothing_of_attention_moves_into_the_value_projection():
                    weight_zero_point=0, weight_bits=8, bias_delta=None, error=0.0, why="test")
         for linear in find_linears(model)
     )  # fmt: skip
-    folded = fold_smoothing(model, Plan(groups=(group,), linears=entries))
+    return model, Plan(groups=(group,), linears=entries), smooth
+
+
+def test_smoothing_of_attention_moves_into_the_value_projection():
+    model, plan, smooth = _attention_plan()
+    expected = run(model, padded_feeds())
+    folded = fold_smoothing(model, plan)
     assert folded.groups[0].smooth is None
     value = next(entry for entry in folded.linears if entry.weight == "v_w")
     np.testing.assert_allclose(value.weight_scale, 1 / smooth)
     np.testing.assert_allclose(run(model, padded_feeds()), expected, atol=1e-5)
+
+
+def _read_joined_twice(model):
+    value = next(node for node in model.graph if node.op_type == "Attention").outputs[0]
+    again = ir.node("Neg", [value])
+    model.graph.append(again)
+    model.graph.outputs.append(again.outputs[0])
+    again.outputs[0].name, again.outputs[0].type = "again", value.type
+
+
+def _read_weight_twice(model):
+    weight = next(node for node in model.graph if len(node.inputs) > 1 and node.inputs[1].name == "out_w").inputs[1]
+    again = ir.node("Neg", [weight])
+    model.graph.append(again)
+    model.graph.outputs.append(again.outputs[0])
+    again.outputs[0].name, again.outputs[0].type = "again", weight.type
+
+
+def _show_values(model):
+    attention = next(node for node in model.graph if node.op_type == "Attention")
+    model.graph.outputs.append(attention.inputs[2])
+
+
+@pytest.mark.parametrize("share", [_read_joined_twice, _read_weight_twice, _show_values])
+def test_smoothing_stays_a_product_where_something_else_reads_what_it_would_change(share):
+    model, plan, _ = _attention_plan()
+    share(model)
+    expected = run_all(model, padded_feeds())
+    assert fold_smoothing(model, plan).groups[0].smooth is not None
+    for got, want in zip(run_all(model, padded_feeds()), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def _graph_of(text, **arrays):
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]> {text}')
+    for name, array in arrays.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+def _draw(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _shared_model():
+    """Two layers, as in ALBERT: one weight, two biases, two activations of different ranges."""
+    text = f"""g (float[b, s, {DEPTH}] x) => (float[b, s, {DEPTH}] y) {{
+      m0 = MatMul(x, w)
+      a0 = Add(m0, b0)
+      r = Relu(a0)
+      m1 = MatMul(r, w)
+      y = Add(m1, b1) }}"""
+    return _graph_of(text, w=_draw(DEPTH, DEPTH), b0=_draw(DEPTH, seed=1), b1=10 * _draw(DEPTH, seed=2))
+
+
+def _plan_linears(model, smooths):
+    """Each linear with a smoothing of its own; what the first reads is normal, what the second reads is wider."""
+    groups, entries = [], []
+    for linear, smooth, scale in zip(find_linears(model), smooths, (0.04, 0.4), strict=True):
+        groups.append(
+            ActivationGroup(tensor=linear.activation, linears=(linear.node,), smooth=smooth, scale=scale,
+                            zero_point=128, dtype="uint8", bits=8, method="minmax", why="test", error=0.0)
+        )  # fmt: skip
+        weight = model.graph.initializers[linear.weight].const_value.numpy()
+        _, steps, _ = quantise_weight(weight if smooth is None else weight * smooth[:, None], axis=1)
+        entries.append(
+            LinearPlan(node=linear.node, weight=linear.weight, weight_scale=steps, weight_zero_point=0, weight_bits=8,
+                       bias_delta=None, error=0.0, why="test")
+        )  # fmt: skip
+    return Plan(groups=tuple(groups), linears=tuple(entries))
+
+
+@pytest.mark.parametrize("lower", [
+    lambda model: lower_dynamic(model, find_linears(model), weight_bits=8),
+    lambda model: lower_weight_only(model, find_linears(model), bits=8),
+])  # fmt: skip
+def test_linears_that_share_a_weight_keep_their_own_biases(lower):
+    model = _shared_model()
+    (expected,) = _run(model, _feeds())
+    lower(model)
+    (got,) = _run(model, _feeds())
+    np.testing.assert_allclose(got, expected, atol=0.02 * np.abs(expected).max())
+    assert sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.uses()) < 1.5 * DEPTH * DEPTH
+
+
+def test_linears_that_share_a_weight_keep_their_own_smoothing():
+    model = _shared_model()
+    smooths = [None, np.exp(_draw(DEPTH, seed=6) / 2)]
+    (expected,) = _run(model, _feeds())
+    lower_static(model, find_linears(model), _plan_linears(model, smooths), form="qdq")
+    (got,) = _run(model, _feeds())
+    assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_linear_that_feeds_another_is_lowered_too(biased):
+    """Two factors of a low-rank layer, with nothing between them."""
+    text = f"""g (float[b, s, {DEPTH}] x) => (float[b, s, {WIDTH}] y) {{
+      m = MatMul(x, down)
+      {"a = Add(m, c)" if biased else ""}
+      y = MatMul({"a" if biased else "m"}, up) }}"""
+    arrays = {"down": _draw(DEPTH, 8), "up": _draw(8, WIDTH, seed=1), **({"c": _draw(8, seed=2)} if biased else {})}
+    for lower in (
+        lambda model: lower_dynamic(model, find_linears(model), weight_bits=8),
+        lambda model: lower_weight_only(model, find_linears(model), bits=8),
+        lambda model: lower_static(model, find_linears(model), _plan_linears(model, [None, None]), form="integer"),
+    ):
+        model = _graph_of(text, **arrays)
+        (expected,) = _run(model, _feeds())
+        lower(model)
+        assert "MatMul" not in {node.op_type for node in model.graph}
+        (got,) = _run(model, _feeds())
+        assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.99
