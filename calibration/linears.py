@@ -32,8 +32,8 @@ def find_linears(model: ir.Model) -> tuple[Linear, ...]:
     """Return the linear layers of the main graph, in its order.
 
     A MatMul counts when its second input is a constant 2-D initializer and its first is not constant; a Gemm likewise,
-    with alpha and beta 1 and transA 0; a Conv when its weight is constant. Weights that pass through a Transpose are
-    found after constant folding.
+    with alpha and beta 1, transA 0 and a bias that is the same for every row; a Conv when its weight is constant.
+    Weights that pass through a Transpose are found after constant folding.
     """
     return tuple(linear for node in model.graph if (linear := _match(node)) is not None)
 
@@ -71,8 +71,15 @@ def _supported(node: ir.Node, axes: tuple[int, ...], bias: ir.Value | None) -> b
         return len(axes) >= 3
     if node.op_type == "MatMul":
         return len(axes) == 2
+    if bias is not None and not _is_row(bias):
+        return False
     scales = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
     return len(axes) == 2 and scales == [1.0, 1.0] and node.attributes.get_int("transA", 0) == 0
+
+
+def _is_row(bias: ir.Value) -> bool:
+    """Whether a Gemm's bias, which may be ``[M, N]``, is the same for every row: one number, ``[N]`` or ``[1, N]``."""
+    return all(axis == 1 for axis in (_fixed_shape(bias) or ())[:-1])
 
 
 def _is_constant(value: ir.Value) -> bool:

@@ -7,7 +7,7 @@ In: linears, their weights, statistics. Out: :class:`Plan`. Static quantisation:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def make_static_plan(  # noqa: PLR0913  each is one decision a user can take out
         weights: The float weights by initializer name, as stored.
         statistics: Of every activation the linears read, complete.
         method: ``auto`` (the least measured error), ``minmax``, ``percentile``, ``entropy`` or ``mse``.
-        smooth: Whether SmoothQuant may be used.
+        smooth: Whether SmoothQuant may be used; never where a weight is shared by layers with other activations.
         bias_correction: Whether outputs are corrected.
         activation_bits: 8, or 7.
         weight_bits: 8, or 7 where sums of two products must fit 16 bits.
@@ -126,14 +126,24 @@ def make_static_plan(  # noqa: PLR0913  each is one decision a user can take out
     for linear in linears:
         _check(linear, weights, statistics)
         readers.setdefault(linear.activation, []).append(linear)
+    shared = _find_shared(linears)
     groups: list[ActivationGroup] = []
     plans: dict[str, LinearPlan] = {}
     for tensor, group in readers.items():
-        found, decided = _decide(group, weights, statistics.tensors[tensor], options)
+        apart = shared.isdisjoint(linear.weight for linear in group)
+        found, decided = _decide(group, weights, statistics.tensors[tensor], replace(options, smooth=smooth and apart))
         groups.append(found)
         plans |= {plan.node: plan for plan in decided}
         advance(len(group))
     return Plan(groups=tuple(groups), linears=tuple(plans[linear.node] for linear in linears))
+
+
+def _find_shared(linears: Sequence[Linear]) -> set[str]:
+    """Return the weights that meet more than one activation, as ALBERT's do: a smoothing each would store them anew."""
+    activations: dict[str, set[str]] = {}
+    for linear in linears:
+        activations.setdefault(linear.weight, set()).add(linear.activation)
+    return {weight for weight, read in activations.items() if len(read) > 1}
 
 
 def _check(linear: Linear, weights: Mapping[str, FloatArray], statistics: CalibrationStatistics) -> None:
@@ -217,7 +227,8 @@ def _output_axis(linear: Linear) -> int:
 
 def _as_matrix(linear: Linear, weight: FloatArray, channels: int) -> FloatArray | None:
     """Return the weight as ``[K, N]`` where the linear maps a row of ``channels`` to a row of outputs, else None."""
-    if linear.shape[0] != channels:
+    windowed = linear.kind == "Conv" and (weight.shape[1] != channels or weight[0, 0].size != 1)
+    if linear.shape[0] != channels or windowed:
         return None
     flat = weight.reshape(weight.shape[0], -1)
     return np.ascontiguousarray(flat.T) if linear.transposed else flat

@@ -20,6 +20,8 @@ def find(body, **constants):
     [
         ("y = MatMul (x, w)", {"w": (4, 3)}, (4, 3), False, None),
         ("y = Gemm (x, w, c)", {"w": (4, 3), "c": (3,)}, (4, 3), False, "c"),
+        ("y = Gemm (x, w, c)", {"w": (4, 3), "c": (1, 3)}, (4, 3), False, "c"),
+        ("y = Gemm (x, w, c)", {"w": (4, 3), "c": ()}, (4, 3), False, "c"),
         ("y = Gemm <transB = 1> (x, w)", {"w": (3, 4)}, (4, 3), True, None),
         ("y = Conv (p, w, c)", {"w": (5, 4, 3, 3), "c": (5,)}, (36, 5), True, "c"),
         ("y = Conv <group = 4> (p, w)", {"w": (8, 1, 3, 3)}, (9, 8), True, None),
@@ -40,6 +42,8 @@ def test_linears_are_described(body, constants, shape, transposed, bias):
         ("y = Gemm <alpha = 2.0> (x, w)", {"w": (4, 3)}),
         ("y = Gemm <transA = 1> (x, w)", {"w": (4, 3)}),
         ("y = Gemm (x, w, x)", {"w": (4, 4)}),
+        ("y = Gemm (x, w, c)", {"w": (4, 3), "c": (3, 1)}),
+        ("y = Gemm (x, w, c)", {"w": (4, 3), "c": (2, 3)}),
         ("y = Add (x, w)", {"w": (4,)}),
     ],
 )

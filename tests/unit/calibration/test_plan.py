@@ -165,3 +165,19 @@ def test_a_broken_weight_is_named(value):
     broken[3, 3] = value
     with pytest.raises(UnsupportedModel, match="nq:q"):
         make_static_plan([Q], {**WEIGHTS, "q": broken}, STATISTICS)
+
+
+def test_a_weight_shared_by_two_layers_is_stored_once():
+    second = dataclasses.replace(Q, node="nq2", activation="x2")
+    plan = make_static_plan([Q, second], WEIGHTS, gather(x=ROWS, x2=ROWS[::-1] ** 2))
+    assert [group.smooth for group in plan.groups] == [None, None]
+    first, other = (quantise_planned_weight(part, Q, WEIGHTS["q"], None) for part in plan.linears)
+    np.testing.assert_array_equal(first, other)
+
+
+def test_a_grouped_conv_is_no_matrix_though_its_window_is_as_large_as_its_channels():
+    depthwise = dataclasses.replace(CONV, weight="d", shape=(4, 4))
+    weights = {"d": RANDOM.normal(size=(4, 1, 2, 2)).astype(np.float32)}
+    (group,) = make_static_plan([depthwise], weights, STATISTICS).groups
+    assert group.smooth is None
+    assert "activation error" in group.why
