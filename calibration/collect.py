@@ -22,8 +22,9 @@ from calibration.memory import map_large_blocks
 from calibration.observe import Observer
 from calibration.statistics import CalibrationStatistics
 from calibration.tensor_statistics import SAMPLE_ROWS, TensorStatistics
-from runtimes.artifact import hash_file
+from runtimes.artifact import hash_files
 from runtimes.errors import DataError, UnsupportedModel
+from runtimes.ort import describe_onnx_files
 
 __all__ = ["Linear", "collect", "find_linears"]
 
@@ -80,7 +81,7 @@ def collect(
     if not found:
         raise DataError(f"shard {shard[0]}/{shard[1]} has no batch", cure="use fewer shards, or give more samples")
     return CalibrationStatistics(
-        model_sha256=hash_file(model),
+        model_sha256=hash_files(describe_onnx_files(model)),
         dataset_sha256=hashlib.sha256(f"{dataset.identity()}:{batch_size}".encode()).hexdigest(),
         shard_count=shard[1],
         shards=(shard[0],),

@@ -37,11 +37,10 @@ def collect_statistics(options: CollectOptions, progress: Progress) -> Calibrati
         UsageError, UnsupportedModel, DataError: as tracing and reading data do.
         UnsupportedModel: the model has no linear layer with constant weights.
     """
-    import onnx_ir
-
     from calibration.collect import collect
     from calibration.data import open_dataset
     from calibration.linears import find_linears
+    from exporter.fuse import open_for_lowering
     from exporter.source import open_source
     from exporter.trace import trace
     from runtimes.errors import UnsupportedModel
@@ -55,10 +54,10 @@ def collect_statistics(options: CollectOptions, progress: Progress) -> Calibrati
             traced.artifact.inputs,
             traced.tokenizer,
             columns=options.columns,
-            max_length=options.max_length,
+            max_length=min(options.max_length, traced.max_length or options.max_length),
             limit=options.samples,
         )
-        tensors = dict.fromkeys(linear.activation for linear in find_linears(onnx_ir.load(traced.artifact.path)))
+        tensors = dict.fromkeys(linear.activation for linear in find_linears(open_for_lowering(traced.artifact.path)))
         if not tensors:
             raise UnsupportedModel(
                 "no linear layer with constant weights", where=options.model, cure="there is nothing to calibrate"

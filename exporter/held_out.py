@@ -2,6 +2,8 @@
 
 In: options. Out: the calibration part, and judges on samples that calibration never sees: one for the decision, one
 for tuning (which layers stay in float), on different samples. Without data, random inputs serve, and it is said so.
+Where statistics were collected before, which samples they are of is not known: the ones of this data that would have
+come first are passed over, or, where there are no others, it is said that calibration may have seen them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ USUAL_VOCABULARY = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """``calibration`` is None where no data was given; ``judging`` and ``tuning`` are disjoint batches of feeds."""
+    """``calibration`` is None where there is none to do; ``judging`` and ``tuning`` are disjoint batches of feeds."""
 
     calibration: Dataset | None
     judging: tuple[Feeds, ...]
@@ -64,8 +66,13 @@ class HeldOut:
             yield judge, judge
 
 
-def open_held_out(traced: Traced, options: ExportOptions) -> HeldOut:
+def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | None) -> HeldOut:
     """Open the data of an export and split it.
+
+    Args:
+        traced: The float model.
+        options: What names the data.
+        calibrated: Of how many samples the given statistics are; None where this export calibrates.
 
     Raises:
         DataError: it cannot be used, or is too little to hold some out.
@@ -91,18 +98,32 @@ def open_held_out(traced: Traced, options: ExportOptions) -> HeldOut:
         traced.tokenizer,
         columns=options.column,
         max_length=min(options.max_length, traced.max_length or options.max_length),
-        limit=options.calibration_samples + HELD_OUT_MOST,
+        limit=HELD_OUT_MOST + (options.calibration_samples if calibrated is None else calibrated),
     )
-    calibration, rest = dataset.split(min(HELD_OUT_MOST, max(2, len(dataset) // HELD_OUT_SHARE)))
+    calibration, rest, origin = _divide(dataset) if calibrated is None else _pass_over(dataset, calibrated)
     tuning, judging = rest.split(max(1, len(rest) // 2))
     return HeldOut(
         calibration=calibration,
         judging=tuple(judging.batches(batch_size=BATCH)),
         tuning=tuple(tuning.batches(batch_size=BATCH)),
         vocabulary=vocabulary,
-        described=options.eval_data or f"{len(judging)} held-out samples",
+        described=options.eval_data or f"{len(judging)} {origin}",
         metric=metric,
     )
+
+
+def _divide(dataset: Dataset) -> tuple[Dataset, Dataset, str]:
+    """Return (samples to calibrate with, samples held out, what the latter are)."""
+    calibration, rest = dataset.split(min(HELD_OUT_MOST, max(2, len(dataset) // HELD_OUT_SHARE)))
+    return calibration, rest, "held-out samples"
+
+
+def _pass_over(dataset: Dataset, calibrated: int) -> tuple[None, Dataset, str]:
+    """Return samples to judge by where calibration took ``calibrated``: of this data, it would be the first ones."""
+    if len(dataset) - calibrated >= 2:
+        return None, dataset.subset(range(calibrated, len(dataset))), f"samples after the first {calibrated}"
+    most = range(min(len(dataset), HELD_OUT_MOST))
+    return None, dataset.subset(most), "samples that calibration may have seen"
 
 
 def _choose_metric(traced: Traced, options: ExportOptions) -> str:

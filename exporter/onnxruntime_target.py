@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
+from calibration.statistics import CalibrationStatistics
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, Speeds, TimingPlan, Trial, decide, decide_untimed, time_trials
 from exporter.fuse import fuse_for_cpu, require_equal
@@ -22,7 +23,7 @@ from exporter.probe_feeds import usable_shapes
 from exporter.progress import Progress
 from exporter.report import CandidateRow, Report
 from exporter.sensitivity import group_linears, keep_in_float, rank_groups
-from exporter.static_plans import StaticPlans, collect_for_plans
+from exporter.static_plans import StaticPlans, collect_for_plans, require_statistics_of
 from exporter.stopwatch import Stopwatch
 from exporter.trace import Traced
 from runtimes.artifact import Artifact
@@ -77,19 +78,30 @@ class _Bench:
 
 
 def export_onnxruntime(
-    traced: Traced, options: ExportOptions, work: Path, progress: Progress, watch: Stopwatch
+    traced: Traced,
+    options: ExportOptions,
+    work: Path,
+    progress: Progress,
+    watch: Stopwatch,
+    *,
+    statistics: CalibrationStatistics | None = None,
 ) -> TargetResult:
-    """Make the artifact for ONNX Runtime; see :func:`exporter.pipeline.export` for what it raises."""
+    """Make the artifact for ONNX Runtime; see :func:`exporter.pipeline.export` for what it raises.
+
+    ``statistics`` of the traced model take the place of collecting on the calibration data.
+    """
+    if statistics is not None:
+        require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
     isa = named(options.for_isa) if options.for_isa else detect()
     timed = options.for_isa is None
     progress.step("fusing the float graph")
-    held_out = open_held_out(traced, options)
+    held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, work)
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, held_out.judging[0])
     with watch.time("calibrate"):
-        plans = _calibrate(held_out, graphs, options, isa, progress)
+        plans = _calibrate(statistics, held_out, graphs, options, isa, progress)
     workshop = Workshop(graphs=graphs, directory=work, isa=isa, make_plan=plans.make_plan if plans else None)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = _Bench(workshop=workshop, judge=judge, tuner=tuner, threads=options.threads)
@@ -102,7 +114,8 @@ def export_onnxruntime(
     decision = _decide(trials, speeds, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     exact_on_any_cpu = chosen.spec.arithmetic == "float" or saturates_u8s8(isa)
-    report = _report(trials, speeds, decision, options, held_out, isa, traced, watch)
+    findings = traced.findings + (plans.list_findings() if plans else ())
+    report = _report(trials, speeds, decision, options, held_out, isa, watch, findings)
     return TargetResult(
         artifact=chosen.artifact,
         report=report,
@@ -111,9 +124,14 @@ def export_onnxruntime(
         exact_on_any_cpu=exact_on_any_cpu,
         runs_on=_ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
         versions={name: str(found) for name, found in describe_machine()["versions"].items()},
-        steps=({"step": "fuse", **fusions}, {"step": "lower", "candidate": chosen.name}),
+        steps=_list_steps(fusions, plans, chosen),
         calibration=plans.to_json() if plans else None,
     )
+
+
+def _list_steps(fusions: Mapping[str, int], plans: StaticPlans | None, chosen: Trial) -> tuple[Mapping[str, Any], ...]:
+    calibrated = ({"step": "calibrate", **plans.describe_statistics()},) if plans is not None else ()
+    return ({"step": "fuse", **fusions}, *calibrated, {"step": "lower", "candidate": chosen.name})
 
 
 def _fuse(traced: Traced, work: Path) -> tuple[FloatGraphs, Mapping[str, int]]:
@@ -127,13 +145,21 @@ def _fuse(traced: Traced, work: Path) -> tuple[FloatGraphs, Mapping[str, int]]:
 
 
 def _calibrate(
-    held_out: HeldOut, graphs: FloatGraphs, options: ExportOptions, isa: Isa, progress: Progress
+    statistics: CalibrationStatistics | None,
+    held_out: HeldOut,
+    graphs: FloatGraphs,
+    options: ExportOptions,
+    isa: Isa,
+    progress: Progress,
 ) -> StaticPlans | None:
-    data = held_out.calibration
-    if data is None or options.precision not in ("auto", "int8", "int8-static"):
+    if options.precision not in ("auto", "int8", "int8-static"):
         return None
-    with progress.task("calibrating", len(data)) as task:
-        statistics = collect_for_plans(graphs, data, threads=options.threads, advance=task.advance)
+    data = held_out.calibration
+    if statistics is None:
+        if data is None:
+            return None
+        with progress.task("calibrating", len(data)) as task:
+            statistics = collect_for_plans(graphs, data, threads=options.threads, advance=task.advance)
     bits = 7 if saturates_u8s8(isa) else 8
     return StaticPlans(statistics=statistics, method=options.method, weight_bits=bits)
 
@@ -205,8 +231,8 @@ def _report(
     options: ExportOptions,
     held_out: HeldOut,
     isa: Isa,
-    traced: Traced,
     watch: Stopwatch,
+    findings: tuple[str, ...],
 ) -> Report:
     rows = tuple(
         CandidateRow(
@@ -230,6 +256,6 @@ def _report(
         rows=rows,
         verdict=decision.verdict,
         machine=describe_machine(options.threads),
-        findings=traced.findings,
+        findings=findings,
         seconds=dict(watch.seconds),
     )

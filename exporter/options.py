@@ -20,8 +20,9 @@ class ExportOptions:
     """Options of one export.
 
     ``max_drop`` is the largest accepted loss: of the mean output cosine to float, or of ``metric`` with ``eval_data``
-    (0.01 is one point). ``shapes`` are (batch, sequence) pairs to time at. ``for_isa`` makes a file for another CPU,
-    untimed. ``threads`` is ONNX Runtime's intra-op thread count; None takes the physical cores.
+    (0.01 is one point). ``statistics`` is a file that ``stepdown calibrate`` wrote, used in place of collecting;
+    ``calibration_data`` then only judges. ``shapes`` are (batch, sequence) pairs to time at. ``for_isa`` makes a file
+    for another CPU, untimed. ``threads`` is ONNX Runtime's intra-op thread count; None takes the physical cores.
     """
 
     model: str
@@ -29,6 +30,7 @@ class ExportOptions:
     targets: tuple[str, ...] = ("onnxruntime",)
     task: str | None = None
     calibration_data: str | None = None
+    statistics: str | None = None
     column: tuple[str, ...] = ()
     calibration_samples: int = 256
     max_length: int = 128
@@ -62,9 +64,11 @@ def check_options(options: ExportOptions) -> None:
         raise UsageError(
             "samples and lengths start at 1", where="--samples, --max-length", cure="give a positive number"
         )
-    if options.precision == "int8-static" and options.calibration_data is None:
+    if options.precision == "int8-static" and options.calibration_data is None and options.statistics is None:
         raise UsageError(
-            "static INT8 needs calibration data", where="--precision int8-static", cure="pass --calibration-data FILE"
+            "static INT8 needs calibration data",
+            where="--precision int8-static",
+            cure="pass --calibration-data FILE or --statistics FILE",
         )
 
 

@@ -20,6 +20,7 @@ from exporter.options import ExportOptions, check_options
 from exporter.progress import Progress
 from exporter.report import Report
 from exporter.source import open_source
+from exporter.static_plans import read_complete
 from exporter.stopwatch import Stopwatch
 from exporter.trace import Traced, trace
 from runtimes.artifact import Manifest, record_files, write_manifest
@@ -53,7 +54,9 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
 
     Raises:
         UsageError: an option is wrong, or the output exists.
-        DataError: the calibration or evaluation data cannot be used.
+        DataError: the calibration or evaluation data cannot be used, or the statistics are of another model or lack
+            shards.
+        CorruptArtifact: the statistics cannot be read.
         MissingDependency: a package of the chosen target is missing.
         UnsupportedModel: the model cannot be read or traced.
         ParityFailure: the traced graph does not answer like the PyTorch model.
@@ -62,6 +65,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     """
     check_options(options)
     source = open_source(options.model, task=options.task)
+    # Read before the minutes of tracing, so that a file that cannot be used is refused at once.
+    statistics = read_complete(Path(options.statistics)) if options.statistics is not None else None
     with (
         new_directory(options.output, force=options.force) as staging,
         tempfile.TemporaryDirectory(dir=staging.parent, prefix=f".{options.output.name}.work.") as scratch,
@@ -72,7 +77,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         watch = Stopwatch()
         with watch.time("trace"):
             traced = trace(source, work / "float", opset=options.opset)
-        result = export_onnxruntime(traced, options, work, progress, watch)
+        result = export_onnxruntime(traced, options, work, progress, watch, statistics=statistics)
         _write_output(staging, traced, result, options)
     return ExportResult(output=options.output, reports=(result.report,))
 

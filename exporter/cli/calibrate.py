@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome, format_bytes
 from exporter.cli.parsing import add_output, parse_positive, parse_shard, refuse_existing
+from exporter.collect_statistics import CollectOptions
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +19,13 @@ SUMMARY = "Collect calibration statistics alone, whole or in shards, and merge s
 EXAMPLE = (
     "stepdown calibrate ./model --calibration-data texts.jsonl --shard 0/2 -o part0\n"
     "  stepdown calibrate ./model --calibration-data texts.jsonl --shard 1/2 -o part1\n"
-    "  stepdown calibrate --merge part0 part1 -o statistics"
+    "  stepdown calibrate --merge part0 part1 -o statistics\n"
+    "  stepdown export ./model --statistics statistics -o out"
 )
 EXTRA = "onnxruntime"
+
+# What the options are when nobody says otherwise, from the one place that defines them.
+_DEFAULTS = CollectOptions(model="", data="")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", metavar="I/N", type=parse_shard, default=(0, 1), help="collect part I of N, counted from 0 (0/1)"
     )
-    parser.add_argument("--samples", metavar="N", type=parse_positive, default=256, help="at most so many (256)")
-    parser.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
+    parser.add_argument(
+        "--samples", metavar="N", type=parse_positive, default=_DEFAULTS.samples, help="at most so many (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-length",
+        metavar="N",
+        type=parse_positive,
+        default=_DEFAULTS.max_length,
+        help="tokens a text (%(default)s)",
+    )
     parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
     parser.add_argument("--opset", metavar="N", type=parse_positive, help="ONNX opset (default: the exporter's)")
 
@@ -72,7 +85,7 @@ def _collect(arguments: argparse.Namespace, progress: Progress) -> CalibrationSt
             where="stepdown calibrate",
             cure="give MODEL and --calibration-data, or --merge FILE...",
         )
-    from exporter.collect_statistics import CollectOptions, collect_statistics
+    from exporter.collect_statistics import collect_statistics
 
     options = CollectOptions(
         model=arguments.model,

@@ -51,6 +51,11 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         "--calibration-data", metavar="DATA", help=".txt, .jsonl, .csv, .parquet, .npz or module:callable"
     )
     group.add_argument(
+        "--statistics",
+        metavar="FILE",
+        help="what `stepdown calibrate` wrote, in place of collecting; --calibration-data then only judges",
+    )
+    group.add_argument(
         "--column", action="append", metavar="NAME", help="the column with the text; twice for a pair (repeatable)"
     )
     group.add_argument(
@@ -136,6 +141,7 @@ def _check_options(arguments: argparse.Namespace) -> ExportOptions:
         targets=tuple(dict.fromkeys(arguments.target or _DEFAULTS.targets)),
         task=arguments.task,
         calibration_data=arguments.calibration_data,
+        statistics=arguments.statistics,
         column=tuple(arguments.column or ()),
         calibration_samples=arguments.samples,
         max_length=arguments.max_length,

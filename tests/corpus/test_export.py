@@ -6,6 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from calibration.linears import find_linears
+from exporter.fuse import fuse_for_cpu, open_for_lowering
 from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import ExportOptions
 from exporter.progress import SilentProgress
@@ -43,6 +45,20 @@ def export_case(traced_case, texts, tmp_path):
 
 def _operators(artifact):
     return [node.op_type for node in ir.load(artifact.path).graph]
+
+
+@pytest.mark.parametrize("name", _TEXT_CASES)
+def test_statistics_of_the_traced_graph_serve_the_fused_ones(traced_case, tmp_path, name):
+    """What ``calibrate`` collects is enough for ``export --statistics``."""
+    traced = traced_case(name).artifact.path
+
+    def list_activations(path):
+        return {linear.activation for linear in find_linears(open_for_lowering(path))}
+
+    for merged in (False, True):
+        fused = tmp_path / f"{merged}.onnx"
+        fuse_for_cpu(traced, fused, merged=merged)
+        assert list_activations(fused) <= list_activations(traced)
 
 
 @pytest.mark.parametrize("name", _TEXT_CASES)

@@ -1,6 +1,9 @@
 """Every form of a model traces, with dynamic axes, and agrees with PyTorch."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -126,6 +129,22 @@ def test_factory_of_a_token_model_varies_in_both_axes(tmp_path):
         "mean": ("batch", 8),
     }
     assert {report.outputs[0].shape[:2] for report in traced.parity} >= {(1, 1), (1, 7), (3, 11), (8, 16)}
+
+
+def test_tracing_gives_the_same_bytes_in_other_processes_and_places(tmp_path):
+    """What ``export --statistics`` relies on: the sha256 of the traced file says which model it is."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom exporter.source import open_source\n"
+        "from exporter.trace import trace\n"
+        "trace(open_source(sys.argv[1] + '/tagger.py:make', task='token-classification'), Path(sys.argv[1]))"
+    )
+    for seed in ("1", "2"):
+        (tmp_path / seed).mkdir()
+        (tmp_path / seed / "tagger.py").write_text(TOKENS)
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / seed)], env=environment, check=True)
+    first, second = ((tmp_path / seed / "model.onnx").read_bytes() for seed in ("1", "2"))
+    assert first == second
 
 
 def test_exported_program_keeps_its_ranges(tmp_path):

@@ -57,6 +57,18 @@ def test_shards_merge_to_the_bytes_of_one_run(encoder, dataset, tmp_path, count)
     assert (tmp_path / "merged").read_bytes() == whole
 
 
+def test_weights_beside_the_file_belong_to_the_model(dataset, tmp_path):
+    found = set()
+    for number, scale in enumerate((1.0, 2.0)):
+        path = tmp_path / str(number) / "model.onnx"
+        path.parent.mkdir()
+        onnx.save(make_encoder(scale), path, save_as_external_data=True, location="weights", size_threshold=100)
+        found.add(collect(path, dataset, ["shifted"]).model_sha256)
+    files = [(tmp_path / number / "model.onnx").read_bytes() for number in ("0", "1")]
+    assert files[0] == files[1]
+    assert len(found) == 2
+
+
 def test_other_batches_are_other_data(encoder, dataset):
     one = collect(encoder, dataset, ["shifted"], shard=(0, 2), batch_size=4)
     other = collect(encoder, dataset, ["shifted"], shard=(1, 2), batch_size=8)
