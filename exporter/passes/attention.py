@@ -30,6 +30,15 @@ class _Scores:
     scale: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hidden:
+    """[batch, sequence, heads * size] behind a split into heads."""
+
+    hidden: ir.Value
+    size: int
+    heads: int
+
+
 def compose_attention(model: ir.Model) -> int:
     """Replace decomposed attention by 4-D ``Attention`` nodes; return how many."""
     if opset(model) < FIRST_OPSET:
@@ -74,13 +83,11 @@ def _compose(softmax: ir.Node, spread: dict[ir.Value, ir.Value]) -> int:
 def _join_masks(scores: _Scores, spread: dict[ir.Value, ir.Value], new: list[ir.Node]) -> ir.Value | None:
     """Return the sum of what is added to the scores, as one mask.
 
-    A single mask with one row for all queries gets a row each: an addition broadcasts it, ONNX Runtime's Attention does
+    A mask with one row for all queries gets a row each: an addition broadcasts it, ONNX Runtime's Attention does
     not. ``spread`` remembers the masks done: all layers read the same one.
     """
-    if len(scores.masks) != 1:
-        return _sum_masks(scores.masks, new)
-    (mask,) = scores.masks
-    if mask.shape is None or len(mask.shape) != 4 or mask.shape[2] != 1:
+    mask = _sum_masks(scores.masks, new)
+    if mask is None or not all(_has_one_row(part) for part in scores.masks):
         return mask
     if mask not in spread:
         length = ir.node("Shape", [scores.query], {"start": 2, "end": 3})
@@ -91,6 +98,10 @@ def _join_masks(scores: _Scores, spread: dict[ir.Value, ir.Value], new: list[ir.
         new += [length, one, shape, rows]
         spread[mask] = rows.outputs[0]
     return spread[mask]
+
+
+def _has_one_row(mask: ir.Value) -> bool:
+    return mask.shape is not None and len(mask.shape) == 4 and mask.shape[2] == 1
 
 
 def _sum_masks(masks: tuple[ir.Value, ...], new: list[ir.Node]) -> ir.Value | None:
@@ -155,25 +166,25 @@ def _is_rank4(value: ir.Value | None) -> bool:
 
 
 def _flatten(node: ir.Node) -> int:
+    if any(v is not None for v in node.inputs[4:]) or any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+        return 0  # a cache of keys and values has its own layout
     query, key, value = (_find_hidden(v) for v in node.inputs[:3])
     exit_path = _find_exit(node)
     if query is None or key is None or value is None or exit_path is None:
         return 0
-    (query_value, size), (key_value, _), (value_value, _) = query, key, value
-    query_heads, key_heads = (_count_heads(v, size) for v in (query_value, key_value))
-    if query_heads is None or key_heads is None:
+    if key.heads != value.heads:
         return 0
-    scale = node.attributes["scale"].as_float() if "scale" in node.attributes else 1 / math.sqrt(size)
-    attributes = {"q_num_heads": query_heads, "kv_num_heads": key_heads, "scale": scale}
     mask = node.inputs[3] if len(node.inputs) > 3 else None
-    inputs = [query_value, key_value, value_value, *([mask] if mask is not None else [])]
-    flat = ir.node("Attention", inputs, attributes, name=node.name)
+    inputs = [query.hidden, key.hidden, value.hidden, *([mask] if mask is not None else [])]
+    flat = ir.node("Attention", inputs, {"q_num_heads": query.heads, "kv_num_heads": key.heads}, name=node.name)
+    flat.attributes.setdefault("scale", ir.AttrFloat32("scale", 1 / math.sqrt(query.size)))
+    flat.attributes.update(node.attributes)
     _replace(exit_path, [flat])
     return 1
 
 
-def _find_hidden(value: ir.Value | None) -> tuple[ir.Value, int] | None:
-    """Follow [batch, heads, sequence, size] back to [batch, sequence, hidden]; return it and ``size``."""
+def _find_hidden(value: ir.Value | None) -> _Hidden | None:
+    """Follow [batch, heads, sequence, size] back to [batch, sequence, hidden]."""
     steps: list[tuple[int, ...]] = []
     node = made_by(value, "Transpose", "Reshape")
     while node is not None and node.op_type == "Transpose":
@@ -188,15 +199,15 @@ def _find_hidden(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     if node is None or order != HEADS_OUT:
         return None
     hidden, split = node.inputs[0], node.outputs[0]
-    if hidden is None or hidden.shape is None or len(hidden.shape) != 3 or not _is_rank4(split):
+    if hidden is None or hidden.shape is None or len(hidden.shape) != 3 or split.shape is None or len(split.shape) != 4:
         return None
-    size = split.shape[3] if split.shape is not None else None
-    return (hidden, size) if isinstance(size, int) else None
-
-
-def _count_heads(value: ir.Value, size: int) -> int | None:
-    hidden = value.shape[2] if value.shape is not None else None
-    return hidden // size if isinstance(hidden, int) and hidden % size == 0 else None
+    width, size, heads = hidden.shape[2], split.shape[3], split.shape[2]
+    if not isinstance(width, int) or not isinstance(size, int) or size == 0 or width % size:
+        return None
+    # A reshape may also cut a sequence in pieces; then there are more heads than the width holds.
+    if isinstance(heads, int) and heads != width // size:
+        return None
+    return _Hidden(hidden=hidden, size=size, heads=width // size)
 
 
 def _find_exit(node: ir.Node) -> ir.Node | None:

@@ -9,6 +9,9 @@ the smallest normal (exp(-87)) while scores differ by less than 27.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -16,27 +19,44 @@ from numpy.typing import NDArray
 from calibration.lower.edits import add_constant
 from exporter.passes.graph import remove_dead
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 MASKED = -60.0
 # Below this a traced mask value means "never attend".
 HIDDEN = -1e4
 MASK_INPUT = "attention_mask"
 PROBE_SHAPES = ((1, 1), (2, 5), (3, 8))
+# A mask of this length squared takes 64 MB.
+LONGEST_PROBE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Behind:
+    """What a value is computed from: values fed to the graph, and the largest integer constant on the way."""
+
+    inputs: frozenset[ir.Value]
+    largest_integer: int
 
 
 def shorten_mask(model: ir.Model) -> int:
     """Replace each mask that attention reads by the short form where both say the same; return how many."""
     fed = next((value for value in model.graph.inputs if value.name == MASK_INPUT), None)
-    if fed is None:
-        return 0
-    masks = {node.inputs[3]: node for node in model.graph if node.op_type == "Attention" and len(node.inputs) > 3}
-    proved = [mask for mask in masks if mask is not None and _says_padding(model, mask)]
+    if fed is None or any((value.name or "").startswith("decoder_") for value in model.graph.inputs):
+        return 0  # a decoder looks at a text of another length, on which the probes say nothing
+    readers: dict[ir.Value, list[ir.Node]] = {}
+    for node in model.graph:
+        mask = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
+        if mask is not None:
+            readers.setdefault(mask, []).append(node)
+    proved = [mask for mask in readers if _says_padding(model, mask, fed)]
     if not proved:
         return 0
-    first = next(node for node in model.graph if any(value in proved for value in node.inputs))
+    first = next(node for node in model.graph if any(node in readers[mask] for mask in proved))
     nodes = _build_mask(model.graph, fed)
     model.graph.insert_before(first, nodes)
-    for mask in proved:
-        ir.convenience.replace_all_uses_with(mask, nodes[-1].outputs[0])
+    for node in (node for mask in proved for node in readers[mask]):
+        node.replace_input_with(3, nodes[-1].outputs[0])
     remove_dead(model)
     return len(proved)
 
@@ -63,49 +83,80 @@ def _build_mask(graph: ir.Graph, fed: ir.Value) -> list[ir.Node]:
     return [keep, batch, length, full, fill, lift, spread]
 
 
-def _says_padding(model: ir.Model, mask: ir.Value) -> bool:
+def _says_padding(model: ir.Model, mask: ir.Value, fed: ir.Value) -> bool:
     """Run the nodes behind ``mask`` on random padding and compare with what the short form would give."""
     from onnxruntime import InferenceSession
 
-    if mask.dtype != ir.DataType.FLOAT or mask.producer() is None:
+    behind = _look_behind(mask)
+    if mask.dtype != ir.DataType.FLOAT or behind is None or fed not in behind.inputs:
         return False
-    reads = [value for value in model.graph.inputs if value.dtype == ir.DataType.INT64]
-    if not _depends_only_on(mask, set(reads)):
+    reads = [value for value in model.graph.inputs if value in behind.inputs]
+    if any(value.dtype != ir.DataType.INT64 or value.shape is None or len(value.shape) != 2 for value in reads):
+        return False
+    # A window (local attention) shows only in texts longer than it, on both sides of a token.
+    wide = 2 * behind.largest_integer + 3
+    if wide > LONGEST_PROBE:
         return False
     part = ir.Model(ir.convenience.extract(model.graph, reads, [mask]), ir_version=model.ir_version)
     session = InferenceSession(ir.to_proto(part).SerializeToString(), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    return all(_agrees(session, shape, generator) for shape in PROBE_SHAPES)
+    return all(_agrees(session, shape, generator) for shape in (*PROBE_SHAPES, (1, wide)))
 
 
-def _agrees(session: object, shape: tuple[int, int], generator: np.random.Generator) -> bool:
+def _agrees(session: InferenceSession, shape: tuple[int, int], generator: np.random.Generator) -> bool:
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+
     keep = generator.integers(0, 2, shape)
     keep[:, 0] = 1
-    feeds = {i.name: generator.integers(0, 2, shape) for i in session.get_inputs()}  # type: ignore[attr-defined]
+    feeds = {i.name: generator.integers(0, 2, shape) for i in session.get_inputs()}
     feeds[MASK_INPUT] = keep
-    (got,) = session.run(None, feeds)  # type: ignore[attr-defined]
+    try:
+        (got,) = session.run(None, feeds)
+    except (Fail, InvalidArgument, RuntimeException):
+        return False  # it does not take every length: not the padding mask the short form stands for
     return _means(got, keep)
 
 
 def _means(got: NDArray[np.float32], keep: NDArray[np.int64]) -> bool:
-    if got.ndim != 4:
+    """Whether ``got`` is ``[batch, heads or 1, sequence, sequence]`` and hides what ``keep`` says, from every query."""
+    batch, length = keep.shape
+    if got.ndim != 4 or (got.shape[0], *got.shape[2:]) != (batch, length, length):
         return False
-    wanted = np.broadcast_to(keep[:, None, None, :] == 1, (*got.shape[:3], keep.shape[1]))
-    return bool(wanted.shape == got.shape and np.all(got[wanted] == 0) and np.all(got[~wanted] <= HIDDEN))
+    wanted = np.broadcast_to(keep[:, None, None, :] == 1, got.shape)
+    return bool(np.all(got[wanted] == 0) and np.all(got[~wanted] <= HIDDEN))
 
 
-def _depends_only_on(value: ir.Value, allowed: set[ir.Value]) -> bool:
-    seen: set[ir.Value] = set()
-    waiting = [value]
+def _look_behind(value: ir.Value) -> _Behind | None:
+    """Walk back from ``value``; None where a node holds a graph of its own, or nothing computes ``value``."""
+    inputs: set[ir.Value] = set()
+    seen: set[tuple[ir.Value, bool]] = set()
+    largest, waiting = 0, [(value, True)]
     while waiting:
-        current = waiting.pop()
-        if current in seen or current.const_value is not None:
+        current, counts = waiting.pop()
+        if current.const_value is not None:
+            largest = max(largest, _find_largest(current.const_value) if counts else 0)
             continue
-        seen.add(current)
+        if (current, counts) in seen:
+            continue
+        seen.add((current, counts))
         node = current.producer()
         if node is None:
-            if current not in allowed:
-                return False
+            inputs.add(current)
             continue
-        waiting.extend(v for v in node.inputs if v is not None)
-    return True
+        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in _own(node)):
+            return None
+        # Where only the shape is read, no number behind it can be a window.
+        waiting.extend((v, counts and node.op_type != "Shape") for v in node.inputs if v is not None)
+    return _Behind(inputs=frozenset(inputs), largest_integer=largest) if value.producer() is not None else None
+
+
+def _own(node: ir.Node) -> list[ir.Attr]:
+    return [attribute for attribute in node.attributes.values() if isinstance(attribute, ir.Attr)]
+
+
+def _find_largest(tensor: ir.TensorProtocol) -> int:
+    """Return the largest integer of a small constant that can be a length; a Slice's "to the end" cannot."""
+    if not tensor.dtype.is_integer() or tensor.size > 16:
+        return 0
+    lengths = [int(number) for number in tensor.numpy().reshape(-1) if 0 < number < 2**31]
+    return max(lengths, default=0)

@@ -25,6 +25,32 @@ _MASK = """
    bias = Expand(bias4, full)
 """
 
+# As ModernBERT's local layers: nobody looks further than ``window``; all of a short text is nearer than that.
+_LOCAL_MASK = (
+    _MASK.replace("bias = Expand", "padding = Expand")
+    + """
+   size = Squeeze(length)
+   places = Range(zero, size, step)
+   rows = Unsqueeze(places, axis1)
+   columns = Unsqueeze(places, axis0)
+   offset = Sub(rows, columns)
+   distance = Abs(offset)
+   far = Greater(distance, window)
+   far_f = Cast<to=1>(far)
+   local = Mul(far_f, lowest)
+   bias = Min(padding, local)
+"""
+)
+
+# A decoder's, which knows nothing of padding.
+_CAUSAL_MASK = """
+   length = Shape<start=1, end=2>(attention_mask)
+   square = Concat<axis=0>(length, length)
+   filled = Expand(lowest, square)
+   above = Trilu<upper=1>(filled, step)
+   bias = Unsqueeze(above, axes01)
+"""
+
 # As some exporters leave it: one row for all queries, which an addition broadcasts.
 _ONE_ROW_MASK = """
    keep = Cast<to=9>(attention_mask)
@@ -63,22 +89,28 @@ _END = """
 """
 
 
-def attention_model(*, decomposed: bool, opset: int = 23, one_row: bool = False, placed: bool = False) -> ir.Model:
+def attention_model(
+    *, decomposed: bool, opset: int = 23, one_row: bool = False, placed: bool = False, mask: str = "padding"
+) -> ir.Model:
     """A block of attention, residual and norm: x [batch, sequence, 8], attention_mask [batch, sequence] -> y.
 
-    ``placed`` adds a bias by position to the scores before the mask (sequences of 5), as MPNet does.
+    ``mask`` is ``padding``, ``local`` (within 20 tokens) or ``causal``. ``placed`` adds a bias by position to the
+    scores before the mask (sequences of 5), as MPNet does.
     """
     middle = _DECOMPOSED if decomposed else _OPERATOR
     if not placed:
         middle = middle.replace("   placed = Add(scaled, position)\n", "").replace(
             "Add(placed, bias)", "Add(scaled, bias)"
         )
-    body = (_ONE_ROW_MASK if one_row else _MASK) + "".join(_PROJECT.format(n=n) for n in "qkv") + middle + _END
+    masks = {"padding": _ONE_ROW_MASK if one_row else _MASK, "local": _LOCAL_MASK, "causal": _CAUSAL_MASK}
+    body = masks[mask] + "".join(_PROJECT.format(n=n) for n in "qkv") + middle + _END
     text = f"""<ir_version: 10, opset_import: ["" : {opset}]>
 block (float[batch, sequence, {HIDDEN}] x, int64[batch, sequence] attention_mask)
   => (float[batch, sequence, {HIDDEN}] y)
 <int64[4] split = {{0, 0, {HEADS}, {HIDDEN // HEADS}}}, int64[3] hidden = {{0, 0, {HIDDEN}}},
- int64[2] axes = {{1, 2}}, int64[1] one = {{1}}, float lowest = {{-3.4e38}}, float factor = {{0.5}}>
+ int64[2] axes = {{1, 2}}, int64[1] one = {{1}}, int64 zero = {{0}}, int64 step = {{1}}, int64 window = {{20}},
+ int64[1] axis0 = {{0}}, int64[1] axis1 = {{1}}, int64[2] axes01 = {{0, 1}},
+ float lowest = {{-3.4e38}}, float factor = {{0.5}}>
 {{ {body} }}"""
     proto = onnx.parser.parse_model(text)
     generator = np.random.default_rng(0)

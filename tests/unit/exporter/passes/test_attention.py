@@ -1,8 +1,9 @@
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from exporter.passes.attention import compose_attention, flatten_attention
-from tests.unit.exporter.passes.graphs import attention_model, kinds, padded_feeds, run
+from tests.unit.exporter.passes.graphs import HEADS, HIDDEN, attention_model, kinds, padded_feeds, run
 
 
 def _graph(model, kind):
@@ -65,3 +66,56 @@ def test_attention_whose_weights_are_read_elsewhere_stays():
     (softmax,) = _graph(model, "Softmax")
     model.graph.outputs.append(softmax.outputs[0])
     assert compose_attention(model) == 0
+
+
+def _operator_model():
+    model = attention_model(decomposed=False)
+    (attention,) = _graph(model, "Attention")
+    return model, attention
+
+
+def test_a_causal_operator_stays_causal():
+    model, attention = _operator_model()
+    attention.attributes["is_causal"] = ir.AttrInt64("is_causal", 1)
+    expected = run(model, padded_feeds())
+    assert flatten_attention(model) == 1
+    np.testing.assert_allclose(run(model, padded_feeds()), expected, atol=1e-5)
+
+
+def test_attention_that_gives_out_more_than_its_output_stays():
+    model = attention_model(decomposed=False)
+    (attention,) = _graph(model, "Attention")
+    more = ir.node("Attention", list(attention.inputs), attributes=attention.attributes, num_outputs=3, name="cached")
+    model.graph.insert_before(attention, more)
+    for index, name in ((1, "present_key"), (2, "present_value")):
+        more.outputs[index].name, more.outputs[index].type = name, ir.TensorType(ir.DataType.FLOAT)
+        model.graph.outputs.append(more.outputs[index])
+    ir.convenience.replace_all_uses_with(attention.outputs[0], more.outputs[0])
+    more.outputs[0].shape = attention.outputs[0].shape
+    model.graph.remove(attention, safe=True)
+    assert flatten_attention(model) == 0
+
+
+def test_a_reshape_that_mixes_positions_and_heads_is_not_a_split_into_heads():
+    """[batch, 6, 8] read as [batch, 3, 4 heads, 4]: two neighbours make one position."""
+    model = attention_model(decomposed=False)
+    for node in _graph(model, "Reshape"):
+        if len(node.outputs[0].shape) == 4:
+            node.outputs[0].shape = ir.Shape(["batch", "half", 2 * HEADS, HIDDEN // HEADS])
+    assert flatten_attention(model) == 0
+
+
+def test_two_masks_of_one_row_are_taken_along():
+    model = attention_model(decomposed=True, one_row=True)
+    (softmax,) = _graph(model, "Softmax")
+    row = ir.Value(name="row", const_value=ir.tensor(np.arange(5, dtype=np.float32).reshape(1, 1, 1, 5), name="row"))
+    row.shape, row.type = ir.Shape([1, 1, 1, 5]), ir.TensorType(ir.DataType.FLOAT)
+    model.graph.register_initializer(row)
+    both = ir.node("Add", [softmax.inputs[0], row], name="both")
+    both.outputs[0].shape, both.outputs[0].type = softmax.inputs[0].shape, softmax.inputs[0].type
+    model.graph.insert_before(softmax, both)
+    softmax.replace_input_with(0, both.outputs[0])
+    expected = run(model, padded_feeds())
+    assert compose_attention(model) == 1
+    assert flatten_attention(model) == 1
+    np.testing.assert_allclose(run(model, padded_feeds()), expected, atol=1e-5)

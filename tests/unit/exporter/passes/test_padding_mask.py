@@ -3,7 +3,7 @@ import onnx_ir as ir
 
 from exporter.passes.attention import compose_attention, flatten_attention
 from exporter.passes.padding_mask import MASKED, shorten_mask
-from tests.unit.exporter.passes.graphs import attention_model, kinds, padded_feeds, run
+from tests.unit.exporter.passes.graphs import attention_model, kinds, padded_feeds, run, run_all
 
 
 def _flat_model():
@@ -57,3 +57,59 @@ def test_a_model_without_a_mask_is_left_alone():
     compose_attention(model)
     model.graph.inputs[1].name = "something_else"
     assert shorten_mask(model) == 0
+
+
+def _flat(mask):
+    model = attention_model(decomposed=False, mask=mask)
+    flatten_attention(model)
+    return model
+
+
+def test_a_window_wider_than_a_short_text_is_seen():
+    model = _flat("local")
+    expected = run(model, _long_feeds())
+    assert shorten_mask(model) == 0
+    np.testing.assert_array_equal(run(model, _long_feeds()), expected)
+
+
+def _long_feeds():
+    x = np.random.default_rng(0).standard_normal((1, 50, 8)).astype(np.float32)
+    return {"x": x, "attention_mask": np.ones((1, 50), np.int64)}
+
+
+def test_a_causal_mask_alone_is_not_a_padding_mask():
+    assert shorten_mask(_flat("causal")) == 0
+
+
+def test_an_input_of_another_rank_is_no_obstacle():
+    model = _flat_model()
+    lengths = ir.Value(name="lengths", shape=ir.Shape(["batch"]), type=ir.TensorType(ir.DataType.INT64))
+    model.graph.inputs.append(lengths)
+    assert shorten_mask(model) == 1
+
+
+def test_a_mask_that_cannot_be_run_alone_stays():
+    """The mask of a model of fixed length, which no other length fits."""
+    model = _flat_model()
+    (attention,) = [node for node in model.graph if node.op_type == "Attention"]
+    sizes = ir.Value(name="sizes", const_value=ir.tensor(np.array([2, 1, 5, 5]), name="sizes"))
+    model.graph.register_initializer(sizes)
+    fixed = ir.node("Reshape", [attention.inputs[3], sizes], name="fixed")
+    fixed.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    model.graph.insert_before(attention, fixed)
+    attention.replace_input_with(3, fixed.outputs[0])
+    assert shorten_mask(model) == 0
+
+
+def test_what_else_reads_the_mask_still_reads_the_old_one():
+    model = _flat_model()
+    (attention,) = [node for node in model.graph if node.op_type == "Attention"]
+    least = ir.node("ReduceMin", [attention.inputs[3]], {"keepdims": 0}, name="least")
+    least.outputs[0].name, least.outputs[0].type = "least", ir.TensorType(ir.DataType.FLOAT)
+    least.outputs[0].shape = ir.Shape([])
+    model.graph.append(least)
+    model.graph.outputs.append(least.outputs[0])
+    expected = run_all(model, padded_feeds())
+    assert shorten_mask(model) == 1
+    for got, want in zip(run_all(model, padded_feeds()), expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
