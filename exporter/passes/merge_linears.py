@@ -18,10 +18,11 @@ from exporter.passes.graph import constant, only_user, remove_dead
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Biased:
-    """One ``x @ weight + bias``."""
+    """One ``x @ weight + bias``; ``name`` is the weight's."""
 
     product: ir.Node
     add: ir.Node
+    name: str
     weight: np.ndarray
     bias: np.ndarray
 
@@ -50,14 +51,17 @@ def _match(node: ir.Node) -> _Biased | None:
     bias = next((c for c in map(constant, add.inputs) if c is not None), None)
     if bias is None or bias.ndim != 1 or len(bias) != weight.shape[1] or weight.dtype != np.float32:
         return None
-    return _Biased(product=node, add=add, weight=weight, bias=bias)
+    name = (node.inputs[1].name if node.inputs[1] is not None else None) or f"{node.name}.weight"
+    return _Biased(product=node, add=add, name=name, weight=weight, bias=bias)
 
 
 def _merge(graph: ir.Graph, value: ir.Value, parts: list[_Biased]) -> None:
     name = f"{parts[0].product.name}_merged"
-    weight = add_constant(graph, f"{name}.weight", np.concatenate([p.weight for p in parts], axis=1))
-    bias = add_constant(graph, f"{name}.bias", np.concatenate([p.bias for p in parts]))
-    sizes = add_constant(graph, f"{name}.sizes", np.array([len(p.bias) for p in parts], np.int64))
+    # Named after the weight: layers that share theirs share the merged one.
+    stored = f"{parts[0].name}_merged"
+    weight = add_constant(graph, stored, np.concatenate([p.weight for p in parts], axis=1))
+    bias = add_constant(graph, f"{stored}.bias", np.concatenate([p.bias for p in parts]))
+    sizes = add_constant(graph, f"{stored}.sizes", np.array([len(p.bias) for p in parts], np.int64))
     product = ir.node("MatMul", [value, weight], name=name)
     add = ir.node("Add", [product.outputs[0], bias], name=f"{name}_bias")
     split = ir.node("Split", [add.outputs[0], sizes], {"axis": -1}, num_outputs=len(parts), name=f"{name}_split")

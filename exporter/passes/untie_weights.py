@@ -22,9 +22,9 @@ def untie_weights(model: ir.Model) -> int:
         if array is None or array.ndim != 2 or permutation(node) not in (None, (1, 0)) or set(reads) != {"MatMul"}:
             continue
         output = node.outputs[0]
-        name = output.name or f"{node.name}_transposed"
-        output.name = f"{name}_computed"
-        ir.convenience.replace_all_uses_with(output, add_constant(model.graph, name, np.ascontiguousarray(array.T)))
+        name = f"{node.inputs[0].name}_turned" if node.inputs[0] is not None else f"{node.name}_turned"
+        weight = add_constant(model.graph, name, np.ascontiguousarray(array.T))
+        ir.convenience.replace_all_uses_with(output, weight)
         model.graph.remove(node, safe=True)
         changed += 1
     if changed:

@@ -47,3 +47,27 @@ def test_a_single_linear_is_left_alone():
     model = attention_model(decomposed=True)
     merge_linears(model)
     assert merge_linears(model) == 0
+
+
+def test_layers_that_share_their_weights_share_the_merged_one():
+    """ALBERT: the same query and key in every layer."""
+    body = "".join(
+        f"q{i}m = MatMul(x{i}, qw)\n q{i} = Add(q{i}m, qb)\n k{i}m = MatMul(x{i}, kw)\n k{i} = Add(k{i}m, kb)\n"
+        f"x{i + 1} = Mul(q{i}, k{i})\n"
+        for i in range(3)
+    )
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 23]> g (float[n, 4] x0) => (float[n, 4] x3) {{ {body} }}'
+    )
+    generator = np.random.default_rng(0)
+    for name, shape in {"qw": (4, 4), "qb": (4,), "kw": (4, 4), "kb": (4,)}.items():
+        array = generator.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    model = ir.from_proto(proto)
+    feeds = {"x0": generator.standard_normal((3, 4)).astype(np.float32)}
+    expected = run(model, feeds)
+    assert merge_linears(model) == 3
+    assert sum(value.const_value.shape == [4, 8] for value in model.graph.initializers.values()) == 1
+    np.testing.assert_allclose(run(model, feeds), expected, rtol=1e-5)
