@@ -5,10 +5,10 @@ In: the fused float graphs and the static plan. Out: ONNX files. Nothing is time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import onnx_ir as ir
 
@@ -37,6 +37,7 @@ class CandidateSpec:
     Attributes:
         arithmetic: What the linears compute in.
         merged: Linears over one input merged.
+        smoothed: Static activations smoothed even where that costs a product.
         float_layers: Names of linears left in float.
         provider: The ONNX Runtime execution provider it is for.
         plain: The traced graph itself, with no fusion of ours: what the others are compared with.
@@ -44,6 +45,7 @@ class CandidateSpec:
 
     arithmetic: Arithmetic
     merged: bool = False
+    smoothed: bool = False
     float_layers: tuple[str, ...] = ()
     provider: str = CPU
     plain: bool = False
@@ -53,7 +55,8 @@ class CandidateSpec:
         """The name shown in tables and used for files."""
         if self.plain:
             return PLAIN
-        parts = [self.arithmetic, *(["merged"] if self.merged else [])]
+        flags = {"smoothed": self.smoothed, "merged": self.merged}
+        parts = [self.arithmetic, *(name for name, is_set in flags.items() if is_set)]
         if self.float_layers:
             parts.append(f"{len(self.float_layers)} in float")
         if self.provider != CPU:
@@ -74,8 +77,12 @@ class FloatGraphs:
         return self.traced if spec.plain else self.merged if spec.merged else self.fused
 
 
-# A static plan for the linears of one float graph.
-MakePlan = Callable[[Path], Plan]
+class MakePlan(Protocol):
+    """Gives a static plan for the linears of one float graph."""
+
+    def __call__(self, graph: Path, *, smoothed: bool) -> Plan:
+        """Return the plan."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +115,12 @@ class Workshop:
                 lower_dynamic(model, linears, weight_bits=bits)
             case "int8-static":
                 assert self.make_plan is not None, "static candidates are offered only with calibration data"
-                lower_static(model, linears, fold_smoothing(model, self.make_plan(source)), form="integer")
+                lower_static(
+                    model,
+                    linears,
+                    fold_smoothing(model, self.make_plan(source, smoothed=spec.smoothed)),
+                    form="integer",
+                )
             case "weights-8":
                 lower_weight_only(model, linears, bits=8)
             case "weights-4":
@@ -125,7 +137,7 @@ def offer_candidates(
     Args:
         precision: ``auto`` or a forced one (see exporter.options.PRECISIONS).
         calibrated: Whether there is calibration data, which static INT8 needs.
-        providers: Execution providers present on this machine besides the CPU's.
+        providers: Execution providers present on this machine besides the CPU's; they get the float model.
         timed: Whether they will be timed; if not, variants that differ in speed alone are left out.
     """
     wanted: dict[str, tuple[Arithmetic, ...]] = {
@@ -141,9 +153,12 @@ def offer_candidates(
     for arithmetic in wanted[precision]:
         if arithmetic == "int8-static" and not calibrated:
             continue
-        specs.append(CandidateSpec(arithmetic=arithmetic))
-        # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
-        if timed and arithmetic in ("float", "int8-dynamic", "int8-static"):
-            specs.append(replace(specs[-1], merged=True))
-    specs += [CandidateSpec(arithmetic="float", provider=provider) for provider in providers]
+        for smoothed in (False, True) if arithmetic == "int8-static" else (False,):
+            spec = CandidateSpec(arithmetic=arithmetic, smoothed=smoothed)
+            specs.append(spec)
+            # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
+            if timed and arithmetic in ("float", "int8-dynamic", "int8-static"):
+                specs.append(replace(spec, merged=True))
+    if "float" in wanted[precision]:
+        specs += [CandidateSpec(arithmetic="float", provider=provider) for provider in providers]
     return tuple(specs)

@@ -33,14 +33,12 @@ def make_feeds(
 
 
 def usable_shapes(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Return the shapes that differ for this model: without a sequence axis, only the batch counts."""
+    """Return the shapes that differ for this model: an axis it has not, or has fixed, does not count."""
     dynamic = {axis for spec in specs for axis in spec.shape if isinstance(axis, str)}
-    if dynamic - {"batch"}:
-        return tuple(dict.fromkeys(shapes))
-    if "batch" in dynamic:
-        return tuple((batch, 1) for batch in dict.fromkeys(batch for batch, _ in shapes))
-    fixed = specs[0].shape[0] if specs and specs[0].shape else 1
-    return ((int(fixed), 1),)
+    fixed = next((spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
+    batches = [batch if fixed is None else int(fixed) for batch, _ in shapes]
+    lengths = [length if dynamic - {"batch"} else 1 for _, length in shapes]
+    return tuple(dict.fromkeys(zip(batches, lengths, strict=True)))
 
 
 def _resolve(spec: TensorSpec, shape: tuple[int, int]) -> tuple[int, ...]:

@@ -30,6 +30,12 @@ def test_a_provider_that_is_present_is_offered():
     assert "float, CUDA" in _names("auto", providers=("CUDAExecutionProvider",))
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "weights-4"])
+def test_no_provider_gets_around_a_forced_precision(precision):
+    offered = offer_candidates(precision, calibrated=True, providers=("CUDAExecutionProvider",), timed=True)
+    assert [spec.name for spec in offered if spec.arithmetic == "float"] == [PLAIN]
+
+
 def test_names_tell_candidates_apart():
     specs = offer_candidates("auto", calibrated=True, providers=(), timed=True)
     assert len({spec.name for spec in specs}) == len(specs)

@@ -32,6 +32,13 @@ def test_without_a_sequence_only_the_batch_counts():
     assert usable_shapes((IDS, MASK), ((1, 16), (1, 16))) == ((1, 16),)
 
 
+def test_a_fixed_batch_is_timed_at_its_own_size():
+    single = TensorSpec(name="input_ids", dtype="int64", shape=(1, "sequence"))
+    shapes = usable_shapes((single,), ((1, 16), (1, 128), (8, 128)))
+    assert shapes == ((1, 16), (1, 128))
+    assert all(make_feeds((single,), shape, vocabulary=2, seed=0)["input_ids"].shape == shape for shape in shapes)
+
+
 def test_a_fixed_batch_cannot_be_changed():
     with pytest.raises(UsageError, match="batch is fixed to 2"):
         make_feeds((FIXED,), (3, 1), vocabulary=2, seed=0)
