@@ -6,7 +6,7 @@ In: linears, their weights, statistics. Out: :class:`Plan`. Static quantisation:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,6 +136,18 @@ def make_static_plan(  # noqa: PLR0913  each is one decision a user can take out
         plans |= {plan.node: plan for plan in decided}
         advance(len(group))
     return Plan(groups=tuple(groups), linears=tuple(plans[linear.node] for linear in linears))
+
+
+def choose_groups(smoothed: Plan, plain: Plan, free: Collection[str]) -> Plan:
+    """Return ``plain`` with the groups of ``smoothed`` for the activations in ``free``; both plan the same linears."""
+    chosen = tuple(
+        rich if rich.tensor in free else bare for rich, bare in zip(smoothed.groups, plain.groups, strict=True)
+    )
+    rich_nodes = {name for group in smoothed.groups if group.tensor in free for name in group.linears}
+    linears = tuple(
+        rich if rich.node in rich_nodes else bare for rich, bare in zip(smoothed.linears, plain.linears, strict=True)
+    )
+    return Plan(groups=chosen, linears=linears)
 
 
 def _find_shared(linears: Sequence[Linear]) -> set[str]:

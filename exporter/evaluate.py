@@ -106,8 +106,8 @@ def evaluate(model: Evaluated, data: EvalData, metric: str, advance: Advance) ->
 def evaluate_cosine(model: Evaluated, reference: Evaluated, data: EvalData, advance: Advance) -> Evaluation:
     """Return the mean cosine between the outputs of two models, sample by sample; the data needs no labels."""
     pair = (_embed(one, _open_texts(one, data), advance) for one in (model, reference))
-    cosines = cosine_rows(*pair)
-    return Evaluation(metric="cosine", value=float(cosines.mean()), samples=len(cosines))
+    first, second = pair
+    return Evaluation(metric="cosine", value=float(cosine_samples(first, second).mean()), samples=len(first))
 
 
 def accuracy(predicted: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
@@ -153,6 +153,14 @@ def cosine_rows(first: Floats, second: Floats) -> Floats:
     both_zero = (lengths[0] == 0) & (lengths[1] == 0)
     norms = lengths[0] * lengths[1]
     return np.divide(products, norms, out=both_zero.astype(np.float64), where=norms > 0)
+
+
+def cosine_samples(first: Floats, second: Floats) -> Floats:
+    """Return the cosine of each sample's vector, of two (samples, width) matrices.
+
+    One number a sample (a reranker's logit) has no direction: all samples together are one vector then.
+    """
+    return cosine_rows(first.T, second.T) if first.shape[1] == 1 else cosine_rows(first, second)
 
 
 def pool_outputs(outputs: Tensors, feeds: Tensors) -> Floats:

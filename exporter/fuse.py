@@ -21,6 +21,7 @@ from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.separate_norm import separate_norm
 from exporter.passes.store_integers import store_integers
+from exporter.passes.unsigned_weights import make_unsigned
 from exporter.passes.untie_weights import untie_weights
 from exporter.tolerances import read_tolerance
 from exporter.trace import write_model
@@ -32,18 +33,20 @@ from runtimes.parity import compare, require
 _INFERENCE_LIMIT_BYTES = 1_900_000_000
 
 
-def fuse_for_cpu(source: Path, out: Path, *, merged: bool) -> Mapping[str, int]:
+def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Mapping[str, int]:
     """Write the fused form of ``source`` to ``out`` and return how often each pass applied.
 
     Args:
         source: A float ONNX model.
         out: The file to write, in an existing directory.
         merged: Also merge linears that read the same tensor.
+        unsigned: Store int8 weights that the model brought as uint8, for CPUs that saturate uint8 x int8 products.
     """
     model = ir.load(source)
     _prepare(model)
     applied = {
         "weights stored as integers": store_integers(model),
+        "weights made unsigned": make_unsigned(model) if unsigned else 0,
         "attention composed": compose_attention(model),
         "attention flattened": flatten_attention(model),
         "masks shortened": shorten_mask(model),

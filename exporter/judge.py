@@ -13,12 +13,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.evaluate import EvalData, Evaluated, cosine_rows, evaluate, pool_outputs
+from exporter.evaluate import EvalData, Evaluated, cosine_samples, evaluate, pool_outputs
 from exporter.subject import Subject
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Session, Tensors
 
 Feeds = Mapping[str, NDArray[np.generic]]
+
+# Equal vectors have a cosine of 1 less rounding, about 1e-16; that is no drop.
+ROUNDING_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +56,19 @@ class OutputJudge:
         Raises:
             UnsupportedModel: the candidate answers NaN or infinity.
         """
-        cosines: list[NDArray[np.float64]] = []
+        pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         agreements: list[NDArray[np.bool_]] = []
         for feeds, expected in zip(self._batches, self._reference, strict=True):
             got = session.run(feeds)
             _require_finite(got)
-            cosines.append(cosine_rows(pool_outputs(got, feeds), pool_outputs(expected, feeds)))
+            pairs.append((pool_outputs(got, feeds), pool_outputs(expected, feeds)))
             agreements.append(_agree(got, expected, feeds))
-        merged, agreed = np.concatenate(cosines), np.concatenate(agreements)
-        metrics = {"cosine mean": float(merged.mean()), "cosine min": float(merged.min())}
+        cosines = cosine_samples(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
+        agreed = np.concatenate(agreements)
+        metrics = {"cosine mean": float(cosines.mean()), "cosine min": float(cosines.min())}
         if len(agreed):
             metrics["top-1 agreement"] = float(agreed.mean())
-        return Judgement(metrics=metrics, drop=max(0.0, 1.0 - float(merged.mean())))
+        return Judgement(metrics=metrics, drop=max(0.0, round(1.0 - float(cosines.mean()), ROUNDING_DIGITS)))
 
 
 class LabelJudge:

@@ -15,6 +15,7 @@ from bench.machine import describe_machine
 from calibration.statistics import CalibrationStatistics
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, Speeds, TimingPlan, Trial, decide, decide_untimed, time_trials
+from exporter.exactness import is_exact_anywhere
 from exporter.fuse import fuse_for_cpu, require_equal
 from exporter.held_out import HeldOut, open_held_out
 from exporter.judge import Judge
@@ -97,7 +98,7 @@ def export_onnxruntime(
     progress.step("fusing the float graph")
     held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
     with watch.time("fuse"):
-        graphs, fusions = _fuse(traced, work)
+        graphs, fusions = _fuse(traced, work, unsigned=saturates_u8s8(isa))
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, held_out.judging[0])
     with watch.time("calibrate"):
@@ -113,7 +114,7 @@ def export_onnxruntime(
         speeds = _time(trials, traced, held_out, options, progress, watch) if timed else {}
     decision = _decide(trials, speeds, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
-    exact_on_any_cpu = chosen.spec.arithmetic == "float" or saturates_u8s8(isa)
+    exact_on_any_cpu = is_exact_anywhere(chosen.artifact.path)
     findings = traced.findings + (plans.list_findings() if plans else ())
     report = _report(trials, speeds, decision, options, held_out, isa, watch, findings)
     return TargetResult(
@@ -134,14 +135,14 @@ def _list_steps(fusions: Mapping[str, int], plans: StaticPlans | None, chosen: T
     return ({"step": "fuse", **fusions}, *calibrated, {"step": "lower", "candidate": chosen.name})
 
 
-def _fuse(traced: Traced, work: Path) -> tuple[FloatGraphs, Mapping[str, int]]:
+def _fuse(traced: Traced, work: Path, *, unsigned: bool) -> tuple[FloatGraphs, Mapping[str, int]]:
     graphs = FloatGraphs(
         traced=traced.artifact.path, fused=work / "fused" / "model.onnx", merged=work / "merged" / "model.onnx"
     )
     for path in (graphs.fused, graphs.merged):
         path.parent.mkdir()
-    fuse_for_cpu(graphs.traced, graphs.fused, merged=False)
-    return graphs, fuse_for_cpu(graphs.traced, graphs.merged, merged=True)
+    fuse_for_cpu(graphs.traced, graphs.fused, merged=False, unsigned=unsigned)
+    return graphs, fuse_for_cpu(graphs.traced, graphs.merged, merged=True, unsigned=unsigned)
 
 
 def _calibrate(
@@ -161,7 +162,7 @@ def _calibrate(
         with progress.task("calibrating", len(data)) as task:
             statistics = collect_for_plans(graphs, data, threads=options.threads, advance=task.advance)
     bits = 7 if saturates_u8s8(isa) else 8
-    return StaticPlans(statistics=statistics, method=options.method, weight_bits=bits)
+    return StaticPlans(fused=graphs.fused, statistics=statistics, method=options.method, weight_bits=bits)
 
 
 def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) -> tuple[CandidateSpec, ...]:

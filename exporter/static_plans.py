@@ -7,46 +7,69 @@ of activations and merged linears read the same ones, so the statistics of one f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from calibration.collect import collect
 from calibration.data import Dataset
 from calibration.linears import Linear, find_linears
-from calibration.plan import ActivationGroup, Plan, make_static_plan
+from calibration.lower.fold_smoothing import list_free
+from calibration.plan import ActivationGroup, LinearPlan, Plan, choose_groups, make_static_plan
 from calibration.statistics import CalibrationStatistics, read, refuse_incomplete
 from exporter.candidates import FloatGraphs
 from exporter.fuse import open_for_lowering
 from runtimes.artifact import Artifact
-from runtimes.errors import DataError
+from runtimes.errors import DataError, UnsupportedModel
 
 
 class StaticPlans:
-    """Makes a plan for the linears of a graph, and keeps it: mixed candidates ask for the same one again."""
+    """Plans the linears of ``fused``, smoothed and not, and adapts the plans to its merged form."""
 
-    def __init__(self, *, statistics: CalibrationStatistics, method: str, weight_bits: int) -> None:
+    def __init__(self, *, fused: Path, statistics: CalibrationStatistics, method: str, weight_bits: int) -> None:
+        self._fused = fused
         self._statistics, self._method, self._weight_bits = statistics, method, weight_bits
-        self._plans: dict[Path, Plan] = {}
+        self._plans: dict[bool, Plan] = {}
         self._lacking: set[str] = set()
 
-    def make_plan(self, graph: Path) -> Plan:
-        """Return the plan for all linears of ``graph``; a lowering takes the ones it needs."""
-        if graph not in self._plans:
-            model = open_for_lowering(graph)
-            found = find_linears(model)
-            linears = [linear for linear in found if linear.activation in self._statistics.tensors]
-            self._lacking |= {linear.activation for linear in found} - set(self._statistics.tensors)
-            self._plans[graph] = make_static_plan(
-                linears,
-                _read_weights(model, linears),
-                self._statistics,
-                method=self._method,
-                weight_bits=self._weight_bits,
-                symmetric=False,
-            )
-        return self._plans[graph]
+    def make_plan(self, graph: Path, *, smoothed: bool) -> Plan:
+        """Return the plan for all linears of ``graph``; a lowering takes the ones it needs.
+
+        Smoothing costs a product wherever it cannot be folded into a weight; unless ``smoothed``, only what is free
+        is smoothed.
+        """
+        full, plain = self._plan(graph, smooth=True), self._plan(graph, smooth=False)
+        if smoothed:
+            return full
+        free = list_free(open_for_lowering(graph), full)
+        return choose_groups(full, plain, free)
+
+    def _plan(self, graph: Path, *, smooth: bool) -> Plan:
+        if smooth not in self._plans:
+            linears = self._find_linears(self._fused)
+            self._plans[smooth] = self._decide(linears, smooth)
+        # Deciding takes seconds, and merged linears are decided by the same activations: once is enough.
+        plan = self._plans[smooth]
+        return plan if graph == self._fused else merge_plan(plan, self._find_linears(graph))
+
+    def _find_linears(self, graph: Path) -> list[Linear]:
+        found = find_linears(open_for_lowering(graph))
+        self._lacking |= {linear.activation for linear in found} - set(self._statistics.tensors)
+        return [linear for linear in found if linear.activation in self._statistics.tensors]
+
+    def _decide(self, linears: Sequence[Linear], smooth: bool) -> Plan:
+        return make_static_plan(
+            linears,
+            _read_weights(open_for_lowering(self._fused), linears),
+            self._statistics,
+            method=self._method,
+            smooth=smooth,
+            weight_bits=self._weight_bits,
+            symmetric=False,
+        )
 
     def list_findings(self) -> tuple[str, ...]:
         """Return a sentence where linears of the graphs planned so far read what the statistics do not hold."""
@@ -60,8 +83,9 @@ class StaticPlans:
         return {"samples": self._statistics.samples, "dataset_sha256": self._statistics.dataset_sha256}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was decided for each activation, by graph, without the vectors (they are in the model)."""
-        return {path.parent.name: [_summarise(group) for group in plan.groups] for path, plan in self._plans.items()}
+        """Return what was decided for each activation, without the vectors (they are in the model)."""
+        names = {True: "smoothed", False: "not smoothed"}
+        return {names[smooth]: [_summarise(group) for group in plan.groups] for smooth, plan in self._plans.items()}
 
 
 def _summarise(group: ActivationGroup) -> dict[str, Any]:
@@ -75,6 +99,43 @@ def _summarise(group: ActivationGroup) -> dict[str, Any]:
         "method": group.method,
         "why": group.why,
     }
+
+
+def merge_plan(plan: Plan, linears: Sequence[Linear]) -> Plan:
+    """Return ``plan`` for a graph in which linears over one activation were merged, in the order of the plan.
+
+    Raises:
+        UnsupportedModel: the graph's linears are not those of the plan, merged or as they were.
+    """
+    entries = {entry.node: entry for entry in plan.linears}
+    names: dict[str, list[Linear]] = {}
+    for linear in linears:
+        names.setdefault(linear.activation, []).append(linear)
+    groups: list[ActivationGroup] = []
+    found: list[LinearPlan] = []
+    for group in plan.groups:
+        readers = names.get(group.tensor, [])
+        gone = [entries[name] for name in group.linears if name not in {linear.node for linear in readers}]
+        new = [linear for linear in readers if linear.node not in group.linears]
+        if len(new) != (1 if gone else 0):
+            cure = "plan this graph anew"
+            raise UnsupportedModel("the plan is for another graph", where=group.tensor, cure=cure)
+        merged = {linear.node: _merge_entries(linear, gone) for linear in new}
+        groups.append(replace(group, linears=tuple(linear.node for linear in readers)))
+        found += [merged.get(linear.node) or entries[linear.node] for linear in readers]
+    return Plan(groups=tuple(groups), linears=tuple(found))
+
+
+def _merge_entries(linear: Linear, parts: Sequence[LinearPlan]) -> LinearPlan:
+    deltas = [np.zeros_like(p.weight_scale) if p.bias_delta is None else p.bias_delta for p in parts]
+    return replace(
+        parts[0],
+        node=linear.node,
+        weight=linear.weight,
+        weight_scale=np.concatenate([part.weight_scale for part in parts]),
+        bias_delta=np.concatenate(deltas),
+        error=float(np.mean([part.error for part in parts])),
+    )
 
 
 def collect_for_plans(

@@ -51,6 +51,17 @@ def fold_smoothing(model: ir.Model, plan: Plan) -> Plan:
     return Plan(groups=tuple(groups), linears=tuple(linears[entry.node] for entry in plan.linears))
 
 
+def list_free(model: ir.Model, plan: Plan) -> frozenset[str]:
+    """Return the activations whose smoothing :func:`fold_smoothing` would move into a weight."""
+    return frozenset(group.tensor for group in plan.groups if _can_fold(group, model, plan))
+
+
+def _can_fold(group: ActivationGroup, model: ir.Model, plan: Plan) -> bool:
+    nodes = {node.name or "": node for node in model.graph}
+    columns = _find_columns(group, [nodes[name] for name in group.linears if name in nodes])
+    return columns is not None and (columns.node.name or "") in {entry.node for entry in plan.linears}
+
+
 def _find_columns(group: ActivationGroup, readers: Sequence[ir.Node]) -> _Columns | None:
     """Follow the group's activation back through Attention (and a Split) to the value projection.
 

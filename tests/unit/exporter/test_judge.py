@@ -61,3 +61,19 @@ def test_a_candidate_that_answers_nan_is_refused():
     broken = {"logits": np.full((2, 2), np.nan, np.float32)}
     with pytest.raises(UnsupportedModel, match="NaN or infinity"):
         OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(broken))
+
+
+def test_one_number_a_sample_is_judged_by_its_size():
+    """A reranker's single logit has no direction: the cosine of two positive numbers is 1 whatever they are."""
+    reference = {"logits": np.array([[5.0], [1.0]], np.float32)}
+    wrong = {"logits": np.array([[1.0], [5.0]], np.float32)}
+    near = {"logits": np.array([[5.01], [1.0]], np.float32)}
+    assert OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(wrong)).drop > 0.5
+    assert OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(near)).drop < 1e-5
+
+
+def test_equal_answers_keep_a_budget_of_nothing():
+    vectors = np.random.default_rng(0).standard_normal((50, 1, 7)).astype(np.float32)
+    for vector in vectors:
+        answer = {"sentence_embedding": vector}
+        assert OutputJudge(_Answers(answer), [FEEDS]).judge(_Answers(answer)).drop == 0

@@ -4,6 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from exporter.passes.store_integers import store_integers
+from exporter.passes.unsigned_weights import make_unsigned
 from exporter.passes.untie_weights import untie_weights
 from tests.unit.exporter.passes.graphs import kinds, run
 
@@ -55,3 +56,21 @@ def test_a_transposed_embedding_becomes_a_weight_of_its_own():
     assert kinds(model) == ["Gather", "MatMul"]
     np.testing.assert_array_equal(run(model, feeds), expected)
     assert untie_weights(model) == 0
+
+
+@pytest.mark.parametrize("zero", [None, np.array([0, 0, 0, 5], np.int8)])
+def test_signed_weights_become_unsigned_with_the_same_values(zero):
+    generator = np.random.default_rng(0)
+    stored = generator.integers(-128, 128, (6, 4)).astype(np.int8)
+    scale = np.array([0.5, 0.01, 0.02, 0.001], np.float32)
+    inputs = "w, s" if zero is None else "w, s, z"
+    text = f"""g (float[n, 6] x) => (float[n, 4] y) {{
+      d = DequantizeLinear<axis=1>({inputs})
+      y = MatMul(x, d) }}"""
+    model = _model(text, w=stored, s=scale, **({} if zero is None else {"z": zero}))
+    feeds = {"x": generator.standard_normal((3, 6)).astype(np.float32)}
+    expected = run(model, feeds)
+    assert make_unsigned(model) == 1
+    assert not [v for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT8]
+    np.testing.assert_array_equal(run(model, feeds), expected)
+    assert make_unsigned(model) == 0
