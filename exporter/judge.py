@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.evaluate import EvalData, Evaluated, cosine_samples, evaluate, pool_outputs
+from exporter.evaluate import EvalData, Evaluated, cosine_rows, cosine_samples, evaluate, pool_outputs
 from exporter.subject import Subject
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Session, Tensors
@@ -56,19 +56,24 @@ class OutputJudge:
         Raises:
             UnsupportedModel: the candidate answers NaN or infinity.
         """
-        pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        cosines: list[NDArray[np.float64]] = []
+        numbers: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         agreements: list[NDArray[np.bool_]] = []
         for feeds, expected in zip(self._batches, self._reference, strict=True):
             got = session.run(feeds)
             _require_finite(got)
-            pairs.append((pool_outputs(got, feeds), pool_outputs(expected, feeds)))
+            pair = pool_outputs(got, feeds), pool_outputs(expected, feeds)
+            cosines.append(cosine_rows(*pair))
+            if pair[0].shape[1] == 1:
+                numbers.append(pair)
             agreements.append(_agree(got, expected, feeds))
-        cosines = cosine_samples(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
-        agreed = np.concatenate(agreements)
-        metrics = {"cosine mean": float(cosines.mean()), "cosine min": float(cosines.min())}
+        merged, agreed = np.concatenate(cosines), np.concatenate(agreements)
+        if len(numbers) == len(cosines):
+            merged = cosine_samples(*(np.concatenate(side) for side in zip(*numbers, strict=True)))
+        metrics = {"cosine mean": float(merged.mean()), "cosine min": float(merged.min())}
         if len(agreed):
             metrics["top-1 agreement"] = float(agreed.mean())
-        return Judgement(metrics=metrics, drop=max(0.0, round(1.0 - float(cosines.mean()), ROUNDING_DIGITS)))
+        return Judgement(metrics=metrics, drop=max(0.0, round(1.0 - float(merged.mean()), ROUNDING_DIGITS)))
 
 
 class LabelJudge:
@@ -95,7 +100,8 @@ def _ignore(count: int) -> None:
 
 def _agree(got: Tensors, expected: Tensors, feeds: Feeds) -> NDArray[np.bool_]:
     """Whether the largest logit is the same, for each unmasked position of every output called logits."""
-    names = [name for name in expected if "logits" in name]
+    # A single logit is largest whatever it is.
+    names = [name for name in expected if "logits" in name and expected[name].shape[-1] > 1]
     kept = []
     for name in names:
         same = got[name].argmax(axis=-1) == expected[name].argmax(axis=-1)

@@ -69,7 +69,9 @@ def test_one_number_a_sample_is_judged_by_its_size():
     wrong = {"logits": np.array([[1.0], [5.0]], np.float32)}
     near = {"logits": np.array([[5.01], [1.0]], np.float32)}
     assert OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(wrong)).drop > 0.5
-    assert OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(near)).drop < 1e-5
+    found = OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(near))
+    assert found.drop < 1e-5
+    assert "top-1 agreement" not in found.metrics
 
 
 def test_equal_answers_keep_a_budget_of_nothing():
@@ -77,3 +79,9 @@ def test_equal_answers_keep_a_budget_of_nothing():
     for vector in vectors:
         answer = {"sentence_embedding": vector}
         assert OutputJudge(_Answers(answer), [FEEDS]).judge(_Answers(answer)).drop == 0
+
+
+def test_batches_of_other_lengths_are_judged_together():
+    """The start logits of question answering have one number a token."""
+    answers = [{"start_logits": np.ones((2, length), np.float32)} for length in (3, 5)]
+    assert OutputJudge(_Answers(*answers), [FEEDS, FEEDS]).judge(_Answers(*answers)).drop == 0
