@@ -100,7 +100,7 @@ def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | N
         max_length=min(options.max_length, traced.max_length or options.max_length),
         limit=HELD_OUT_MOST + (options.calibration_samples if calibrated is None else calibrated),
     )
-    calibration, rest, origin = _divide(dataset) if calibrated is None else _pass_over(dataset, calibrated)
+    calibration, rest, origin = _divide(dataset, options) if calibrated is None else _pass_over(dataset, calibrated)
     tuning, judging = rest.split(max(1, len(rest) // 2))
     return HeldOut(
         calibration=calibration,
@@ -112,10 +112,11 @@ def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | N
     )
 
 
-def _divide(dataset: Dataset) -> tuple[Dataset, Dataset, str]:
-    """Return (samples to calibrate with, samples held out, what the latter are)."""
+def _divide(dataset: Dataset, options: ExportOptions) -> tuple[Dataset, Dataset, str]:
+    """Return (samples to calibrate with, no more than asked for; samples held out; what the latter are)."""
     calibration, rest = dataset.split(min(HELD_OUT_MOST, max(2, len(dataset) // HELD_OUT_SHARE)))
-    return calibration, rest, "held-out samples"
+    asked = range(min(len(calibration), options.calibration_samples))
+    return calibration.subset(asked), rest, "held-out samples"
 
 
 def _pass_over(dataset: Dataset, calibrated: int) -> tuple[None, Dataset, str]:
