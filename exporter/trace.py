@@ -13,11 +13,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporter.source import Source
-from exporter.trace_companions import copy_companions
-from exporter.trace_names import name_axes, name_nodes, share_tied_weights
-from exporter.trace_parity import check_parity
-from exporter.trace_program import Program
-from exporter.trace_quiet import quiet_libraries
+from exporter.tracing.companions import copy_companions
+from exporter.tracing.names import name_axes, name_nodes, share_tied_weights
+from exporter.tracing.parity import check_parity
+from exporter.tracing.program import Program
+from exporter.tracing.quiet import quiet_libraries
 from runtimes.artifact import Artifact
 from runtimes.errors import MissingDependency, UnsupportedModel, UsageError
 from runtimes.ort import describe_onnx
@@ -124,19 +124,19 @@ def _choose_tracer(source: Source) -> Tracer:
     try:
         match source.kind:
             case "onnx":
-                from exporter.trace_onnx import read_onnx
+                from exporter.tracing.onnx_source import read_onnx
 
                 return read_onnx
             case "huggingface":
-                from exporter.trace_huggingface import trace_huggingface
+                from exporter.tracing.huggingface import trace_huggingface
 
                 return trace_huggingface
             case "factory":
-                from exporter.trace_module import trace_factory
+                from exporter.tracing.module import trace_factory
 
                 return trace_factory
             case "exported_program":
-                from exporter.trace_module import trace_exported_program
+                from exporter.tracing.module import trace_exported_program
 
                 return trace_exported_program
     except ImportError as error:

@@ -207,7 +207,7 @@ def build(case: Case, directory: Path) -> str:
         return write_cnn(directory)
     import transformers  # noqa: F401 - before the silence, which covers what is imported already
 
-    from exporter.trace_quiet import quiet_libraries
+    from exporter.tracing.quiet import quiet_libraries
 
     with quiet_libraries():
         _write_checkpoint(case, directory)

@@ -15,7 +15,7 @@ from compression.prune_structure import prune_heads, prune_neurons
 from compression.sparsify import sparsify
 from exporter.source import open_source
 from exporter.trace import trace
-from exporter.trace_huggingface import load_model
+from exporter.tracing.huggingface import load_model
 from runtimes.errors import UnsupportedModel
 
 

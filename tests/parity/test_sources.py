@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from exporter.source import open_source
 from exporter.trace import trace
-from exporter.trace_companions import copy_companions
+from exporter.tracing.companions import copy_companions
 from runtimes.errors import UsageError
 from runtimes.ort import OnnxRuntime
 from tests.corpus.architectures import write_cnn

@@ -22,10 +22,10 @@ from transformers.exporters import OnnxConfig, OnnxExporter
 
 from compression.checkpoint import STRUCTURE_NAME, load_compressed
 from exporter.source import Source
-from exporter.trace_failure import TRACE_FAILURES, explain_failure
-from exporter.trace_padding import broadcast_padding_masks
-from exporter.trace_program import ParityCase, Program, Reference
-from exporter.trace_weights import check_weights
+from exporter.tracing.failure import TRACE_FAILURES, explain_failure
+from exporter.tracing.padding import broadcast_padding_masks
+from exporter.tracing.program import ParityCase, Program, Reference
+from exporter.tracing.weights import check_weights
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Tensors
 from runtimes.torch_rt import name_outputs

@@ -6,7 +6,7 @@ In: a Program and the file written from it. Out: a report per case, or ParityFai
 from __future__ import annotations
 
 from exporter.tolerances import read_tolerance
-from exporter.trace_program import ParityCase, Program, Reference
+from exporter.tracing.program import ParityCase, Program, Reference
 from runtimes.artifact import Artifact
 from runtimes.errors import CorruptArtifact, ParityFailure, UnsupportedModel
 from runtimes.ort import OnnxRuntime

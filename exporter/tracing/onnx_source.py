@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from exporter.source import Source, infer_task, read_config
-from exporter.trace_program import CUSTOM_TASK, Program
-from exporter.trace_weights import check_weights
+from exporter.tracing.program import CUSTOM_TASK, Program
+from exporter.tracing.weights import check_weights
 from runtimes.errors import CorruptArtifact, UnsupportedModel
 from runtimes.onnx_file import locate_external_data, read_header
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from exporter.trace_names import name_axes, name_nodes, share_tied_weights
+from exporter.tracing.names import name_axes, name_nodes, share_tied_weights
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 

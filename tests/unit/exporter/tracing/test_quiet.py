@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from exporter.trace_quiet import quiet_libraries
+from exporter.tracing.quiet import quiet_libraries
 
 
 def test_streams_and_advice_are_held_back_and_come_again(capsys, caplog):

@@ -24,9 +24,9 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from exporter.source import Source
-from exporter.trace_failure import TRACE_FAILURES, explain_failure
-from exporter.trace_program import CUSTOM_TASK, ParityCase, Program, Reference
-from exporter.trace_weights import check_weights
+from exporter.tracing.failure import TRACE_FAILURES, explain_failure
+from exporter.tracing.program import CUSTOM_TASK, ParityCase, Program, Reference
+from exporter.tracing.weights import check_weights
 from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.protocol import Tensors
 from runtimes.pt2_file import load_pt2

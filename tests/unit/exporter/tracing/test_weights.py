@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporter.trace_weights import check_weights
+from exporter.tracing.weights import check_weights
 from runtimes.errors import UnsupportedModel
 
 
