@@ -14,7 +14,7 @@ from functools import partial
 from bench.compare import MIN_ROUNDS, Comparison, compare
 from bench.measure import MeasurePlan, measure_interleaved
 from exporter.candidates import PLAIN, CandidateSpec
-from exporter.judge import Judgement
+from exporter.judge import WORST_SHARE, Judgement
 from exporter.probe_feeds import make_feeds
 from exporter.report import Ratio
 from runtimes.artifact import Artifact
@@ -100,10 +100,10 @@ def geometric_mean(speed: Mapping[str, Ratio]) -> float:
 def decide(trials: Sequence[Trial], speeds: Speeds, *, max_drop: float, forced: bool) -> Decision:
     """Choose among timed trials.
 
-    A candidate may win if its drop is within ``max_drop`` and no shape is measurably slower than plain float. The
-    largest geometric mean of the speeds wins; within 3 % of it, the smallest file; within 1 % of that, the smallest
-    drop. Where none may win, plain float ships; with a ``forced`` precision speed excludes nobody and plain float is
-    not eligible.
+    A candidate may win if what it drops is within ``max_drop`` (the worst sample within 1.2 times that) and no shape is
+    measurably slower than plain float. The largest geometric mean of the speeds wins; within 3 % of it, the smallest
+    file; within 1 % of that, the smallest drop. Where none may win, plain float ships; with a ``forced`` precision speed
+    excludes nobody and plain float is not eligible.
 
     Raises:
         BudgetMissed: a forced precision cannot keep the budget.
@@ -116,7 +116,7 @@ def decide(trials: Sequence[Trial], speeds: Speeds, *, max_drop: float, forced: 
     tied = [trial for trial in able if geometric_mean(speeds[trial.name]) >= TIE * fastest]
     smallest = min(trial.artifact.size_bytes() for trial in tied)
     small = [trial for trial in tied if trial.artifact.size_bytes() <= SAME_SIZE * smallest]
-    winner = min(small, key=lambda trial: trial.judgement.drop)
+    winner = min(small, key=lambda trial: trial.judgement.charged)
     gain = geometric_mean(speeds[winner.name])
     for trial in able:
         behind = fastest / geometric_mean(speeds[trial.name])
@@ -139,7 +139,7 @@ def decide_untimed(trials: Sequence[Trial], *, max_drop: float, isa: str, precis
     """
     order = ("int8-dynamic", "int8-static", "weights-8", "weights-4", "float")
     forced = precision not in ("auto", "fp32")
-    kept = [trial for trial in trials if trial.judgement.drop <= max_drop and not (forced and trial.spec.plain)]
+    kept = [trial for trial in trials if trial.judgement.charged <= max_drop and not (forced and trial.spec.plain)]
     able = sorted(kept, key=lambda trial: (trial.spec.plain, order.index(trial.spec.arithmetic)))
     if not able:
         raise _missed(trials, max_drop)
@@ -185,7 +185,7 @@ def _choose_finalists(speeds: Speeds) -> tuple[str, ...]:
 
 def _object(trial: Trial, speed: Mapping[str, Ratio], max_drop: float, *, forced: bool) -> str:
     """Return why a candidate may not win, or nothing."""
-    if trial.judgement.drop > max_drop:
+    if trial.judgement.charged > max_drop:
         return _over_budget(trial, max_drop)
     slower = [shape for shape, ratio in speed.items() if ratio.high is not None and ratio.high < 1]
     if slower and not forced and not trial.spec.plain:
@@ -194,7 +194,8 @@ def _object(trial: Trial, speed: Mapping[str, Ratio], max_drop: float, *, forced
 
 
 def _over_budget(trial: Trial, max_drop: float) -> str:
-    return f"drops {trial.judgement.drop:.2%}, more than {max_drop:.2%}"
+    bound = max_drop if trial.judgement.charged == trial.judgement.drop else max_drop * WORST_SHARE
+    return f"{trial.judgement.describe()}, more than {bound:.2%}"
 
 
 def _verdict(winner: Trial, gain: float, speed: Mapping[str, Ratio]) -> str:
@@ -206,9 +207,9 @@ def _verdict(winner: Trial, gain: float, speed: Mapping[str, Ratio]) -> str:
 
 
 def _missed(trials: Sequence[Trial], max_drop: float) -> BudgetMissed:
-    best = min((trial for trial in trials if not trial.spec.plain), key=lambda trial: trial.judgement.drop)
+    best = min((trial for trial in trials if not trial.spec.plain), key=lambda trial: trial.judgement.charged)
     return BudgetMissed(
-        f"no candidate keeps the drop within {max_drop:.2%}; the best is {best.name} with {best.judgement.drop:.2%}",
+        f"no candidate keeps the drop within {max_drop:.2%}; the best, {best.name}, {best.judgement.describe()}",
         where="--max-drop",
         cure="allow a larger --max-drop, give more calibration data, or use --precision auto",
     )

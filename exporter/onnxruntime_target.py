@@ -75,7 +75,7 @@ class _Bench:
 
     def measure_drop(self, spec: CandidateSpec) -> float:
         """Return the drop on the tuning texts."""
-        return self.try_out(spec, self.tuner).judgement.drop
+        return self.try_out(spec, self.tuner).judgement.charged
 
 
 def export_onnxruntime(
@@ -212,10 +212,10 @@ def _choose_to_mend(trials: Sequence[Trial], speeds: Speeds, max_drop: float) ->
     from exporter.choice import geometric_mean
 
     integer = [trial for trial in trials if trial.spec.arithmetic.startswith("int8")]
-    if not integer or any(trial.judgement.drop <= max_drop for trial in integer):
+    if not integer or any(trial.judgement.charged <= max_drop for trial in integer):
         return None
     if not speeds:
-        return min(integer, key=lambda trial: trial.judgement.drop).spec
+        return min(integer, key=lambda trial: trial.judgement.charged).spec
     return max(integer, key=lambda trial: geometric_mean(speeds[trial.name])).spec
 
 

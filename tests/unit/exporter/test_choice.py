@@ -12,11 +12,11 @@ from runtimes.errors import BudgetMissed
 
 @pytest.fixture
 def make_trial(tmp_path):
-    def make(spec, *, size=1000, drop=0.0):
+    def make(spec, *, size=1000, drop=0.0, worst=0.0):
         path = tmp_path / f"{spec.name}.onnx"
         path.write_bytes(b"\0" * size)
         artifact = Artifact(path=path, kind="onnx", sha256="", inputs=(), outputs=(), files=(path,))
-        return Trial(spec=spec, artifact=artifact, judgement=Judgement(metrics={}, drop=drop))
+        return Trial(spec=spec, artifact=artifact, judgement=Judgement(metrics={}, drop=drop, worst_drop=worst))
 
     return make
 
@@ -47,6 +47,13 @@ def test_what_drops_too_much_does_not_ship(make_trial):
     decision = _decide(trials, {DYNAMIC.name: _speed(2.0), STATIC.name: _speed(1.5)})
     assert decision.chosen == STATIC.name
     assert "drops 2.00%, more than 1.00%" in decision.reasons[DYNAMIC.name]
+
+
+def test_one_text_that_came_out_wrong_is_enough(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC, drop=0.005, worst=0.018), make_trial(STATIC, worst=0.0119)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(2.0), STATIC.name: _speed(1.5)})
+    assert decision.chosen == STATIC.name
+    assert "one sample drops 1.80%, more than 1.20%" in decision.reasons[DYNAMIC.name]
 
 
 def test_float_ships_where_nothing_is_faster(make_trial):
@@ -107,7 +114,7 @@ def test_a_forced_precision_ships_even_where_it_is_slower(make_trial):
 
 def test_a_forced_precision_that_misses_the_budget_fails(make_trial):
     trials = [make_trial(FLOAT), make_trial(DYNAMIC, drop=0.05)]
-    with pytest.raises(BudgetMissed, match=r"the best is int8-dynamic with 5\.00%") as caught:
+    with pytest.raises(BudgetMissed, match=r"the best, int8-dynamic, drops 5\.00%") as caught:
         _decide(trials, {DYNAMIC.name: _speed(2.0)}, forced=True)
     assert caught.value.exit_code == 5
     assert "--max-drop" in str(caught.value)

@@ -47,6 +47,8 @@ def test_the_drop_is_one_minus_the_mean_cosine():
     found = OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers(turned))
     assert found.drop == pytest.approx(0.5)
     assert found.metrics["cosine min"] == pytest.approx(0)
+    assert found.worst_drop == pytest.approx(1)
+    assert found.charged == pytest.approx(1 / 1.2)
 
 
 def test_logits_are_judged_by_agreement_too():
