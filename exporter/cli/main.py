@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, as_json = "--debug" in words, "--json" in words
     signal.signal(signal.SIGTERM, _terminate)
+    # Not where the caller has interrupts ignored, as a shell does for what it runs in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
@@ -158,7 +161,20 @@ def _fail_briefly(message: str, code: int) -> int:
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Leave by an exception, so that half-written output is removed on the way out."""
+    _ignore_signals()
     sys.exit(TERMINATED)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, as Python does by itself, and then in peace."""
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """Let no second Ctrl-C stop the removal of what is half-written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _version() -> str:

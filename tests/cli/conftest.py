@@ -30,13 +30,14 @@ def stepdown(capsys) -> Callable[..., Result]:
     """Call the command line in this process."""
 
     def call(*words: object) -> Result:
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             code = main([str(word) for word in words])
         except SystemExit as leaving:
             code = int(leaving.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 

@@ -1,9 +1,11 @@
 """Ctrl-C, SIGTERM and a full disk: nothing half-written, the previous output intact, the right exit code."""
 
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,8 +55,10 @@ def model(tmp_path) -> Path:
     return folder / "model.onnx"
 
 
-def list_files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def list_files(folder: Path) -> dict[str, bytes | None]:
+    """Return the content of every file; None for a folder, so that an empty one left behind is seen too."""
+    found = sorted(folder.rglob("*"))
+    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None for p in found}
 
 
 def make_command(verb: str, model: Path, data: object, output: Path) -> list[str]:
@@ -93,6 +97,37 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path, model, verb, sent, c
     assert (running.returncode, out) == (code, ""), "".join(seen) + rest
     assert "Traceback" not in rest
     assert list_files(output.parent) == before
+
+
+# What lies in the work folder of an export shows how far it is: tracing, fusing, and building (the tiny model is then
+# judged in no time, and timed for seconds).
+@pytest.mark.parametrize("sign", ["float", "merged/model.onnx", "int8-dynamic*/model.onnx"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_export_interrupted_at_any_stage_leaves_nothing(tmp_path, model, sign, times):
+    """Also where Ctrl-C comes again while the first one is being cleaned up after."""
+    data = write_texts(tmp_path / "texts.jsonl", [{"text": f"good film {number}"} for number in range(40)])
+    output = previous_output("export", tmp_path)
+    before = list_files(output.parent)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with subprocess.Popen(
+        make_command("export", model, data, output),
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        while running.poll() is None and not list(output.parent.glob(f".out.work.*/{sign}")):
+            time.sleep(0.002)
+        for _ in range(times):
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert list_files(output.parent) == before
+    # ONNX Runtime leaves a file of its own that is no work of ours.
+    assert {path.name for path in temporary.iterdir()} <= {".ses"}
 
 
 @pytest.mark.parametrize("verb", ["calibrate", "export"])
