@@ -102,8 +102,8 @@ def decide(trials: Sequence[Trial], speeds: Speeds, *, max_drop: float, forced: 
 
     A candidate may win if what it drops is within ``max_drop`` (the worst sample within 1.2 times that) and no shape is
     measurably slower than plain float. The largest geometric mean of the speeds wins; within 3 % of it, the smallest
-    file; within 1 % of that, the smallest drop. Where none may win, plain float ships; with a ``forced`` precision speed
-    excludes nobody and plain float is not eligible.
+    file; within 1 % of that, the smallest drop. Where none may win, plain float ships; with a ``forced`` precision
+    speed excludes nobody and plain float is not eligible.
 
     Raises:
         BudgetMissed: a forced precision cannot keep the budget.
