@@ -145,7 +145,7 @@ def _random_batches(specs: tuple[TensorSpec, ...], options: ExportOptions, vocab
 
 
 def _count_vocabulary(traced: Traced) -> int:
-    """Return how many token ids the tokenizer knows; a usual number where there is none."""
+    """Return how many token ids the tokenizer knows; without one, two, which every table has rows for."""
     return _count_tokens(traced.tokenizer) if traced.tokenizer is not None else 2
 
 
