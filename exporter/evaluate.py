@@ -104,9 +104,22 @@ def evaluate(model: Evaluated, data: EvalData, metric: str, advance: Advance) ->
 
 
 def evaluate_cosine(model: Evaluated, reference: Evaluated, data: EvalData, advance: Advance) -> Evaluation:
-    """Return the mean cosine between the outputs of two models, sample by sample; the data needs no labels."""
-    pair = (_embed(one, _open_texts(one, data), advance) for one in (model, reference))
-    first, second = pair
+    """Return the mean cosine between the first outputs of two models, sample by sample; the data needs no labels.
+
+    Any task will do: an output of one vector a token is averaged over the tokens (see :func:`pool_outputs`), and one
+    of a number a token is compared as it is.
+
+    Raises:
+        DataError: the data cannot be used.
+        UnsupportedModel: the two models answer with vectors of different widths.
+    """
+    first, second = (_pad_rows(_embed(one, _open_texts(one, data), advance)) for one in (model, reference))
+    if first.shape != second.shape:
+        raise UnsupportedModel(
+            f"one model answers {first.shape[1]} numbers a sample, the other {second.shape[1]}",
+            where="--reference",
+            cure="compare two models of one task and one width",
+        )
     return Evaluation(metric="cosine", value=float(cosine_samples(first, second).mean()), samples=len(first))
 
 
@@ -208,15 +221,23 @@ def _open_labels(model: Evaluated, data: EvalData, label_column: str, columns: S
     )
 
 
-def _embed(model: Evaluated, dataset: Dataset, advance: Advance) -> Floats:
-    """Return one vector a sample in the dataset's order."""
+def _pad_rows(rows: Sequence[Floats]) -> Floats:
+    """Return the vectors as one matrix, filled up with zeros, which change no cosine."""
+    padded = np.zeros((len(rows), max(map(len, rows))))
+    for row, vector in zip(padded, rows, strict=True):
+        row[: len(vector)] = vector
+    return padded
+
+
+def _embed(model: Evaluated, dataset: Dataset, advance: Advance) -> list[Floats]:
+    """Return one vector a sample in the dataset's order; of a number a token, as long as its batch's longest text."""
     place = {index: row for row, index in enumerate(dataset.indices)}
     rows: dict[int, Floats] = {}
     for indices, feeds in dataset.read(8):
         pooled = pool_outputs(model.session.run(feeds), feeds)
         rows.update((place[index], vector) for index, vector in zip(indices, pooled, strict=False))
         advance(len(indices))
-    return np.stack([rows[row] for row in range(len(rows))])
+    return [rows[row] for row in range(len(rows))]
 
 
 def _compare_pairs(model: Evaluated, data: EvalData, advance: Advance) -> tuple[Floats, Floats]:
@@ -227,7 +248,15 @@ def _compare_pairs(model: Evaluated, data: EvalData, advance: Advance) -> tuple[
     label = data.label_column or "score"
     sides = [_open_labels(model, data, label, (column,)) for column in columns]
     embedded = [_embed(model, side.dataset, advance) for side in sides]
-    return cosine_rows(*embedded), np.array([_read_score(score, data.spec, label) for score in sides[0].labels])
+    if len({len(vector) for side in embedded for vector in side}) > 1:
+        raise UnsupportedModel(
+            "the model answers one number a token: no embedding to compare two texts by",
+            where="--metric spearman",
+            cure="use a model that embeds texts, or --metric cosine",
+        )
+    return cosine_rows(*map(np.stack, embedded)), np.array(
+        [_read_score(score, data.spec, label) for score in sides[0].labels]
+    )
 
 
 def _read_score(score: object, spec: str, column: str) -> float:

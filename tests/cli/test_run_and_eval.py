@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
-from tests.cli.tiny_artifact import seal, write_texts
+from tests.cli.tiny_artifact import WORDS, seal, write_texts, write_tokenizer
 
 REVIEWS = [
     {"text": "a good film", "label": "positive", "stars": 1},
@@ -83,6 +84,46 @@ def test_eval_cosine_to_a_reference(stepdown, artifact, tmp_path):
     data = write_texts(tmp_path / "reviews.jsonl", REVIEWS[:2])
     result = stepdown("eval", artifact, "--data", data, "--metric", "cosine", "--reference", artifact, "--json")
     assert result.json() == {"metric": "cosine", "value": pytest.approx(1.0), "samples": 2}
+
+
+def write_tagger(path, *, width):
+    """Write a model with a vector of ``width`` logits a token, or, with no width, one number a token."""
+    shape = f"batch, sequence, {width}" if width else "batch, sequence"
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 18]>
+        tagger (int64[batch, sequence] input_ids) => (float[{shape}] logits) {{
+            logits = Gather <axis = 0> (table, input_ids)
+        }}"""
+    )
+    table = np.random.default_rng(0).normal(size=(len(WORDS), width) if width else len(WORDS)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "width"), [("token-classification", 3), ("fill-mask", len(WORDS)), ("question-answering", 0)]
+)
+def test_cosine_serves_any_task(stepdown, tmp_path, task, width):
+    """Texts of many lengths, in several batches."""
+    write_tokenizer(tmp_path)
+    model = write_tagger(tmp_path / "model.onnx", width=width)
+    data = write_texts(tmp_path / "texts.jsonl", [{"text": "good " * (n % 7 + 1) + f"film {n}"} for n in range(20)])
+    words = ["eval", model, "--task", task, "--data", data, "--metric", "cosine", "--reference", model, "--json"]
+    result = stepdown(*words)
+    assert result.code == 0, result.err
+    assert result.json() == {"metric": "cosine", "value": pytest.approx(1.0), "samples": 20}
+    assert stepdown("eval", model, "--task", task, "--data", data).code == 2
+
+
+def test_spearman_of_one_number_a_token_is_refused(stepdown, tmp_path):
+    write_tokenizer(tmp_path)
+    model = write_tagger(tmp_path / "model.onnx", width=0)
+    rows = [{"text_a": "good", "text_b": "good film", "score": 1}, {"text_a": "bad", "text_b": "bad", "score": 2}]
+    data = write_texts(tmp_path / "pairs.jsonl", rows)
+    result = stepdown("eval", model, "--data", data, "--metric", "spearman")
+    assert result.code == 4
+    assert "one number a token" in result.err
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,14 @@ def test_cosine_compares_two_models_sample_by_sample(tmp_path):
     assert evaluate_cosine(one, other, EvalData(spec=str(path)), advance).value == pytest.approx(0.5)
 
 
+def test_cosine_of_models_of_different_widths_is_an_error(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.array([[1, 0], [0, 1]], np.float32))
+    one, other = (Evaluated(session=Linear(w), tokenizer=None) for w in (IDENTITY, [[1, 0], [0, 1]]))
+    with pytest.raises(UnsupportedModel, match="3 numbers a sample, the other 2"):
+        evaluate_cosine(one, other, EvalData(spec=str(path)), advance)
+
+
 def test_spearman_needs_numbers(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"text_a": "a", "text_b": "b", "score": "high"}) + "\n")
