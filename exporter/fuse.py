@@ -6,7 +6,7 @@ in exporter/passes, one edit each; this module only says which, in which order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -66,15 +66,16 @@ def open_for_lowering(fused: Path) -> ir.Model:
     return model
 
 
-def require_equal(traced: Artifact, fused: Path, feeds: Mapping[str, NDArray[np.generic]]) -> None:
-    """Run both graphs on one batch.
+def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, NDArray[np.generic]]]) -> None:
+    """Run both graphs on every batch.
 
     Raises:
         ParityFailure: they differ by more than ``traced-to-fused`` allows, which is an error of a pass.
     """
     runtime = OnnxRuntime()
     with closing(runtime.open(traced)) as before, closing(runtime.open(describe_onnx(fused))) as after:
-        require(compare(before.run(feeds), after.run(feeds), read_tolerance("traced-to-fused")))
+        for feeds in batches:
+            require(compare(before.run(feeds), after.run(feeds), read_tolerance("traced-to-fused")))
 
 
 def _prepare(model: ir.Model) -> None:

@@ -3,7 +3,8 @@
 In: options. Out: the calibration part, and judges on samples that calibration never sees: one for the decision, one
 for tuning (which layers stay in float), on different samples. Without data, random inputs serve, and it is said so.
 Where statistics were collected before, which samples they are of is not known: the ones of this data that would have
-come first are passed over, or, where there are no others, it is said that calibration may have seen them.
+come first are passed over, or, where there are no others, it is said that calibration may have seen them. Labelled data
+serves the decision and the tuning both: a metric over half of it would be too coarse for either.
 """
 
 from __future__ import annotations
@@ -51,9 +52,8 @@ class HeldOut:
         """Yield (judge for the decision, judge for tuning), both against the traced float model."""
         runtime = OnnxRuntime(OrtOptions(threads=options.threads))
         with closing(runtime.open(traced.artifact)) as reference:
-            tuner = OutputJudge(reference, self.tuning)
             if options.eval_data is None:
-                yield OutputJudge(reference, self.judging), tuner
+                yield OutputJudge(reference, self.judging), OutputJudge(reference, self.tuning)
                 return
             subject = Subject(session=reference, task=traced.task, tokenizer=traced.tokenizer, labels=traced.labels)
             data = EvalData(

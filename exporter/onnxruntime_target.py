@@ -11,22 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.machine import describe_machine
 from calibration.statistics import CalibrationStatistics
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
-from exporter.choice import Decision, Speeds, TimingPlan, Trial, decide, decide_untimed, time_trials
+from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
 from exporter.fuse import fuse_for_cpu, require_equal
 from exporter.held_out import HeldOut, open_held_out
 from exporter.judge import Judge
 from exporter.options import ExportOptions
-from exporter.probe_feeds import usable_shapes
+from exporter.probe_feeds import make_feeds, usable_shapes
 from exporter.progress import Progress
 from exporter.report import CandidateRow, Report
-from exporter.sensitivity import group_linears, keep_in_float, rank_groups
+from exporter.sensitivity import group_linears, mend
 from exporter.static_plans import StaticPlans, collect_for_plans, require_statistics_of
 from exporter.stopwatch import Stopwatch
+from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trace import Traced
+from exporter.trial import Trial
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, detect, named, saturates_u8s8
 from runtimes.ort import CPU, OnnxRuntime, OrtOptions, available_providers
@@ -34,6 +39,9 @@ from runtimes.ort import CPU, OnnxRuntime, OrtOptions, available_providers
 TARGET = "onnxruntime"
 # Attention in the 3-D form came to the CPU in 1.23; MatMulNBits with 8 bits is older.
 OLDEST_RUNTIME = "1.23"
+
+# Tokens of the longest input the fused graphs are compared at, where the model takes more.
+LONGEST_PROBE = 512
 
 _ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
 _SOME_CPUS = "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
@@ -66,16 +74,13 @@ class _Bench:
     tuner: Judge
     threads: int | None
 
-    def try_out(self, spec: CandidateSpec, judge: Judge) -> Trial:
-        """Build a candidate and judge it."""
+    def try_out(self, spec: CandidateSpec, *, tuning: bool) -> Trial:
+        """Build a candidate and judge it, on the tuning samples or for the decision."""
         artifact = self.workshop.build(spec)
         runtime = OnnxRuntime(OrtOptions(threads=self.threads, providers=(spec.provider,)))
         with closing(runtime.open(artifact)) as session:
+            judge = self.tuner if tuning else self.judge
             return Trial(spec=spec, artifact=artifact, judgement=judge.judge(session))
-
-    def measure_drop(self, spec: CandidateSpec) -> float:
-        """Return the drop on the tuning texts."""
-        return self.try_out(spec, self.tuner).judgement.charged
 
 
 def export_onnxruntime(
@@ -100,23 +105,20 @@ def export_onnxruntime(
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, work, unsigned=saturates_u8s8(isa))
         for path in (graphs.fused, graphs.merged):
-            require_equal(traced.artifact, path, held_out.judging[0])
+            require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
     with watch.time("calibrate"):
         plans = _calibrate(statistics, held_out, graphs, options, isa, progress)
     workshop = Workshop(graphs=graphs, directory=work, isa=isa, make_plan=plans.make_plan if plans else None)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = _Bench(workshop=workshop, judge=judge, tuner=tuner, threads=options.threads)
         trials = _try_all(bench, _offer(options, plans, timed=timed), progress)
-        speeds = _time(trials, traced, held_out, options, progress, watch) if timed else {}
-        more = _mix(bench, trials, speeds, options, progress)
-    if more is not None:
-        trials = (*trials, more)
-        speeds = _time(trials, traced, held_out, options, progress, watch) if timed else {}
-    decision = _decide(trials, speeds, options, isa)
+        trials += _mix(bench, trials, options, progress)
+    timing = _time(trials, traced, held_out, options, progress, watch) if timed else None
+    decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     exact_on_any_cpu = is_exact_anywhere(chosen.artifact.path)
     findings = traced.findings + (plans.list_findings() if plans else ())
-    report = _report(trials, speeds, decision, options, held_out, isa, watch, findings)
+    report = _report(trials, timing, decision, options, held_out, isa, watch, findings)
     return TargetResult(
         artifact=chosen.artifact,
         report=report,
@@ -128,6 +130,13 @@ def export_onnxruntime(
         steps=_list_steps(fusions, plans, chosen),
         calibration=plans.to_json() if plans else None,
     )
+
+
+def _longest(traced: Traced, held_out: HeldOut, options: ExportOptions) -> Mapping[str, NDArray[np.generic]]:
+    """Return random inputs as long as the model takes: a window or a position table shows only there."""
+    length = min(traced.max_length or LONGEST_PROBE, LONGEST_PROBE)
+    shape = usable_shapes(traced.artifact.inputs, ((2, length),))[0]
+    return make_feeds(traced.artifact.inputs, shape, vocabulary=held_out.vocabulary, seed=options.seed)
 
 
 def _list_steps(fusions: Mapping[str, int], plans: StaticPlans | None, chosen: Trial) -> tuple[Mapping[str, Any], ...]:
@@ -174,7 +183,7 @@ def _try_all(bench: _Bench, specs: Sequence[CandidateSpec], progress: Progress) 
     trials = []
     with progress.task("building and judging candidates", len(specs)) as task:
         for spec in specs:
-            trials.append(bench.try_out(spec, bench.judge))
+            trials.append(bench.try_out(spec, tuning=False))
             task.advance(1)
     return tuple(trials)
 
@@ -186,48 +195,35 @@ def _time(
     options: ExportOptions,
     progress: Progress,
     watch: Stopwatch,
-) -> Speeds:
+) -> Timing:
     shapes = usable_shapes(traced.artifact.inputs, options.shapes)
     plan = TimingPlan(shapes=shapes, threads=options.threads, vocabulary=held_out.vocabulary, seed=options.seed)
     with watch.time("time"), progress.task("timing, interleaved", 2 * len(shapes)) as task:
-        return time_trials(trials, plan, task.advance)
+        return time_trials(trials, plan, task.advance, max_drop=options.max_drop)
 
 
-def _mix(
-    bench: _Bench, trials: Sequence[Trial], speeds: Speeds, options: ExportOptions, progress: Progress
-) -> Trial | None:
-    """Return a candidate with the layers that hurt in float, where the fastest INT8 one misses the budget."""
-    spec = _choose_to_mend(trials, speeds, options.max_drop)
-    if spec is None:
-        return None
-    groups = group_linears(bench.workshop, spec)
-    with progress.task(f"finding the layers that hurt {spec.name}", len(groups)) as task:
-        ranked = rank_groups(groups, spec, bench.measure_drop, task.advance)
-    mixed = keep_in_float(ranked, spec, bench.measure_drop, max_drop=options.max_drop)
-    return bench.try_out(mixed, bench.judge) if mixed is not None else None
-
-
-def _choose_to_mend(trials: Sequence[Trial], speeds: Speeds, max_drop: float) -> CandidateSpec | None:
-    """Return the fastest INT8 candidate if it misses the budget and no other INT8 candidate keeps it."""
-    from exporter.choice import geometric_mean
-
+def _mix(bench: _Bench, trials: Sequence[Trial], options: ExportOptions, progress: Progress) -> tuple[Trial, ...]:
+    """Return a candidate with the layers that hurt in float, where no INT8 one keeps the budget."""
     integer = [trial for trial in trials if trial.spec.arithmetic.startswith("int8")]
-    if not integer or any(trial.judgement.charged <= max_drop for trial in integer):
-        return None
-    if not speeds:
-        return min(integer, key=lambda trial: trial.judgement.charged).spec
-    return max(integer, key=lambda trial: geometric_mean(speeds[trial.name])).spec
+    if not integer or any(not trial.object_to_drop(options.max_drop) for trial in integer):
+        return ()
+    # The most accurate needs the fewest layers in float, and those cost more than what tells INT8 forms apart.
+    spec = min(integer, key=lambda trial: trial.judgement.charged).spec
+    groups = len(group_linears(bench.workshop, spec))
+    with progress.task(f"finding the layers that hurt {spec.name}", groups) as task:
+        mended = mend(bench.workshop, spec, bench.try_out, max_drop=options.max_drop, advance=task.advance)
+    return (mended,) if mended is not None else ()
 
 
-def _decide(trials: Sequence[Trial], speeds: Speeds, options: ExportOptions, isa: Isa) -> Decision:
-    if not speeds:
+def _decide(trials: Sequence[Trial], timing: Timing | None, options: ExportOptions, isa: Isa) -> Decision:
+    if timing is None:
         return decide_untimed(trials, max_drop=options.max_drop, isa=isa.level, precision=options.precision)
-    return decide(trials, speeds, max_drop=options.max_drop, forced=options.precision not in ("auto", "fp32"))
+    return decide(trials, timing, max_drop=options.max_drop, forced=options.precision not in ("auto", "fp32"))
 
 
 def _report(
     trials: Sequence[Trial],
-    speeds: Speeds,
+    timing: Timing | None,
     decision: Decision,
     options: ExportOptions,
     held_out: HeldOut,
@@ -235,6 +231,7 @@ def _report(
     watch: Stopwatch,
     findings: tuple[str, ...],
 ) -> Report:
+    speeds = timing.speeds if timing is not None else {}
     rows = tuple(
         CandidateRow(
             name=trial.name,

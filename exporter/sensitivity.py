@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from calibration.linears import find_linears
 from exporter.candidates import CandidateSpec, Workshop
 from exporter.fuse import open_for_lowering
+from exporter.trial import Trial
 
 Group = tuple[str, ...]
 # The drop of a candidate, measured on the tuning texts.
 MeasureDrop = Callable[[CandidateSpec], float]
+# Parts of the budget the search aims at, one after the other.
+BUDGET_SHARES = (1.0, 0.8, 0.6, 0.4)
+
+
+class TryOut(Protocol):
+    """Builds a candidate and judges it."""
+
+    def __call__(self, spec: CandidateSpec, *, tuning: bool) -> Trial:
+        """Judge on the tuning samples, or for the decision."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +76,34 @@ def keep_in_float(
         else:
             low = count + 1
     return found
+
+
+def mend(
+    workshop: Workshop, spec: CandidateSpec, try_out: TryOut, *, max_drop: float, advance: Callable[[int], None]
+) -> Trial | None:
+    """Return ``spec`` with the layers that hurt in float, within the budget on the judging samples too, or None.
+
+    Layers are ranked and counted on the tuning samples. What just fits there may just miss on others, so the search is
+    repeated with a part of the budget.
+
+    Args:
+        workshop: Builds candidates.
+        spec: The candidate that misses the budget.
+        try_out: Builds and judges a candidate, on the tuning samples or for the decision.
+        max_drop: The budget.
+        advance: Called with the number of groups ranked.
+    """
+    measured: dict[CandidateSpec, float] = {}
+
+    def measure(tried: CandidateSpec) -> float:
+        if tried not in measured:
+            measured[tried] = try_out(tried, tuning=True).judgement.charged
+        return measured[tried]
+
+    ranked = rank_groups(group_linears(workshop, spec), spec, measure, advance)
+    for share in BUDGET_SHARES:
+        mixed = keep_in_float(ranked, spec, measure, max_drop=max_drop * share)
+        trial = try_out(mixed, tuning=False) if mixed is not None else None
+        if trial is not None and not trial.object_to_drop(max_drop):
+            return trial
+    return None

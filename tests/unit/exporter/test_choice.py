@@ -3,9 +3,11 @@ import pytest
 from bench.compare import MIN_ROUNDS, compare
 from bench.samples import Samples
 from exporter.candidates import PLAIN, CandidateSpec
-from exporter.choice import FINAL, SCREENING, Trial, decide, decide_untimed, geometric_mean, make_ratio
+from exporter.choice import decide, decide_untimed
 from exporter.judge import Judgement
 from exporter.report import Ratio
+from exporter.timing import FINAL, SCREENING, Timing, geometric_mean, make_ratio
+from exporter.trial import Trial
 from runtimes.artifact import Artifact
 from runtimes.errors import BudgetMissed
 
@@ -32,7 +34,8 @@ def _speed(ratio, *, low=None, high=None):
 
 
 def _decide(trials, speeds, *, forced=False, max_drop=0.01):
-    return decide(trials, {PLAIN: _speed(1.0), **speeds}, max_drop=max_drop, forced=forced)
+    timing = Timing(speeds={PLAIN: _speed(1.0), **speeds}, finalists=tuple(trial.name for trial in trials))
+    return decide(trials, timing, max_drop=max_drop, forced=forced)
 
 
 def test_the_fastest_within_the_budget_ships(make_trial):
@@ -92,6 +95,22 @@ def test_one_round_of_timing_leaves_the_bound_open(rounds, bounded):
 
 def test_every_pass_over_the_candidates_has_rounds_enough_for_a_bound():
     assert min(SCREENING.blocks, FINAL.blocks) >= MIN_ROUNDS
+
+
+def test_a_tie_with_plain_float_is_no_reason_to_be_slower(make_trial):
+    trials = [make_trial(FLOAT, size=4000), make_trial(DYNAMIC)]
+    decision = _decide(trials, {DYNAMIC.name: _speed(0.99, high=1.05)})
+    assert decision.chosen == PLAIN
+    assert decision.reasons[DYNAMIC.name] == "no faster than plain float"
+
+
+def test_what_was_only_screened_cannot_win(make_trial):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC), make_trial(STATIC)]
+    timing = Timing(
+        speeds={PLAIN: _speed(1.0), DYNAMIC.name: _speed(2.0), STATIC.name: _speed(2.5)},
+        finalists=(PLAIN, DYNAMIC.name),
+    )
+    assert decide(trials, timing, max_drop=0.01, forced=False).chosen == DYNAMIC.name
 
 
 def test_a_tie_goes_to_the_smaller(make_trial):

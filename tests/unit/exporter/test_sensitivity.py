@@ -3,7 +3,10 @@ import onnx_ir as ir
 import pytest
 
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop
-from exporter.sensitivity import Sensitivity, group_linears, keep_in_float, rank_groups
+from exporter.judge import Judgement
+from exporter.sensitivity import Sensitivity, group_linears, keep_in_float, mend, rank_groups
+from exporter.trial import Trial
+from runtimes.artifact import Artifact
 from runtimes.isa import named
 from tests.unit.exporter.passes.graphs import attention_model
 
@@ -42,3 +45,24 @@ def test_linears_over_one_activation_form_a_group(tmp_path):
     graphs = FloatGraphs(traced=path, fused=path, merged=path)
     workshop = Workshop(graphs=graphs, directory=tmp_path, isa=named("avx2"), make_plan=None)
     assert sorted(len(group) for group in group_linears(workshop, SPEC)) == [1, 3]
+
+
+def test_a_mixture_that_just_misses_on_other_samples_is_tightened(tmp_path):
+    """The judging samples see twice the drop of the tuning ones: the search goes on with a part of the budget."""
+    path = tmp_path / "model.onnx"
+    onnx.save(ir.to_proto(attention_model(decomposed=True)), path)
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(graphs=graphs, directory=tmp_path, isa=named("avx2"), make_plan=None)
+    (projections, output) = sorted(group_linears(workshop, SPEC), key=len, reverse=True)
+    cost = {projections: 0.006, output: 0.004}
+
+    def try_out(spec, *, tuning):
+        drop = sum(part for group, part in cost.items() if not set(group) <= set(spec.float_layers))
+        artifact = Artifact(path=path, kind="onnx", sha256="", inputs=(), outputs=())
+        judgement = Judgement(metrics={}, drop=drop if tuning else 2 * drop)
+        return Trial(spec=spec, artifact=artifact, judgement=judgement)
+
+    found = mend(workshop, SPEC, try_out, max_drop=0.009, advance=lambda _: None)
+    assert found.spec.float_layers == projections
+    assert found.judgement.drop == pytest.approx(0.008)
+    assert mend(workshop, SPEC, try_out, max_drop=0.005, advance=lambda _: None) is None

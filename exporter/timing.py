@@ -1,0 +1,112 @@
+"""How fast each candidate is against plain float: all of them briefly, those near the fastest again and longer.
+
+In: trials and shapes. Out: ratios with bounds, and which candidates were timed closely enough to be chosen.
+Must not import torch or onnx.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from bench.compare import MIN_ROUNDS, Comparison, compare
+from bench.measure import MeasurePlan, measure_interleaved
+from exporter.candidates import PLAIN
+from exporter.probe_feeds import make_feeds
+from exporter.report import Ratio
+from exporter.trial import Trial
+from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.protocol import Session
+
+Shape = tuple[int, int]
+Speeds = Mapping[str, Mapping[str, Ratio]]
+
+# A look at everything, then a closer one at what came near the fastest. One discarded run wakes the threads. Within its
+# time the screening has as many short rounds as a bound needs.
+SCREENING = MeasurePlan(
+    blocks=MIN_ROUNDS, block_seconds=0.04, min_runs=1, discard=1, warmup_seconds=0.1, time_budget_s=6
+)
+FINAL = MeasurePlan(blocks=12, block_seconds=0.12, min_runs=2, discard=1, warmup_seconds=0.1, time_budget_s=9)
+# Screening bounds are about this wide; what is further behind the fastest cannot win.
+NEAR = 0.85
+FINALISTS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingPlan:
+    """How to time: shapes (batch, sequence), threads, and the vocabulary random token ids are drawn from."""
+
+    shapes: tuple[Shape, ...]
+    threads: int | None
+    vocabulary: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """``speeds`` of every candidate by shape; the ``finalists`` (plain float among them) were timed closely."""
+
+    speeds: Speeds
+    finalists: tuple[str, ...]
+
+
+def time_trials(
+    trials: Sequence[Trial], plan: TimingPlan, advance: Callable[[int], None], *, max_drop: float
+) -> Timing:
+    """Time all trials against the plain float one at every shape; those that may win are timed twice.
+
+    Args:
+        trials: Candidates, the plain float one among them.
+        plan: Shapes and threads.
+        advance: Called once per finished shape and pass; there are twice as many as shapes.
+        max_drop: The budget: what misses it is screened for the table, and not timed again.
+    """
+    sessions = {trial.name: _open(trial, plan.threads) for trial in trials}
+    able = [trial.name for trial in trials if not trial.spec.plain and not trial.object_to_drop(max_drop)]
+    try:
+        speeds = _time_sessions(sessions, plan, SCREENING, advance)
+        finalists = (PLAIN, *_choose_finalists(speeds, able))
+        closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance)
+    finally:
+        for session in sessions.values():
+            session.close()
+    return Timing(speeds={**speeds, **closer}, finalists=finalists)
+
+
+def geometric_mean(speed: Mapping[str, Ratio]) -> float:
+    """Return the geometric mean of the ratios over the shapes."""
+    return math.exp(sum(math.log(ratio.ratio) for ratio in speed.values()) / len(speed))
+
+
+def make_ratio(found: Comparison) -> Ratio:
+    """Return the comparison as the report holds it: 0 and infinity bound nothing, and infinity is not JSON."""
+    low, high = (bound if 0 < bound < math.inf else None for bound in (found.low, found.high))
+    return Ratio(ratio=found.ratio, low=low, high=high)
+
+
+def _open(trial: Trial, threads: int | None) -> Session:
+    options = OrtOptions(threads=threads, providers=(trial.spec.provider,))
+    return OnnxRuntime(options).open(trial.artifact)
+
+
+def _time_sessions(
+    sessions: Mapping[str, Session], plan: TimingPlan, measure: MeasurePlan, advance: Callable[[int], None]
+) -> dict[str, dict[str, Ratio]]:
+    speeds: dict[str, dict[str, Ratio]] = {name: {} for name in sessions}
+    for shape in plan.shapes:
+        feeds = make_feeds(sessions[PLAIN].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
+        subjects = {name: partial(session.run, feeds) for name, session in sessions.items()}
+        samples = measure_interleaved(subjects, measure)
+        for name in sessions:
+            speeds[name][f"{shape[0]}x{shape[1]}"] = make_ratio(compare(samples[PLAIN], samples[name], seed=plan.seed))
+        advance(1)
+    return speeds
+
+
+def _choose_finalists(speeds: Speeds, able: Sequence[str]) -> tuple[str, ...]:
+    means = {name: geometric_mean(speeds[name]) for name in able}
+    best = max(means.values(), default=0.0)
+    near = sorted((name for name in means if means[name] >= NEAR * best), key=lambda name: -means[name])
+    return tuple(near[:FINALISTS])
