@@ -76,7 +76,7 @@ def render_table(report: Report) -> Table:
     """Return the candidate table for a terminal: one row a candidate, the chosen one in bold."""
     from rich.table import Table
 
-    shapes = list(dict.fromkeys(shape for row in report.rows for shape in row.speed))
+    shapes = sorted({shape for row in report.rows for shape in row.speed}, key=_count_shape)
     metrics = list(dict.fromkeys(metric for row in report.rows for metric in row.accuracy))
     table = Table(title=f"{report.target}, {report.isa}, judged on {report.judged_on}", title_justify="left")
     table.add_column("candidate")
@@ -92,6 +92,11 @@ def render_table(report: Report) -> Table:
         style = "bold green" if row.chosen else None
         table.add_row(row.name, f"{row.size_bytes / 1e6:.1f}", *cells, row.reason, style=style)
     return table
+
+
+def _count_shape(shape: str) -> tuple[int, ...]:
+    """``8x128`` -> (8, 128): shapes are shown from small to large, whatever order JSON gave them back in."""
+    return tuple(int(part) for part in shape.split("x"))
 
 
 def _show_speed(speed: Ratio | None) -> str:

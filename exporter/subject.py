@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtimes.artifact import MANIFEST_NAME, Manifest, hash_file, read_manifest
-from runtimes.errors import CorruptArtifact, UnsupportedModel
+from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.isa import detect, may_run_on
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
@@ -122,6 +122,7 @@ def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -
         model, required = directory / description["path"], description["isa"]
         options = OrtOptions(threads=threads, providers=(description["provider"],))
         exact = description["exact_on_any_cpu"]
+        oldest = description["requires"]["onnxruntime"].removeprefix(">=")
         if not isinstance(exact, bool):
             raise TypeError(f"exact_on_any_cpu is {exact!r}, neither true nor false")
     except (KeyError, TypeError, AttributeError) as error:
@@ -130,6 +131,7 @@ def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -
             where=str(directory / MANIFEST_NAME),
             cure="export it with --target onnxruntime",
         ) from error
+    _require_runtime(oldest, directory)
     machine = detect()
     if not exact and not may_run_on(required, machine):
         raise CorruptArtifact(
@@ -138,3 +140,21 @@ def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -
             cure=f"export it here, or with --for-isa {machine.level}",
         )
     return model, options
+
+
+def _require_runtime(oldest: str, directory: Path) -> None:
+    """Raise MissingDependency where the installed ONNX Runtime lacks kernels that the file needs."""
+    import onnxruntime
+
+    found = str(onnxruntime.__version__)
+    if _count_version(found) < _count_version(oldest):
+        raise MissingDependency(
+            f"it needs ONNX Runtime {oldest} or later, this is {found}",
+            where=str(directory),
+            cure=f"pip install 'onnxruntime>={oldest}'",
+        )
+
+
+def _count_version(version: str) -> tuple[int, ...]:
+    """``1.31.1`` -> (1, 31): kernels come with minor versions."""
+    return tuple(int(part) for part in version.split(".")[:2])

@@ -184,6 +184,14 @@ def forget(artifact):
     (artifact / "manifest.json").write_text(json.dumps({**manifest, "artifacts": {}}))
 
 
+def test_a_directory_for_a_newer_runtime_says_which(stepdown, artifact):
+    seal(artifact, oldest="99.0")
+    result = stepdown("run", artifact, "--text", "good")
+    assert (result.code, result.out) == (3, "")
+    assert "needs ONNX Runtime 99.0 or later" in result.err
+    assert "pip install 'onnxruntime>=99.0'" in result.err
+
+
 def blur(artifact):
     """Say in words what must be true or false."""
     manifest = json.loads((artifact / "manifest.json").read_text())

@@ -58,13 +58,14 @@ def write_artifact(directory: Path) -> Path:
     return directory
 
 
-def seal(directory: Path, isa: str = "avx2") -> None:
+def seal(directory: Path, isa: str = "avx2", oldest: str = "1.24") -> None:
     """Write the manifest of what lies in the directory."""
     description = {
         "path": "onnxruntime/model.onnx",
         "isa": isa,
         "provider": "CPUExecutionProvider",
         "exact_on_any_cpu": isa == "avx2",
+        "requires": {"onnxruntime": f">={oldest}"},
     }
     manifest = Manifest(
         tool={"name": "stepdown"},

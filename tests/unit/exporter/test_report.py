@@ -43,3 +43,11 @@ def test_the_report_is_json_and_names_the_chosen_row():
     report = _report()
     assert report.chosen().name == "int8-dynamic"
     assert json.loads(json.dumps(report.to_json()))["rows"][1]["speed"]["8x128"]["low"] == 2.41
+
+
+def test_shapes_are_shown_from_small_to_large():
+    speed = {shape: Ratio(ratio=1.0, low=1.0, high=1.0) for shape in ("8x128", "1x128", "1x16")}
+    rows = (CandidateRow(name="float", size_bytes=1, speed=speed, chosen=True),)
+    table = render_table(replace(_report(), rows=rows))
+    headers = [column.header for column in table.columns]
+    assert headers[2:5] == ["speed 1x16", "speed 1x128", "speed 8x128"]
