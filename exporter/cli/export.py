@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target", action="append", metavar="NAME", help=f"what will serve it: {', '.join(TARGETS)} (repeatable)"
     )
     parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
-    parser.add_argument("--opset", metavar="N", type=parse_positive, help="ONNX opset (default: the exporter's)")
+    parser.add_argument(
+        "--opset",
+        metavar="N",
+        type=parse_positive,
+        help="ONNX opset of the traced graph (default: the exporter's; fused candidates are of 23 or later)",
+    )
     _add_calibration(parser)
     _add_judgement(parser)
 
