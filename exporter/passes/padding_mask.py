@@ -2,7 +2,7 @@
 
 Exporters trace a mask through up to twenty small nodes, and fill it with the lowest float. Two things are wrong with
 that on a CPU: the nodes cost time at short sequences, and ONNX Runtime's softmax leaves denormal weights (its
-exponential stops at -104) at masked keys, on which attention takes 1.7 to 2.1 times as long (bench/suites/attention.py).
+exponential stops at -104) at masked keys, on which attention takes 1.7 to 2.1 times as long: bench/suites/attention.py.
 ``MASKED`` keeps the weights normal numbers: exp(-60) is 9e-27, nothing beside the 6e-8 of float32, and stays clear of
 the smallest normal (exp(-87)) while scores differ by less than 27.
 """
