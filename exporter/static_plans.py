@@ -41,11 +41,11 @@ class StaticPlans:
         Smoothing costs a product wherever it cannot be folded into a weight; unless ``smoothed``, only what is free
         is smoothed.
         """
-        full, plain = self._plan(graph, smooth=True), self._plan(graph, smooth=False)
+        full = self._plan(graph, smooth=True)
         if smoothed:
             return full
         free = list_free(open_for_lowering(graph), full)
-        return choose_groups(full, plain, free)
+        return choose_groups(full, self._plan(graph, smooth=False), free)
 
     def _plan(self, graph: Path, *, smooth: bool) -> Plan:
         if smooth not in self._plans:

@@ -30,12 +30,6 @@ def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     return node if node is not None and node.op_type in op_types else None
 
 
-def attribute_int(node: ir.Node, name: str, default: int) -> int:
-    """Return an integer attribute or its default."""
-    found = node.attributes.get(name)
-    return found.as_int() if found is not None else default
-
-
 def permutation(node: ir.Node | None) -> tuple[int, ...] | None:
     """Return the permutation of a Transpose."""
     if node is None or node.op_type != "Transpose" or "perm" not in node.attributes:
