@@ -112,6 +112,9 @@ def _dispatch(words: list[str]) -> int:
     for table in outcome.tables:
         _print_table(table)
     print(format_json(outcome.document) if options.json else outcome.text, flush=True)
+    if outcome.failure is not None:
+        # The document on stdout is the result's: an error's document beside it would leave no valid JSON.
+        return _fail_briefly(str(outcome.failure), outcome.failure.exit_code)
     return 0
 
 

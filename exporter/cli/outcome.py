@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from runtimes.errors import StepdownError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -20,11 +22,14 @@ class Outcome:
     """The result of a verb.
 
     ``document`` is what ``--json`` prints. ``text`` goes to stdout for people and pipes, ``tables`` to stderr.
+    ``failure`` is for a verb that has something to show and fails all the same, as a gate does: after the result, its
+    message goes to stderr and its exit code is returned.
     """
 
     document: Mapping[str, object]
     text: str
     tables: tuple[RenderableType, ...] = ()
+    failure: StepdownError | None = None
 
 
 class Verb(Protocol):
