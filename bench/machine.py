@@ -13,7 +13,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,32 +21,38 @@ from typing import Any
 
 import numpy as np
 
+from bench.processor_time import read_processor_time
 from runtimes.errors import MissingDependency
 from runtimes.isa import detect
 
 # Packages whose version may change a timing.
 _PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "torch")
 # What must be equal for two measurements to be comparable; load and frequencies change from minute to minute.
-_FINGERPRINT = ("arch", "cpu", "cores", "features", "governor", "threads", "versions")
+_FINGERPRINT = ("affinity", "arch", "cpu", "cores", "features", "governor", "threads", "versions")
 
 # 2.1 GFLOP, 12 MB: long enough to be timed, small enough for a second-level cache's blocking to reach the peak.
 _GEMM_SIZE = 1024
 _GEMM_RUNS = 20
 
 
-def describe_machine(threads: int | None = None) -> dict[str, Any]:
+def describe_machine(threads: int | None = None, affinity: Sequence[int] = ()) -> dict[str, Any]:
     """Describe this machine.
 
     Args:
         threads: How many threads the subjects are given, to be noted.
+        affinity: The processors they are bound to, to be noted.
 
     Returns:
-        ``cpu`` (model name), ``cores`` (that this process may use), ``arch``, ``isa`` (level), ``features``,
-        ``governor`` (None where it cannot be read, as in most virtual machines), ``load`` (1-minute average, None
-        where there is none), ``memory_bytes``, ``system``, ``threads``, ``versions`` of Python and the runtimes.
+        ``affinity`` (None where they are not bound), ``cpu`` (model name), ``cores`` (that this process may use),
+        ``arch``, ``isa`` (level), ``features``, ``governor`` (None where it cannot be read, as in most virtual
+        machines), ``load`` (1-minute average), ``memory_bytes``, ``steal`` (share of the processor time that the host
+        took away since the machine started), ``system``, ``threads``, ``versions`` of Python and the runtimes. What
+        the system does not tell is None.
     """
     isa = detect()
+    spent = read_processor_time()
     return {
+        "affinity": sorted(affinity) or None,
         "cpu": _read_cpu_model(),
         "cores": _count_cores(),
         "arch": isa.arch,
@@ -55,6 +61,7 @@ def describe_machine(threads: int | None = None) -> dict[str, Any]:
         "governor": _read_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "memory_bytes": _read_memory_bytes(),
+        "steal": spent.steal_share() if spent is not None else None,
         "system": f"{platform.system()} {platform.release()}",
         "threads": threads,
         "versions": {"python": platform.python_version()} | _list_versions(),

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from bench import assets
+from bench import assets, gpu
 from runtimes.errors import MissingDependency
 from tests.corpus.fixtures import case_model, traced_case
 
@@ -24,6 +24,17 @@ def fetch(asset: Callable[[], T]) -> T:
         if os.environ.get("REQUIRE_ASSETS"):
             raise
         pytest.skip(str(error))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none, with the reason; ``REQUIRE_GPU=1`` makes the skip a failure."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    reason = gpu.why_unavailable()
+    if reason is not None and os.environ.get("REQUIRE_GPU"):
+        pytest.fail(reason)
+    if reason is not None:
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

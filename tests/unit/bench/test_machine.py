@@ -13,6 +13,8 @@ def test_description_is_json_and_complete():
     assert machine["threads"] == 2
     assert machine["cores"] >= 1
     assert machine["cpu"]
+    assert machine["affinity"] is None
+    assert machine["steal"] is None or 0 <= machine["steal"] <= 1
     assert {"python", "numpy"} <= machine["versions"].keys()
 
 
@@ -21,6 +23,7 @@ def test_fingerprint_ignores_load_and_sees_threads_and_versions():
     assert fingerprint(machine) == fingerprint({**machine, "load": 99.0, "memory_bytes": 1})
     assert fingerprint(machine) != fingerprint({**machine, "threads": 1})
     assert fingerprint(machine) != fingerprint({**machine, "versions": {"numpy": "0"}})
+    assert fingerprint(machine) != fingerprint(describe_machine(threads=2, affinity=(0,)))
     assert len(fingerprint(machine)) == 16
 
 
