@@ -28,7 +28,7 @@ from runtimes.isa import detect
 # Packages whose version may change a timing.
 _PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "torch")
 # What must be equal for two measurements to be comparable; load and frequencies change from minute to minute.
-_FINGERPRINT = ("affinity", "arch", "cpu", "cores", "features", "governor", "threads", "versions")
+FINGERPRINT = ("affinity", "arch", "cpu", "cores", "features", "governor", "threads", "versions")
 
 # 2.1 GFLOP, 12 MB: long enough to be timed, small enough for a second-level cache's blocking to reach the peak.
 _GEMM_SIZE = 1024
@@ -70,7 +70,7 @@ def describe_machine(threads: int | None = None, affinity: Sequence[int] = ()) -
 
 def fingerprint(machine: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits over what makes timings comparable: CPU, cores, governor, versions, threads."""
-    stable = {key: machine.get(key) for key in _FINGERPRINT}
+    stable = {key: machine.get(key) for key in FINGERPRINT}
     return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:16]
 
 

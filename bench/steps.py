@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def find_steps(times: Sequence[float]) -> tuple[Step, ...]:
     logs = np.log(np.asarray(times, dtype=np.float64))
     noise = estimate_noise(logs)
     bounds = [0, *_cut(logs / noise), len(logs)]
-    levels = [float(np.median(logs[start:end])) for start, end in zip(bounds, bounds[1:], strict=False)]
+    levels = [float(np.median(logs[start:end])) for start, end in pairwise(bounds)]
     return tuple(
         Step(
             index=bounds[i],
