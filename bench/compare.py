@@ -1,6 +1,6 @@
 """Is head faster than base? A ratio, a bound on it, and one of four answers.
 
-In: two :class:`~bench.samples.Samples` of one interleaved run. Out: a :class:`Comparison`. Needs numpy alone.
+In: two :class:`~bench.samples.Samples`. Out: a :class:`Comparison`, or the bootstrap behind it. Needs numpy alone.
 """
 
 from __future__ import annotations
@@ -35,16 +35,37 @@ class Comparison:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What resampling found of a logarithmic ratio: ``center``, its resampled values sorted, and the blocks behind.
+
+    The bound is a percentile bootstrap with the quantiles expanded for few blocks (Hesterberg 2015, "What Teachers
+    Should Know About the Bootstrap", section 5.3): simulated on normal, heavy-tailed and phase-switching noise with 6
+    to 30 rounds, a 95 % bound misses in 2.3-5.1 % of trials, where the plain percentile bootstrap of the median misses
+    in 5-14 % and that of the mean in 7-16 %.
+    """
+
+    center: float
+    resampled: _Vector
+    blocks: int
+
+    def bound(self, confidence: float) -> tuple[float, float]:
+        """Return the two-sided bound; open where a single block stands behind it."""
+        if self.blocks == 1:
+            return -math.inf, math.inf
+        tail = _expand_tail((1 - confidence) / 2, self.blocks)
+        low, high = np.quantile(self.resampled, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def share_above(self, value: float) -> float:
+        """Return the share of resampled values above ``value``: small is evidence that the ratio is below it."""
+        return 1.0 - float(np.searchsorted(self.resampled, value, side="right")) / len(self.resampled)
+
+
 def compare(
     base: Samples, head: Samples, *, confidence: float = 0.95, minimum_effect: float = 0.0, seed: int = 0
 ) -> Comparison:
-    """Compare two subjects measured in the same rounds.
-
-    Each round gives one ratio, of the medians of the two blocks, so that drift between rounds cancels; the answer is
-    their median on a logarithmic scale. The bound is a percentile bootstrap over rounds with the quantiles expanded
-    for few rounds (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3): simulated on
-    normal, heavy-tailed and phase-switching noise with 6 to 30 rounds, a 95 % bound misses in 2.3-5.1 % of trials,
-    where the plain percentile bootstrap of the median misses in 5-14 % and that of the mean in 7-16 %.
+    """Compare two subjects measured in the same rounds; see :func:`resample_paired` for what is compared.
 
     Args:
         base: The reference.
@@ -66,38 +87,70 @@ def compare(
             f"confidence {confidence} or minimum effect {minimum_effect} is out of range",
             cure="use a confidence between 0.5 and 1 and an effect of 0 or more",
         )
-    logs = _pair_rounds(base, head)
-    low, high = _bound_median(logs, confidence, seed)
+    found = resample_paired(base, head, seed=seed)
+    low, high = found.bound(confidence)
     return Comparison(
-        ratio=math.exp(float(np.median(logs))),
+        ratio=math.exp(found.center),
         low=math.exp(low),
         high=math.exp(high),
-        rounds=len(logs),
-        verdict=_judge(low, high, math.log1p(minimum_effect), len(logs)),
+        rounds=found.blocks,
+        verdict=_judge(low, high, math.log1p(minimum_effect), found.blocks),
     )
 
 
-def _pair_rounds(base: Samples, head: Samples) -> _Vector:
-    if len(base.ns) != len(head.ns) or not base.ns:
+def resample_paired(base: Samples, head: Samples, *, seed: int = 0) -> Bootstrap:
+    """Resample the rounds of two subjects measured together.
+
+    Each round gives one ratio, of the medians of the two blocks, so that drift between rounds cancels; the answer is
+    their median on a logarithmic scale.
+
+    Raises:
+        DataError: no samples, or rounds that do not pair.
+    """
+    _require_blocks(base, head)
+    if len(base.ns) != len(head.ns):
         raise DataError(
             f"'{base.label}' has {len(base.ns)} blocks and '{head.label}' has {len(head.ns)}: they do not pair",
             cure="compare subjects of one interleaved measurement",
         )
-    for samples in (base, head):
-        if not all(samples.ns):
-            raise DataError("a block is empty", where=samples.label, cure="measure again")
-    logs: _Vector = np.log(np.array(base.block_medians_ns())) - np.log(np.array(head.block_medians_ns()))
+    logs = _log_medians(base) - _log_medians(head)
+    return _sort(float(np.median(logs)), _resample_median(logs, np.random.default_rng(seed)), len(logs))
+
+
+def resample_apart(base: Samples, head: Samples, *, seed: int = 0) -> Bootstrap:
+    """Resample the blocks of two subjects that were measured apart: the ratio of their medians over blocks.
+
+    Whatever the machine did between the two measurements is in the ratio, and no bound over blocks holds it.
+
+    Raises:
+        DataError: no samples.
+    """
+    _require_blocks(base, head)
+    ours, theirs = _log_medians(base), _log_medians(head)
+    generator = np.random.default_rng(seed)
+    resampled = _resample_median(ours, generator) - _resample_median(theirs, generator)
+    return _sort(float(np.median(ours) - np.median(theirs)), resampled, min(len(ours), len(theirs)))
+
+
+def _sort(center: float, resampled: _Vector, blocks: int) -> Bootstrap:
+    return Bootstrap(center, np.sort(resampled), blocks)
+
+
+def _resample_median(values: _Vector, generator: np.random.Generator) -> _Vector:
+    drawn = generator.integers(0, len(values), (_RESAMPLES, len(values)))
+    medians: _Vector = np.median(values[drawn], axis=1)
+    return medians
+
+
+def _log_medians(samples: Samples) -> _Vector:
+    logs: _Vector = np.log(np.array(samples.block_medians_ns()))
     return logs
 
 
-def _bound_median(values: _Vector, confidence: float, seed: int) -> tuple[float, float]:
-    count = len(values)
-    if count == 1:
-        return -math.inf, math.inf
-    tail = _expand_tail((1 - confidence) / 2, count)
-    drawn = np.random.default_rng(seed).integers(0, count, (_RESAMPLES, count))
-    low, high = np.quantile(np.median(values[drawn], axis=1), [tail, 1 - tail])
-    return float(low), float(high)
+def _require_blocks(*several: Samples) -> None:
+    for samples in several:
+        if not samples.ns or not all(samples.ns):
+            raise DataError("there is no block, or one that is empty", where=samples.label, cure="measure again")
 
 
 def _expand_tail(tail: float, count: int) -> float:

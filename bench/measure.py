@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,13 +101,13 @@ def measure_interleaved(
     clock = clock or Clock()
     noted = dict(machine) if machine is not None else describe_machine()
     start_ns = clock.now_ns()
-    warmups = {name: _warm_up(subject, plan, clock) for name, subject in subjects.items()}
-    runs = {name: _choose_runs(warmup, plan) for name, warmup in warmups.items()}
+    warmups = {name: warm_up(subject, plan, clock) for name, subject in subjects.items()}
+    runs = {name: choose_runs(warmup, plan) for name, warmup in warmups.items()}
     blocks: dict[str, list[tuple[int, ...]]] = {name: [] for name in subjects}
     order = random.Random(plan.seed)
     for number in range(plan.blocks):
         for name in order.sample(list(subjects), len(subjects)):
-            blocks[name].append(_run_block(subjects[name], runs[name], plan, clock))
+            blocks[name].append(run_block(subjects[name], runs[name], plan, clock))
         if on_round is not None:
             on_round(number + 1, plan.blocks)
         measured = _collect(blocks, warmups, noted)
@@ -118,7 +118,7 @@ def measure_interleaved(
     return _collect(blocks, warmups, noted)
 
 
-def _warm_up(subject: Subject, plan: MeasurePlan, clock: Clock) -> tuple[int, ...]:
+def warm_up(subject: Subject, plan: MeasurePlan, clock: Clock) -> tuple[int, ...]:
     """Run until the speed is stable or the time is up, and return every run."""
     runs: list[int] = []
     start_ns = clock.now_ns()
@@ -135,13 +135,15 @@ def _is_stable(runs: list[int]) -> bool:
     return abs(last - before) <= _STABLE_SHARE * before
 
 
-def _choose_runs(warmup: tuple[int, ...], plan: MeasurePlan) -> int:
+def choose_runs(warmup: Sequence[int], plan: MeasurePlan) -> int:
+    """Return how many runs a block should have, from how long the last of the warm-up took."""
     typical_ns = statistics.median(warmup[-_WINDOW_RUNS:])
     wanted = int(plan.block_seconds * 1e9 / max(typical_ns, 1))
     return min(plan.max_runs, max(plan.min_runs, wanted))
 
 
-def _run_block(subject: Subject, runs: int, plan: MeasurePlan, clock: Clock) -> tuple[int, ...]:
+def run_block(subject: Subject, runs: int, plan: MeasurePlan, clock: Clock) -> tuple[int, ...]:
+    """Pause, run and discard a few, then return the nanoseconds of each of ``runs`` runs."""
     clock.sleep(plan.pause_s)
     for _ in range(plan.discard):
         subject()

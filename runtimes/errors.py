@@ -8,6 +8,7 @@
     │   └── OutputError      2   the output cannot be written: free the disk, or choose another place
     ├── MissingDependency    3   a package or a runtime is not there: install the named extra
     ├── UnsupportedModel     4   the model or an operator in it cannot be handled: change the model
+    │   └── SubjectFailed    4   a model that was being measured crashed or hung: see why, leave it out
     ├── BudgetMissed         5   parity or accuracy is outside its bound: relax the bound or the recipe
     │   └── ParityFailure    5   two forms of one model disagree: report it, or relax the tolerance
     ├── Regression           6   the head is slower or larger than the base: do not ship it
@@ -63,6 +64,10 @@ class UnsupportedModel(StepdownError):
     """The model, or an operator in it, cannot be read, traced or lowered."""
 
     exit_code = 4
+
+
+class SubjectFailed(UnsupportedModel):
+    """A model that was being measured ended its process, or did not answer in time."""
 
 
 class BudgetMissed(StepdownError):

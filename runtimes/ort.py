@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -90,6 +90,18 @@ class OrtSession:
                 f"the model refused this input: {_shorten(error)}", cure="check value ranges and matching sizes"
             ) from error
         return dict(zip(self._output_names, values, strict=True))
+
+    def prepare(self, feeds: Tensors) -> Callable[[], object]:
+        """Check the feeds once and return the bare call of ONNX Runtime on them.
+
+        Raises:
+            DataError: an input is missing, unknown, or of another dtype or shape.
+            UsageError: the session is closed.
+        """
+        session = self._open_session()
+        check_feeds(self.inputs, feeds)
+        names, given = self._output_names, dict(feeds)
+        return lambda: session.run(names, given)
 
     def stop_profiling(self) -> Path:
         """End profiling (``OrtOptions.profile``) and return the file that was written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,13 +16,21 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 @runtime_checkable
 class Session(Protocol):
-    """An open artifact. ``run`` is thread-safe only where the runtime says so."""
+    """An open artifact. ``thread_safe`` says whether several threads may run it at once."""
 
+    thread_safe: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run once. Raises DataError for a missing, unknown, wrongly typed or wrongly shaped input."""
+        ...
+
+    def prepare(self, feeds: Tensors) -> Callable[[], object]:
+        """Check the feeds once and return the bare call, for timing: what it returns is the runtime's own form.
+
+        Raises what :meth:`run` raises for feeds that do not fit; the call raises what the runtime raises.
+        """
         ...
 
     def close(self) -> None:

@@ -55,21 +55,37 @@ class TorchSession:
             DataError: an input is missing, unknown, of another dtype or shape, or its values are refused by the model.
             UsageError: the session is closed.
         """
+        call = self.prepare(feeds)
+        try:
+            result = call()
+        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise DataError(f"the model refused this input: {reason}", cure="check values and sizes") from error
+        named = name_outputs(result, [spec.name for spec in self.outputs])
+        return {name: tensor.numpy() for name, tensor in named.items()}
+
+    def prepare(self, feeds: Tensors) -> Callable[[], object]:
+        """Check the feeds once, make tensors of them, and return the bare call of the module on them.
+
+        Raises:
+            DataError: an input is missing, unknown, or of another dtype or shape.
+            UsageError: the session is closed.
+        """
         import torch
 
-        if self._forward is None:
+        forward = self._forward
+        if forward is None:
             raise UsageError("the session is closed", cure="open the artifact again")
         check_feeds(self.inputs, feeds)
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        with torch.inference_mode():
-            try:
-                result = self._forward({name: torch.from_numpy(np.asarray(value)) for name, value in feeds.items()})
-            except (RuntimeError, IndexError, ValueError, AssertionError) as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise DataError(f"the model refused this input: {reason}", cure="check values and sizes") from error
-        named = name_outputs(result, [spec.name for spec in self.outputs])
-        return {name: tensor.numpy() for name, tensor in named.items()}
+        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in feeds.items()}
+
+        def call() -> object:
+            with torch.inference_mode():
+                return forward(tensors)
+
+        return call
 
     def close(self) -> None:
         """Release the module; running the session afterwards is a UsageError."""

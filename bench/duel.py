@@ -1,0 +1,105 @@
+"""Runs base and head against each other on this machine until the bound is tight or the time is up.
+
+In: two subjects, feeds by shape, limits. Out: a recording of both. Must not import a runtime.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.answers import Answers, collect_answers, make_tolerance, require_alike
+from bench.gate import GateLimits, is_tight
+from bench.measure import MeasurePlan
+from bench.process import TIMEOUT_S
+from bench.recording import Timing
+from bench.rounds import Measured, measure_rounds
+from bench.samples import Samples
+from bench.subject import SubjectSpec
+
+# Ten runs of a 5 ms model: in the same time, more rounds tell more than longer blocks.
+DUEL_PLAN = MeasurePlan(blocks=400, block_seconds=0.05, min_runs=3, max_runs=30, warmup_seconds=0.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuelPlan:
+    """How to run a duel.
+
+    Attributes:
+        time_budget_s: No round is begun that would end after this, whatever the bound.
+        min_cosine: How alike the outputs must be.
+        timeout_s: Longest wait for one answer of a subject.
+        seed: Of the order within rounds.
+    """
+
+    time_budget_s: float = 30.0
+    min_cosine: float = 0.99
+    timeout_s: float = TIMEOUT_S
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duel:
+    """What the duel gave: what each answered, and the timings of both by shape."""
+
+    answers: Mapping[str, Answers]
+    timings: tuple[Timing, ...]
+
+    def pairs(self, base: str, head: str) -> dict[str, tuple[Samples, Samples]]:
+        """Return the samples of base and head by shape."""
+        return pair_timings(self.timings, base, head)
+
+
+def run_duel(
+    base: SubjectSpec,
+    head: SubjectSpec,
+    feeds: Mapping[str, Path],
+    limits: GateLimits,
+    plan: DuelPlan,
+    on_round: Callable[[int, int], None] | None = None,
+) -> Duel:
+    """Compare what the two answer, then time them interleaved.
+
+    Args:
+        base: The reference.
+        head: What is judged.
+        feeds: By shape, the ``.npz`` file with the inputs.
+        limits: Whose bounds must become tight.
+        plan: How long, and how alike.
+        on_round: Told after each round how many are done and how many are planned at most.
+
+    Raises:
+        ParityFailure: the two answer differently; nothing was timed.
+        SubjectFailed: one of them crashed or hung. Its own errors pass through.
+    """
+    start_s = time.monotonic()
+    answers = collect_answers((base, head), feeds, timeout_s=plan.timeout_s)
+    require_alike(answers[base.label].outputs, answers[head.label].outputs, make_tolerance(plan.min_cosine))
+
+    def is_enough(measured: Measured) -> bool:
+        return is_tight(pair_timings(measured.timings, base.label, head.label), limits)
+
+    left_s = max(0.0, plan.time_budget_s - (time.monotonic() - start_s))
+    measured = measure_rounds(
+        (base, head),
+        feeds,
+        replace(DUEL_PLAN, time_budget_s=left_s, seed=plan.seed),
+        is_enough=is_enough,
+        on_round=on_round,
+        timeout_s=plan.timeout_s,
+    )
+    for error in measured.failures.values():
+        raise error
+    return Duel(answers=answers, timings=measured.timings)
+
+
+def pair_timings(timings: tuple[Timing, ...], base: str, head: str) -> dict[str, tuple[Samples, Samples]]:
+    """Return the samples of base and head by shape, for the shapes that both have."""
+    found: dict[tuple[str, str], Samples] = {
+        (one.label, one.shape): Samples(label=one.label, ns=one.ns, warmup_ns=one.warmup_ns, machine={})
+        for one in timings
+    }
+    shapes = dict.fromkeys(one.shape for one in timings)
+    return {s: (found[base, s], found[head, s]) for s in shapes if (base, s) in found and (head, s) in found}

@@ -1,0 +1,184 @@
+"""Times subjects in processes of their own, in rounds in which every model is opened anew.
+
+In: subjects, and the feeds of each shape. Out: raw timings of every subject and shape, interleaved.
+Must not import a runtime.
+
+Why anew: two sessions of one model differ for as long as they live, by up to 1.4 % (where their memory happens to
+lie), which no number of runs averages out. Opened anew in every round, that difference is drawn anew and the bound over
+rounds holds it. Every few rounds the processes start anew as well; in every round that would take half the time.
+Within a round all subjects are alive; shape by shape each gives one block of runs, in random order, after a pause in
+which the threads of the others stop spinning (bench/measure.py says why blocks).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.measure import MeasurePlan, choose_runs
+from bench.process import TIMEOUT_S, Opened, SubjectProcess
+from bench.recording import Timing
+from bench.subject import SubjectSpec
+from runtimes.errors import StepdownError, UsageError
+
+# What takes longer to start is started once: a compiler's minute in every round would leave no time to measure.
+SLOW_START_S = 5.0
+_ROUNDS_PER_PROCESS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the rounds gave: ``timings`` in the order of subjects within shapes, what opening told, what failed."""
+
+    timings: tuple[Timing, ...]
+    opened: Mapping[str, Opened]
+    failures: Mapping[str, StepdownError]
+
+
+@dataclass(slots=True)
+class _Subject:
+    """What is known of one subject while measuring; ``process`` stays alive between rounds if starting is slow."""
+
+    spec: SubjectSpec
+    process: SubjectProcess | None = None
+    opened: Opened | None = None
+    failure: StepdownError | None = None
+    is_slow: bool = False
+    runs: dict[str, int] = field(default_factory=dict)
+    warmups: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    blocks: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+
+
+def measure_rounds(
+    specs: Sequence[SubjectSpec],
+    feeds: Mapping[str, Path],
+    plan: MeasurePlan,
+    *,
+    is_enough: Callable[[Measured], bool] | None = None,
+    on_round: Callable[[int, int], None] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Measured:
+    """Measure all subjects at all shapes.
+
+    Args:
+        specs: What to measure; labels are unique.
+        feeds: By shape, the ``.npz`` file with the inputs.
+        plan: How long and how often; ``blocks`` is the number of rounds.
+        is_enough: Asked after each round with everything so far; True ends. Let it look at the width of a bound and
+            never at the verdict: stopping when the answer pleases makes the answer worthless.
+        on_round: Told after each round how many are done and how many are planned.
+        timeout_s: Longest wait for one answer of a subject.
+
+    Returns:
+        The timings, all of one shape with the same number of blocks. A subject that failed has no timings and is
+        among the failures; the others go on without it.
+
+    Raises:
+        UsageError: there are no subjects or shapes, or two labels are equal.
+    """
+    if not specs or not feeds:
+        raise UsageError("there is nothing to measure", cure="give at least one subject and one shape")
+    if len({spec.label for spec in specs}) < len(specs):
+        raise UsageError("two subjects have the same label", cure="name them apart, LABEL=PATH")
+    subjects = [_Subject(spec=spec) for spec in specs]
+    order = random.Random(plan.seed)
+    start_s = time.monotonic()
+    with ExitStack() as stack:
+        done = 0
+        while True:
+            _open_anew(subjects, timeout_s, stack)
+            _run_round(subjects, feeds, plan, order)
+            done += 1
+            if done % _ROUNDS_PER_PROCESS == 0:
+                _end_processes(subjects)
+            if on_round is not None:
+                on_round(done, plan.blocks)
+            measured = _collect(subjects, feeds)
+            # One more round takes about as long as those before.
+            next_end_s = (time.monotonic() - start_s) * (1 + 1 / done)
+            out_of_time = plan.time_budget_s is not None and next_end_s > plan.time_budget_s
+            is_over = done == plan.blocks or out_of_time or not measured.timings
+            if is_over or (is_enough is not None and is_enough(measured)):
+                return measured
+
+
+def _open_anew(subjects: Sequence[_Subject], timeout_s: float, stack: ExitStack) -> None:
+    """Start the processes that do not run, side by side, and open every model that is quick to open."""
+    begin_s = time.monotonic()
+    able = [subject for subject in subjects if subject.failure is None]
+    for subject in able:
+        if subject.process is None:
+            subject.process = stack.enter_context(SubjectProcess(subject.spec, timeout_s=timeout_s))
+    for subject in able:
+        if subject.is_slow:
+            continue
+        try:
+            assert subject.process is not None
+            # The first time is kept: memory that a second session reuses does not count again.
+            told = subject.process.open()
+            subject.opened = subject.opened or told
+        except StepdownError as error:
+            _give_up(subject, error)
+        subject.is_slow = time.monotonic() - begin_s > SLOW_START_S
+
+
+def _run_round(
+    subjects: Sequence[_Subject], feeds: Mapping[str, Path], plan: MeasurePlan, order: random.Random
+) -> None:
+    """Take one block of each subject at each shape."""
+    for shape in order.sample(list(feeds), len(feeds)):
+        for subject in order.sample(list(subjects), len(subjects)):
+            if subject.failure is None:
+                _take_block(subject, shape, feeds[shape], plan)
+
+
+def _end_processes(subjects: Sequence[_Subject]) -> None:
+    for subject in subjects:
+        if subject.process is not None and not subject.is_slow:
+            subject.process.close()
+            subject.process = None
+
+
+def _take_block(subject: _Subject, shape: str, feeds: Path, plan: MeasurePlan) -> None:
+    assert subject.process is not None
+    try:
+        subject.process.prepare(feeds)
+        warmup = subject.process.warm_up(plan.warmup_seconds)
+        # The same number in every round, so that every block's median is worth as much.
+        runs = subject.runs.setdefault(shape, choose_runs(warmup, plan))
+        block = subject.process.run_block(runs, discard=plan.discard, pause_s=plan.pause_s)
+    except StepdownError as error:
+        _give_up(subject, error)
+        return
+    subject.warmups.setdefault(shape, warmup)
+    subject.blocks.setdefault(shape, []).append(block)
+
+
+def _give_up(subject: _Subject, error: StepdownError) -> None:
+    """Go on without this subject; what it did before is not kept, since it would not pair."""
+    subject.failure = error
+    if subject.process is not None:
+        subject.process.close()
+        subject.process = None
+
+
+def _collect(subjects: Sequence[_Subject], feeds: Mapping[str, Path]) -> Measured:
+    able = [subject for subject in subjects if subject.failure is None]
+    return Measured(
+        timings=tuple(
+            Timing(
+                label=subject.spec.label,
+                shape=shape,
+                ns=tuple(subject.blocks[shape]),
+                warmup_ns=subject.warmups[shape],
+            )
+            for shape in feeds
+            for subject in able
+        ),
+        opened={subject.spec.label: subject.opened for subject in subjects if subject.opened is not None},
+        failures={subject.spec.label: subject.failure for subject in subjects if subject.failure is not None},
+    )

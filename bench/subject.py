@@ -1,0 +1,34 @@
+"""What is measured, as plain data that a worker process can be told. Must not import a runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+RuntimeName = Literal["onnxruntime", "torch", "torch-compile"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectSpec:
+    """A model, what runs it, and how.
+
+    Attributes:
+        label: Its name in tables and files.
+        runtime: ``onnxruntime``, ``torch`` (eager) or ``torch-compile``.
+        device: ``cpu`` or ``cuda``; for ONNX Runtime any execution provider by its short name (``tensorrt``).
+        model: An ``.onnx`` file, a ``.pt2`` program, or a checkpoint folder.
+        kind: Which of the three: ``onnx``, ``pt2``, ``huggingface``.
+        threads: Threads within an operator; None leaves it to the runtime.
+        affinity: The only logical processors it may use; empty leaves all.
+        device_inputs: On a GPU: inputs and outputs stay on the device, so that no copy is in the figure.
+    """
+
+    label: str
+    runtime: RuntimeName
+    device: str
+    model: Path
+    kind: Literal["onnx", "pt2", "huggingface"]
+    threads: int | None = None
+    affinity: tuple[int, ...] = ()
+    device_inputs: bool = False

@@ -1,0 +1,169 @@
+"""The process a subject runs in: opens one model, runs it when told, and times it without leaving the process.
+
+In: requests on standard input, one JSON document a line. Out: replies, likewise, on what was standard output; what
+libraries print goes to standard error. A process of its own, so that a crash or a hang takes nothing else down and
+memory is that of one subject. Runtimes are imported when the model is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from bench.measure import Clock, MeasurePlan, run_block, warm_up
+from bench.process_memory import read_peak_bytes, read_resident_bytes
+from bench.subject import SubjectSpec
+from bench.subject_session import open_session
+from runtimes.errors import StepdownError, UnsupportedModel, UsageError
+from runtimes.protocol import Session
+
+Reply = Mapping[str, Any]
+
+
+class Worker:
+    """One open subject. Every public method answers one kind of request with plain data."""
+
+    def __init__(self, spec: SubjectSpec) -> None:
+        self._spec = spec
+        self._session: Session | None = None
+        self._feeds: dict[str, Any] = {}
+        self._call: Callable[[], object] | None = None
+
+    def open(self) -> Reply:
+        """Open the model; once more, if it is open: the new session lies elsewhere in memory."""
+        if self._session is not None:
+            self._session.close()
+            self._session = self._call = None
+        before = read_resident_bytes()
+        self._session, load_ns = open_session(self._spec)
+        return {
+            "inputs": [asdict(spec) for spec in self._session.inputs],
+            "outputs": [asdict(spec) for spec in self._session.outputs],
+            "load_ns": load_ns,
+            "load_memory_bytes": max(0, read_resident_bytes() - before),
+        }
+
+    def prepare(self, feeds: str) -> Reply:
+        """Take the arrays of an ``.npz`` file as the input of all runs that follow."""
+        with np.load(feeds, allow_pickle=False) as arrays:
+            self._feeds = {name: arrays[name] for name in arrays.files}
+        self._call = self._opened().prepare(self._feeds)
+        return {}
+
+    def warm_up(self, seconds: float) -> Reply:
+        """Run until the speed is stable, at most about so long."""
+        return {"ns": warm_up(self._prepared(), MeasurePlan(warmup_seconds=seconds), Clock())}
+
+    def run_block(self, runs: int, discard: int, pause_s: float) -> Reply:
+        """Pause, run and discard a few, then time ``runs`` runs."""
+        plan = MeasurePlan(pause_s=pause_s, discard=discard)
+        return {"ns": run_block(self._prepared(), runs, plan, Clock())}
+
+    def answer(self, out: str) -> Reply:
+        """Run once and write every output into an ``.npz`` file."""
+        self._prepared()
+        outputs: dict[str, Any] = dict(self._opened().run(self._feeds))
+        np.savez(out, **outputs)
+        return {}
+
+    def run_streams(self, streams: int, seconds: float) -> Reply:
+        """Run from several threads at once for a while; say how many runs finished in how long."""
+        if streams > 1 and not getattr(self._opened(), "thread_safe", False):
+            raise UnsupportedModel("this runtime does not run from several threads", cure="measure it with 1 stream")
+        runs, ns = run_streams(self._prepared(), streams, seconds)
+        return {"runs": runs, "ns": ns}
+
+    def peak_memory(self) -> Reply:
+        """Say the most memory this process has held."""
+        return {"bytes": read_peak_bytes()}
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise UsageError("the subject is not open", cure="open it first")
+        return self._session
+
+    def _prepared(self) -> Callable[[], object]:
+        if self._call is None:
+            raise UsageError("the subject has no input", cure="prepare it first")
+        return self._call
+
+
+def run_streams(call: Callable[[], object], streams: int, seconds: float) -> tuple[int, int]:
+    """Call from ``streams`` threads until the time is up; return the calls that finished and nanoseconds they took."""
+    counts, failures = [0] * streams, list[BaseException]()
+    begin = threading.Barrier(streams + 1)
+    stop = threading.Event()
+
+    def work(number: int) -> None:
+        begin.wait()
+        try:
+            while not stop.is_set():
+                call()
+                counts[number] += 1
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(streams)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    start_ns = time.perf_counter_ns()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return sum(counts), time.perf_counter_ns() - start_ns
+
+
+def serve(requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until there are no more. The first line is the subject."""
+    line = requests.readline()
+    if not line:
+        return
+    worker = Worker(_read_spec(line))
+    answers: Mapping[str, Callable[..., Reply]] = {
+        "open": worker.open,
+        "prepare": worker.prepare,
+        "warm_up": worker.warm_up,
+        "run_block": worker.run_block,
+        "answer": worker.answer,
+        "run_streams": worker.run_streams,
+        "peak_memory": worker.peak_memory,
+    }
+    for line in requests:
+        request = json.loads(line)
+        try:
+            reply = {"reply": answers[request["do"]](*request["with"])}
+        except StepdownError as error:
+            told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "cure": error.cure}
+            reply = {"error": told}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _read_spec(line: str) -> SubjectSpec:
+    told = json.loads(line)
+    return SubjectSpec(**{**told, "model": Path(told["model"]), "affinity": tuple(told["affinity"])})
+
+
+def main() -> None:
+    """Serve the process that started this one."""
+    # Libraries print to standard output; replies must not be among that.
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()
