@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.safetensors_file import StoredTensor, list_tensors
 from exporter.sparsity import describe_sparsity
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import CorruptArtifact, UnsupportedModel
 from runtimes.onnx_file import locate_external_data, read_header
+from runtimes.safetensors_file import StoredTensor, list_tensors
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -1,14 +1,16 @@
-"""What an ONNX file takes, gives and needs beside it, read from its bytes without loading a weight.
+"""What an ONNX file takes, gives, holds and needs beside it, read from its bytes without loading a weight.
 
-In: the path of a ``.onnx`` file. Out: its input and output specifications and its external data files.
+In: the path of a ``.onnx`` file. Out: its input and output specifications, its external data files, and its size.
 Reads the protobuf wire format of onnx.proto3 (field numbers below are its) through a memory map, so that a device
 needs no ``onnx`` package, and a file of 2 GB costs no memory. Must not import onnx or a runtime.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,15 +43,21 @@ def read_header(path: Path) -> OnnxHeader:
         CorruptArtifact: it is not there, not a file, empty, truncated, or not an ONNX model.
         UnsupportedModel: an input or output is not a tensor.
     """
-    if not path.is_file():
-        raise CorruptArtifact("there is no such file", where=str(path), cure=_CURE)
-    if path.stat().st_size == 0:
-        raise CorruptArtifact("the file is empty", where=str(path), cure=_CURE)
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            return _read_model(_Message(data, 0, len(data)))
-        except (_Malformed, UnicodeDecodeError) as error:
-            raise CorruptArtifact(f"not a readable ONNX model: {error}", where=str(path), cure=_CURE) from error
+    with _opened(path) as model:
+        return _read_model(model)
+
+
+def count_contents(path: Path) -> tuple[int, int]:
+    """Return the nodes and the elements of all initializers, those of subgraphs included, of functions not.
+
+    Raises:
+        CorruptArtifact: see :func:`read_header`.
+    """
+    with _opened(path) as model:
+        counts = [_count_graph(graph) for graph in model.messages(7)]
+        if not counts:
+            raise _Malformed("it holds no graph")
+        return counts[0]
 
 
 def locate_external_data(path: Path, locations: tuple[str, ...]) -> tuple[Path, ...]:
@@ -126,6 +134,13 @@ class _Message:
     def text(self) -> str:
         return self.data[self.start : self.stop].decode("utf-8")
 
+    def varints(self) -> Iterator[int]:
+        """Read the span as numbers one after another: a packed field."""
+        at = self.start
+        while at < self.stop:
+            value, at = self._varint(at)
+            yield value
+
     def messages(self, number: int) -> Iterator[_Message]:
         """Sub-messages of one field, in order."""
         for found, value in self:
@@ -140,6 +155,19 @@ class _Message:
     def string(self, number: int) -> str:
         value = self.first(number)
         return value.text() if isinstance(value, _Message) else ""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Message]:
+    if not path.is_file():
+        raise CorruptArtifact("there is no such file", where=str(path), cure=_CURE)
+    if path.stat().st_size == 0:
+        raise CorruptArtifact("the file is empty", where=str(path), cure=_CURE)
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            yield _Message(data, 0, len(data))
+        except (_Malformed, UnicodeDecodeError) as error:
+            raise CorruptArtifact(f"not a readable ONNX model: {error}", where=str(path), cure=_CURE) from error
 
 
 def _read_model(model: _Message) -> OnnxHeader:
@@ -175,6 +203,28 @@ def _find_external(holder: _Message, external: dict[str, None], *, node_field: i
                     _note_sparse(value, external)
                 elif number in {6, 11}:
                     _find_external(value, external, node_field=1)
+
+
+def _count_graph(graph: _Message) -> tuple[int, int]:
+    nodes, elements = 0, sum(_count_elements(tensor) for tensor in graph.messages(5))
+    for node in graph.messages(1):
+        nodes += 1
+        for attribute in node.messages(5):
+            for number, value in attribute:
+                if number in {6, 11} and isinstance(value, _Message):
+                    inner = _count_graph(value)
+                    nodes, elements = nodes + inner[0], elements + inner[1]
+    return nodes, elements
+
+
+def _count_elements(tensor: _Message) -> int:
+    """Multiply the dimensions, which proto3 writers pack into one field and others write one by one."""
+    return math.prod(
+        size
+        for number, value in tensor
+        if number == 1
+        for size in (value.varints() if isinstance(value, _Message) else (value,))
+    )
 
 
 def _note_sparse(sparse: _Message, external: dict[str, None]) -> None:

@@ -1,6 +1,6 @@
 """Loads a ``.pt2`` exported program, and only one that needs no unpickling of code.
 
-In: the path of a file written by ``torch.export.save``. Out: the ``ExportedProgram``.
+In: the path of a file written by ``torch.export.save``. Out: the ``ExportedProgram``, or the counts of its parts.
 ``torch.export.load`` falls back to unrestricted unpickling for sample inputs, and uses it for weights marked
 ``use_pickle``; whoever wrote such a file could run code here. So the archive is looked through first.
 Torch is imported inside the functions.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _CURE = "save it again with torch.export.save"
+# What the archive is made of (torch/export/pt2_archive/constants.py).
+_GRAPH = re.compile(r"(^|/)models/[^/]+\.json$")
+_WEIGHTS = re.compile(r"(^|/)data/weights/[^/]+_weights_config\.json$")
 
 
 def load_pt2(path: Path) -> ExportedProgram:
@@ -37,6 +42,33 @@ def load_pt2(path: Path) -> ExportedProgram:
     except (RuntimeError, KeyError, ValueError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UnsupportedModel(f"torch cannot load the program: {reason}", where=str(path), cure=_CURE) from error
+
+
+def count_contents(path: Path) -> tuple[int, int]:
+    """Return the nodes of the graph and the elements of all weights, without torch and without reading a weight.
+
+    Raises:
+        CorruptArtifact: it is not there, or damaged.
+        UnsupportedModel: it was written by another version of torch's archive format.
+    """
+    if not path.is_file():
+        raise CorruptArtifact("there is no such file", where=str(path), cure=_CURE)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            (graph,) = (json.loads(archive.read(name)) for name in names if _GRAPH.search(name))
+            (weights,) = (json.loads(archive.read(name)) for name in names if _WEIGHTS.search(name))
+    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
+        raise CorruptArtifact(f"the archive is damaged: {error}", where=str(path), cure=_CURE) from error
+    except ValueError as error:
+        raise UnsupportedModel("the archive is of an older format", where=str(path), cure=_CURE) from error
+    try:
+        # Tied weights share a file.
+        stored = {meta["path_name"]: meta["tensor_meta"]["sizes"] for meta in weights["config"].values()}
+        elements = sum(math.prod(size["as_int"] for size in sizes) for sizes in stored.values())
+        return len(graph["graph_module"]["graph"]["nodes"]), elements
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModel(f"the archive lacks {error}", where=str(path), cure=_CURE) from error
 
 
 def _require_plain_archive(path: Path) -> None:

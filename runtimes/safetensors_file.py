@@ -2,7 +2,7 @@
 
 In: a ``.safetensors`` file or a directory of them. Out: names, types, shapes, and raw arrays.
 Format: https://huggingface.co/docs/safetensors (8 bytes length, JSON header, data).
-Must not import: anything but numpy and the floor.
+Must not import: anything but numpy.
 """
 
 from __future__ import annotations

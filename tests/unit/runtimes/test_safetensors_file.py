@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from exporter.safetensors_file import list_tensors
 from runtimes.errors import UnsupportedModel
+from runtimes.safetensors_file import list_tensors
 
 
 def write_raw(path, header: bytes, data: bytes = b"", length: int | None = None):
