@@ -66,6 +66,23 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def append_bytes(path: Path, data: bytes) -> None:
+    """Add ``data`` to the end of ``path``, which is made if it is not there.
+
+    Raises:
+        OutputError: no room, no permission or no such place; ``path`` keeps what it had.
+    """
+    # Without a buffer, which would write again on closing what had just been taken back.
+    with _explained(path), path.open("ab", buffering=0) as stream:
+        size, left = stream.tell(), memoryview(data)
+        try:
+            while left:
+                left = left[stream.write(left) :]
+        except BaseException:  # Ctrl-C included: half an entry would spoil the whole file
+            os.ftruncate(stream.fileno(), size)
+            raise
+
+
 @contextmanager
 def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
     """Yield an empty directory beside ``target`` and rename it to ``target`` when the block succeeds.
