@@ -138,11 +138,15 @@ def count_needed_rounds(confidence: float) -> int:
 
 
 def is_tight(pairs: Mapping[str, tuple[Samples, Samples]], limits: GateLimits) -> bool:
-    """Return whether every shape's bound is narrow enough to stop measuring. It looks at no verdict."""
+    """Return whether every shape's bound is narrow enough to stop measuring. It looks at no verdict.
+
+    Not before twice the rounds that a bound needs: few rounds can lie close together by luck.
+    """
     for base, head in pairs.values():
         found = resample_paired(base, head)
         low, high = found.bound(limits.confidence)
-        if found.blocks < count_needed_rounds(limits.confidence) or high - low > 2 * _TIGHT * limits.max_regression:
+        is_early = found.blocks < 2 * count_needed_rounds(limits.confidence)
+        if is_early or high - low > 2 * _TIGHT * limits.max_regression:
             return False
     return True
 

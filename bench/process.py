@@ -62,6 +62,11 @@ class SubjectProcess:
         )
         self._send({**asdict(spec), "model": str(spec.model.resolve())})
 
+    @property
+    def pid(self) -> int:
+        """The process, for whoever watches it from outside."""
+        return self._process.pid
+
     def open(self) -> Opened:
         """Open the model, anew if it is open, and wait until that is done."""
         told = self._ask("open")
