@@ -1,26 +1,35 @@
 """Opens a subject in the process that will run it: the one place where bench chooses a runtime.
 
-In: a :class:`~bench.subject.SubjectSpec`. Out: an open session and how long loading took.
+In: a :class:`~bench.subject.SubjectSpec`. Out: an open session, what loading it took, and the clock to time it by.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 
+from bench.measure import Clock
+from bench.process_memory import read_resident_bytes
 from bench.subject import SubjectSpec
 from runtimes.artifact import Artifact
-from runtimes.errors import UsageError
-from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.errors import MissingDependency, UsageError
+from runtimes.ort import OnnxRuntime, OrtOptions, choose_providers
 from runtimes.protocol import Runtime, Session
-from runtimes.torch_rt import TorchOptions, TorchRuntime
+from runtimes.torch_rt import CudaClock, TorchOptions, TorchRuntime
 
 
-def open_session(spec: SubjectSpec) -> tuple[Session, int]:
-    """Open a subject; the runtime is imported before the clock starts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSession:
+    """A session that can run; ``load_ns`` and ``load_memory_bytes`` are what it took from the file to that."""
 
-    Returns:
-        The session, and the nanoseconds from the file to a session that can run.
+    session: Session
+    load_ns: int
+    load_memory_bytes: int
+
+
+def open_session(spec: SubjectSpec) -> OpenedSession:
+    """Open a subject; the runtime is imported, and its device started, before time and memory count.
 
     Raises:
         MissingDependency: the runtime or the device is not there.
@@ -28,19 +37,44 @@ def open_session(spec: SubjectSpec) -> tuple[Session, int]:
         UsageError: the affinity names a processor that this machine has not.
     """
     _bind(spec.affinity)
-    runtime = _choose_runtime(spec)
-    runtime.why_unavailable()
+    runtime = choose_runtime(spec)
+    reason = runtime.why_unavailable()
+    if reason is not None:
+        raise MissingDependency(reason, where=spec.label)
     # The runtimes read the path alone, and hashing would be in the figure.
     artifact = Artifact(path=spec.model, kind=spec.kind, sha256="", inputs=(), outputs=())
-    start_ns = time.perf_counter_ns()
+    before_bytes, start_ns = read_resident_bytes(), time.perf_counter_ns()
     session = runtime.open(artifact)
-    return session, time.perf_counter_ns() - start_ns
+    return OpenedSession(
+        session=session,
+        load_ns=time.perf_counter_ns() - start_ns,
+        load_memory_bytes=max(0, read_resident_bytes() - before_bytes),
+    )
 
 
-def _choose_runtime(spec: SubjectSpec) -> Runtime:
+def choose_clock(spec: SubjectSpec) -> Clock:
+    """Return the clock of a subject: the host's, or that of the GPU where PyTorch runs there.
+
+    ONNX Runtime waits for its device at the end of each run; PyTorch does not, and its clock does.
+    """
+    if spec.runtime != "onnxruntime" and spec.device == "cuda":
+        return Clock(now_ns=CudaClock().now_ns)
+    return Clock()
+
+
+def choose_runtime(spec: SubjectSpec) -> Runtime:
+    """Return the runtime that a subject asks for, with its options."""
     if spec.runtime == "onnxruntime":
-        return OnnxRuntime(OrtOptions(threads=spec.threads))
-    return TorchRuntime(TorchOptions(threads=spec.threads))
+        providers = choose_providers(spec.device)
+        return OnnxRuntime(OrtOptions(threads=spec.threads, providers=providers, device_inputs=spec.device_inputs))
+    return TorchRuntime(
+        TorchOptions(
+            threads=spec.threads,
+            device="cuda" if spec.device == "cuda" else "cpu",
+            compiled=spec.runtime == "torch-compile",
+            device_inputs=spec.device_inputs,
+        )
+    )
 
 
 def _bind(processors: tuple[int, ...]) -> None:

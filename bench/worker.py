@@ -20,9 +20,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from bench.measure import Clock, MeasurePlan, run_block, warm_up
-from bench.process_memory import read_peak_bytes, read_resident_bytes
+from bench.process_memory import read_peak_bytes
 from bench.subject import SubjectSpec
-from bench.subject_session import open_session
+from bench.subject_session import choose_clock, open_session
 from runtimes.errors import StepdownError, UnsupportedModel, UsageError
 from runtimes.protocol import Session
 
@@ -37,36 +37,42 @@ class Worker:
         self._session: Session | None = None
         self._feeds: dict[str, Any] = {}
         self._call: Callable[[], object] | None = None
+        self._clock = Clock()
 
     def open(self) -> Reply:
         """Open the model; once more, if it is open: the new session lies elsewhere in memory."""
         if self._session is not None:
             self._session.close()
             self._session = self._call = None
-        before = read_resident_bytes()
-        self._session, load_ns = open_session(self._spec)
+        opened = open_session(self._spec)
+        self._session = opened.session
+        self._clock = choose_clock(self._spec)
         return {
             "inputs": [asdict(spec) for spec in self._session.inputs],
             "outputs": [asdict(spec) for spec in self._session.outputs],
-            "load_ns": load_ns,
-            "load_memory_bytes": max(0, read_resident_bytes() - before),
+            "load_ns": opened.load_ns,
+            "load_memory_bytes": opened.load_memory_bytes,
         }
 
     def prepare(self, feeds: str) -> Reply:
-        """Take the arrays of an ``.npz`` file as the input of all runs that follow."""
+        """Take the arrays of an ``.npz`` file as the input of all runs that follow.
+
+        Those that this model does not take are for other subjects: a checkpoint may take more than its export.
+        """
+        names = {spec.name for spec in self._opened().inputs}
         with np.load(feeds, allow_pickle=False) as arrays:
-            self._feeds = {name: arrays[name] for name in arrays.files}
+            self._feeds = {name: arrays[name] for name in arrays.files if name in names}
         self._call = self._opened().prepare(self._feeds)
         return {}
 
     def warm_up(self, seconds: float) -> Reply:
         """Run until the speed is stable, at most about so long."""
-        return {"ns": warm_up(self._prepared(), MeasurePlan(warmup_seconds=seconds), Clock())}
+        return {"ns": warm_up(self._prepared(), MeasurePlan(warmup_seconds=seconds), self._clock)}
 
     def run_block(self, runs: int, discard: int, pause_s: float) -> Reply:
         """Pause, run and discard a few, then time ``runs`` runs."""
         plan = MeasurePlan(pause_s=pause_s, discard=discard)
-        return {"ns": run_block(self._prepared(), runs, plan, Clock())}
+        return {"ns": run_block(self._prepared(), runs, plan, self._clock)}
 
     def answer(self, out: str) -> Reply:
         """Run once and write every output into an ``.npz`` file."""
@@ -79,7 +85,9 @@ class Worker:
         """Run from several threads at once for a while; say how many runs finished in how long."""
         if streams > 1 and not getattr(self._opened(), "thread_safe", False):
             raise UnsupportedModel("this runtime does not run from several threads", cure="measure it with 1 stream")
-        runs, ns = run_streams(self._prepared(), streams, seconds)
+        call, clock = self._prepared(), self._clock
+        # A call may return before its device has finished; reading the clock waits for that.
+        runs, ns = run_streams(lambda: (call(), clock.now_ns()), streams, seconds)
         return {"runs": runs, "ns": ns}
 
     def peak_memory(self) -> Reply:

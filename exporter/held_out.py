@@ -146,10 +146,11 @@ def _random_batches(specs: tuple[TensorSpec, ...], options: ExportOptions, vocab
 
 def _count_vocabulary(traced: Traced) -> int:
     """Return how many token ids the tokenizer knows; without one, two, which every table has rows for."""
-    return _count_tokens(traced.tokenizer) if traced.tokenizer is not None else 2
+    return count_tokens(traced.tokenizer) if traced.tokenizer is not None else 2
 
 
-def _count_tokens(tokenizer: Path) -> int:
+def count_tokens(tokenizer: Path) -> int:
+    """Return how many token ids a ``tokenizer.json`` knows, at most :data:`USUAL_VOCABULARY`."""
     from tokenizers import Tokenizer
 
     return min(USUAL_VOCABULARY, Tokenizer.from_file(str(tokenizer)).get_vocab_size())

@@ -48,7 +48,7 @@ def open_subject(reference: str, *, task: str | None = None, threads: int | None
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
         verify_files(path, manifest)
-        model, options = _choose_artifact(path, manifest, threads)
+        model, options = choose_artifact(path, manifest, threads)
         with _open_onnx(model, options, task or manifest.source.get("task"), path) as subject:
             yield subject
     elif path.suffix == ".onnx":
@@ -115,8 +115,13 @@ def _open_traced(reference: str, task: str | None, threads: int | None) -> Itera
             yield subject
 
 
-def _choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> tuple[Path, OrtOptions]:
-    """Return the model file and the provider it was measured on; refuse a CPU on which its answers would differ."""
+def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> tuple[Path, OrtOptions]:
+    """Return the model file of an exported directory, and options with the provider it was measured on.
+
+    Raises:
+        CorruptArtifact: the manifest names none, or its answers would differ on this CPU.
+        MissingDependency: it needs a later ONNX Runtime.
+    """
     try:
         description: Mapping[str, Any] = manifest.artifacts["onnxruntime"]
         model, required = directory / description["path"], description["isa"]

@@ -23,12 +23,14 @@ from runtimes.artifact import Artifact, TensorSpec, hash_files
 from runtimes.errors import CorruptArtifact, DataError, MissingDependency, StepdownError, UnsupportedModel, UsageError
 from runtimes.feeds import check_feeds
 from runtimes.onnx_file import locate_external_data, read_header
+from runtimes.ort_binding import bind_feeds, find_memory
 from runtimes.protocol import Tensors
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
 _INSTALL = "pip install 'stepdown[onnxruntime]'"
 _CURE_CORRUPT = "fetch or export the file again"
 
@@ -52,6 +54,10 @@ class OrtOptions:
         session_config: Further session configuration entries (onnxruntime_session_options_config_keys.h).
         spinning: Whether idle worker threads spin. Faster alone; off, they leave the cores to others at once.
         profile: Prefix of a profile file to write while running; None writes none.
+        optimized: Where to write the graph that is really run, larger weights beside it; None writes none. A provider
+            that compiles its part of the graph cannot write it.
+        device_inputs: For :meth:`OrtSession.prepare`: inputs are put where the first provider keeps its tensors once,
+            and outputs stay there, so that no copy is in the call.
     """
 
     threads: int | None = None
@@ -60,6 +66,8 @@ class OrtOptions:
     session_config: tuple[tuple[str, str], ...] = ()
     spinning: bool = True
     profile: Path | None = None
+    optimized: Path | None = None
+    device_inputs: bool = False
 
 
 class OrtSession:
@@ -68,9 +76,14 @@ class OrtSession:
     thread_safe = True
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        memory: str | None = None,
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
+        self._memory = memory
         self.inputs, self.outputs = inputs, outputs
         self._output_names = [spec.name for spec in outputs]
 
@@ -101,6 +114,8 @@ class OrtSession:
         session = self._open_session()
         check_feeds(self.inputs, feeds)
         names, given = self._output_names, dict(feeds)
+        if self._memory is not None:
+            return bind_feeds(session, given, names, self._memory)
         return lambda: session.run(names, given)
 
     def stop_profiling(self) -> Path:
@@ -174,7 +189,9 @@ class OnnxRuntime:
                 enable_fallback=0,
             )
         self._require_providers(session.get_providers(), "was not taken by the session")
-        return OrtSession(session, _read_specs(session.get_inputs()), _read_specs(session.get_outputs()))
+        inputs, outputs = _read_specs(session.get_inputs()), _read_specs(session.get_outputs())
+        memory = find_memory(self.options.providers[0]) if self.options.device_inputs else None
+        return OrtSession(session, inputs, outputs, memory)
 
     def _require_providers(self, present: list[str], problem: str) -> None:
         for provider in self.options.providers:
@@ -197,7 +214,36 @@ class OnnxRuntime:
         if self.options.profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(self.options.profile)
+        if self.options.optimized is not None:
+            # Weights beside it: a protobuf message holds no more than 2 GB.
+            weights = f"{self.options.optimized.name}.weights"
+            options.optimized_model_filepath = str(self.options.optimized)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
         return options
+
+
+def name_device(provider: str) -> str:
+    """``CUDAExecutionProvider`` -> ``cuda``: the short name by which a user chooses it."""
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def choose_providers(device: str) -> tuple[str, ...]:
+    """Return the execution providers for a device by its short name (``cpu``, ``cuda``, ``tensorrt``, ``openvino``).
+
+    TensorRT comes with CUDA behind it, which takes what TensorRT leaves.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed, or was not built with that provider.
+    """
+    providers = _import_onnxruntime().get_available_providers()
+    chosen = next((provider for provider in providers if name_device(provider) == device), None)
+    if chosen is None:
+        raise MissingDependency(
+            f"this onnxruntime has no execution provider '{device}'; it has {', '.join(map(name_device, providers))}",
+            where="onnxruntime",
+            cure="install the onnxruntime package that has it (onnxruntime-gpu for cuda), or choose another device",
+        )
+    return (chosen, _CUDA) if chosen == "TensorrtExecutionProvider" and _CUDA in providers else (chosen,)
 
 
 def describe_onnx(path: Path) -> Artifact:

@@ -1,4 +1,4 @@
-"""Runs PyTorch in eager mode: the reference of parity and a subject of the bench.
+"""Runs PyTorch, eager or compiled, on the CPU or a GPU: the reference of parity and a subject of the bench.
 
 In: an exported program (``.pt2``), a Hugging Face checkpoint folder, or any module in memory. Out: sessions.
 One of the few modules that may import torch and transformers, and it does so inside its functions.
@@ -6,12 +6,14 @@ One of the few modules that may import torch and transformers, and it does so in
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +33,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchOptions:
-    """How PyTorch runs: ``threads`` within an operator, None leaves it. Torch has one such setting per process."""
+    """How PyTorch runs.
+
+    Attributes:
+        threads: Threads within an operator; None leaves it. Torch has one such setting per process.
+        device: ``cpu`` or ``cuda``.
+        compiled: Whether ``torch.compile`` compiles the module for each shape it meets, when it meets it.
+        device_inputs: For :meth:`TorchSession.prepare`: inputs are put on the device once, and outputs stay there, so
+            that no copy is in the call.
+        keep_modules: Let a program call its modules as modules and not in one flat graph: a little slower, and a
+            profile can name them. A checkpoint does so anyway.
+    """
 
     threads: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    compiled: bool = False
+    device_inputs: bool = False
+    keep_modules: bool = False
 
 
 class TorchSession:
-    """A module in eager mode, without gradients. Not promised to be thread-safe: modules may keep state."""
+    """A module without gradients. Not promised to be thread-safe: modules may keep state."""
 
     thread_safe = False
 
     def __init__(
-        self, forward: Forward, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], threads: int | None
+        self, forward: Forward, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: TorchOptions
     ) -> None:
         self._forward: Forward | None = forward
-        self._threads = threads
+        self._options = options
         self.inputs, self.outputs = inputs, outputs
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[np.generic]]:
@@ -62,10 +78,13 @@ class TorchSession:
             reason = str(error).strip().partition("\n")[0]
             raise DataError(f"the model refused this input: {reason}", cure="check values and sizes") from error
         named = name_outputs(result, [spec.name for spec in self.outputs])
-        return {name: tensor.numpy() for name, tensor in named.items()}
+        return {name: tensor.cpu().numpy() for name, tensor in named.items()}
 
     def prepare(self, feeds: Tensors) -> Callable[[], object]:
         """Check the feeds once, make tensors of them, and return the bare call of the module on them.
+
+        On a GPU the call copies them in and the outputs out, unless the options say that they stay on the device; then
+        it may return before the GPU has finished (see :class:`CudaClock`).
 
         Raises:
             DataError: an input is missing, unknown, or of another dtype or shape.
@@ -77,23 +96,51 @@ class TorchSession:
         if forward is None:
             raise UsageError("the session is closed", cure="open the artifact again")
         check_feeds(self.inputs, feeds)
-        if self._threads is not None and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
+        threads = self._options.threads
+        if threads is not None and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in feeds.items()}
-
-        def call() -> object:
-            with torch.inference_mode():
-                return forward(tensors)
-
-        return call
+        infer, device = torch.inference_mode()(forward), self._options.device
+        if device == "cpu" or self._options.device_inputs:
+            placed = _move(tensors, device)
+            return lambda: infer(placed)
+        names = [spec.name for spec in self.outputs]
+        return lambda: _move(name_outputs(infer(_move(tensors, device)), names), "cpu")
 
     def close(self) -> None:
         """Release the module; running the session afterwards is a UsageError."""
         self._forward = None
 
 
+class CudaClock:
+    """Tells nanoseconds as the GPU counts them (CUDA events). Reading it waits for all work that was begun before.
+
+    The time between two readings holds what the host needed to start the work, as a user feels it, and not what it
+    needed to notice that the GPU has finished.
+    """
+
+    def __init__(self) -> None:
+        self._event = _import_torch().cuda.Event
+        self._now_ns = 0
+        self._last = self._mark()
+
+    def now_ns(self) -> int:
+        """Return the nanoseconds since this clock was made, once everything begun has finished."""
+        mark = self._mark()
+        # From mark to mark: CUDA tells milliseconds as a float32, which over minutes would lose the microseconds.
+        self._now_ns += round(self._last.elapsed_time(mark) * 1e6)
+        self._last = mark
+        return self._now_ns
+
+    def _mark(self) -> Any:  # noqa: ANN401 - an object of an optional dependency
+        event = self._event(enable_timing=True)
+        event.record()
+        event.synchronize()
+        return event
+
+
 class TorchRuntime:
-    """PyTorch eager as a :class:`~runtimes.protocol.Runtime`, for kinds ``pt2`` and ``huggingface``."""
+    """PyTorch as a :class:`~runtimes.protocol.Runtime`, for kinds ``pt2`` and ``huggingface``."""
 
     name = "torch"
 
@@ -101,9 +148,9 @@ class TorchRuntime:
         self.options = options or TorchOptions()
 
     def why_unavailable(self) -> str | None:
-        """Return None where torch imports, else the reason and the cure."""
+        """Return None where torch imports and has what the options need, else the reason and the cure."""
         try:
-            _import_torch()
+            _require(self.options)
         except MissingDependency as error:
             return str(error)
         return None
@@ -130,9 +177,10 @@ class TorchRuntime:
         Raises:
             CorruptArtifact: it is damaged, or of a kind that is not PyTorch's.
             UnsupportedModel: it cannot be loaded by this version.
-            MissingDependency: torch or transformers is not installed.
+            MissingDependency: torch or transformers is not installed, or there is no GPU or no compiler where the
+                options need one.
         """
-        _import_torch()
+        _require(self.options)
         if artifact.kind == "huggingface":
             return self.open_checkpoint(artifact.path)
         if artifact.kind != "pt2":
@@ -141,10 +189,16 @@ class TorchRuntime:
             )
         program = load_pt2(artifact.path)
         inputs, outputs = _describe_program(program, artifact.path)
-        return TorchSession(_call_program(program), inputs, outputs, self.options.threads)
+        # A program holds its tensors on the device it was exported on.
+        if self.options.device != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, self.options.device)
+        module = _unflatten(program) if self.options.keep_modules else program.module()
+        return TorchSession(_call_program(program, self._compile(module)), inputs, outputs, self.options)
 
     def open_checkpoint(self, directory: Path) -> TorchSession:
-        """Load a Hugging Face checkpoint folder with ``AutoModel`` in float32, inputs as its tokenizer names them.
+        """Load a Hugging Face checkpoint folder in float32, with the head its config names, inputs as its tokenizer's.
 
         Raises:
             CorruptArtifact: there is no readable checkpoint in the folder.
@@ -158,7 +212,9 @@ class TorchRuntime:
                 "transformers is not installed", cure="pip install 'stepdown[onnxruntime]'"
             ) from error
         try:
-            model = transformers.AutoModel.from_pretrained(directory, dtype=torch.float32, local_files_only=True).eval()
+            config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+            head, outputs = _choose_head(transformers, config)
+            model = head.from_pretrained(directory, config=config, dtype=torch.float32, local_files_only=True).eval()
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise CorruptArtifact(f"not a readable checkpoint: {reason}", where=str(directory)) from error
@@ -166,15 +222,26 @@ class TorchRuntime:
         if getattr(model.config, "type_vocab_size", 0):
             names.append("token_type_ids")
         inputs = tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names)
-        width = model.config.hidden_size
-        output = TensorSpec(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", width))
-        return self.open_module(model, inputs, (output,))
+        return self.open_module(model, inputs, outputs)
 
     def open_module(
         self, module: torch.nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> TorchSession:
         """Wrap a module that takes its inputs as keyword arguments; ``outputs`` names what to return of its result."""
-        return TorchSession(lambda feeds: module(**feeds), tuple(inputs), tuple(outputs), self.options.threads)
+        placed = self._compile(module.to(self.options.device))
+        return TorchSession(lambda feeds: placed(**feeds), tuple(inputs), tuple(outputs), self.options)
+
+    def _compile(self, module: torch.nn.Module) -> Callable[..., object]:
+        if not self.options.compiled:
+            return module
+        import torch
+
+        # Past this many shapes Dynamo would go back to eager mode with a warning: measure many, and fail loudly.
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        # Compiled for every shape by itself, which is the fastest it can be.
+        compiled: Callable[..., object] = torch.compile(module, dynamic=False)
+        return compiled
 
 
 def name_outputs(result: object, names: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -183,8 +250,6 @@ def name_outputs(result: object, names: Sequence[str]) -> dict[str, torch.Tensor
     Raises:
         UnsupportedModel: something named is not there, or is not a tensor.
     """
-    from collections.abc import Mapping
-
     import torch
 
     if isinstance(result, torch.Tensor):
@@ -202,6 +267,48 @@ def name_outputs(result: object, names: Sequence[str]) -> dict[str, torch.Tensor
     return tensors
 
 
+def _move(tensors: Mapping[str, torch.Tensor], device: str) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _require(options: TorchOptions) -> None:
+    """Raise MissingDependency where torch, its GPU or its compiler is not there."""
+    torch = _import_torch()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise MissingDependency(
+            f"PyTorch {torch.__version__} sees no CUDA GPU",
+            where="torch",
+            cure="install its CUDA build on a machine with an NVIDIA GPU, or choose the device cpu",
+        )
+    if options.compiled and not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))):
+        raise MissingDependency(
+            "torch.compile needs a C++ compiler", where="torch", cure="install g++, or name one in the variable CXX"
+        )
+
+
+# By the end of the class name in a config's "architectures": what such a model returns. Any other checkpoint is run as
+# its bare encoder.
+_HEADS = {
+    "ForSequenceClassification": ("logits",),
+    "ForTokenClassification": ("logits",),
+    "ForMaskedLM": ("logits",),
+    "ForQuestionAnswering": ("start_logits", "end_logits"),
+}
+
+
+def _choose_head(transformers: ModuleType, config: Any) -> tuple[Any, tuple[TensorSpec, ...]]:  # noqa: ANN401
+    """Return the class to load a checkpoint with, and its outputs; transformers' classes and configs are untyped."""
+    name = (config.architectures or [""])[0]
+    outputs = next((names for end, names in _HEADS.items() if name.endswith(end)), None)
+    if outputs is None or not hasattr(transformers, name):
+        shape = ("batch", "sequence", config.hidden_size)
+        return transformers.AutoModel, (TensorSpec(name="last_hidden_state", dtype="float32", shape=shape),)
+    rows: tuple[str, ...] = ("batch",) if name.endswith("ForSequenceClassification") else ("batch", "sequence")
+    width = {"logits": (config.vocab_size if name.endswith("ForMaskedLM") else config.num_labels,)}
+    specs = (TensorSpec(name=one, dtype="float32", shape=(*rows, *width.get(one, ()))) for one in outputs)
+    return getattr(transformers, name), tuple(specs)
+
+
 def _import_torch() -> Any:  # noqa: ANN401 - the module object of an optional dependency
     try:
         import torch
@@ -210,11 +317,16 @@ def _import_torch() -> Any:  # noqa: ANN401 - the module object of an optional d
     return torch
 
 
-def _call_program(program: ExportedProgram) -> Forward:
+def _unflatten(program: ExportedProgram) -> torch.nn.Module:
+    from torch.export import unflatten
+
+    return unflatten(program)
+
+
+def _call_program(program: ExportedProgram, module: Callable[..., object]) -> Forward:
     """Return the program as a function of named tensors; its own signature may mix positions and keywords."""
     from torch.utils import _pytree as pytree
 
-    module = program.module()
     names, in_spec = program.graph_signature.user_inputs, program.call_spec.in_spec
 
     def forward(feeds: dict[str, torch.Tensor]) -> object:

@@ -2,13 +2,14 @@
 
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from runtimes.artifact import Artifact, TensorSpec
-from runtimes.errors import CorruptArtifact, DataError, UnsupportedModel
-from runtimes.torch_rt import TorchOptions, TorchRuntime
+from runtimes.errors import CorruptArtifact, DataError, MissingDependency, UnsupportedModel
+from runtimes.torch_rt import CudaClock, TorchOptions, TorchRuntime
 from tests.contract.tiny_models import write_pt2
 
 torch = pytest.importorskip("torch")
@@ -20,6 +21,15 @@ class Bomb:
 
     def __reduce__(self):
         return open, (str(self.marker), "w")
+
+
+def pt2(path):
+    return Artifact(path=path, kind="pt2", sha256="", inputs=(), outputs=())
+
+
+def make_feeds(specs, rows):
+    generator = np.random.default_rng(0)
+    return {spec.name: generator.standard_normal((rows, *spec.shape[1:])).astype(spec.dtype) for spec in specs}
 
 
 def rewrite(path, target, change):
@@ -104,3 +114,65 @@ def test_a_checkpoint_runs_and_refuses_bad_ids(tmp_path):
     assert session.run(feeds)["last_hidden_state"].shape == (2, 5, 8)
     with pytest.raises(DataError, match="refused"):
         session.run({**feeds, "input_ids": ones * 99})
+
+
+def test_a_classifier_runs_with_its_head(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
+    )
+    ones = np.ones((2, 5), np.int64)
+    feeds = {"input_ids": ones, "attention_mask": ones, "token_type_ids": ones * 0}
+    shapes = {
+        "BertForSequenceClassification": (3, {"logits": (2, 3)}),
+        "BertForTokenClassification": (3, {"logits": (2, 5, 3)}),
+        "BertForMaskedLM": (3, {"logits": (2, 5, 20)}),
+        "BertForQuestionAnswering": (2, {"start_logits": (2, 5), "end_logits": (2, 5)}),
+    }
+    for name, (config.num_labels, expected) in shapes.items():
+        getattr(transformers, name)(config).save_pretrained(tmp_path / name)
+        session = TorchRuntime().open_checkpoint(tmp_path / name)
+        assert {key: value.shape for key, value in session.run(feeds).items()} == expected
+        assert [(spec.name, len(spec.shape)) for spec in session.outputs] == [(k, len(v)) for k, v in expected.items()]
+
+
+def test_without_a_gpu_cuda_is_a_missing_dependency():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    runtime = TorchRuntime(TorchOptions(device="cuda"))
+    assert "sees no CUDA GPU" in runtime.why_unavailable()
+    with pytest.raises(MissingDependency, match="choose the device cpu") as caught:
+        runtime.open(Artifact(path=Path("m.pt2"), kind="pt2", sha256="", inputs=(), outputs=()))
+    assert caught.value.exit_code == 3
+
+
+def test_without_a_compiler_torch_compile_is_a_missing_dependency(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "needs a C++ compiler" in TorchRuntime(TorchOptions(compiled=True)).why_unavailable()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:torch")
+def test_compiled_answers_like_eager_at_every_shape(tmp_path):
+    path = write_pt2(tmp_path)
+    eager, compiled = (TorchRuntime(TorchOptions(compiled=flag)).open(pt2(path)) for flag in (False, True))
+    for rows in range(1, 11):  # more shapes than Dynamo recompiles for by itself
+        feeds = make_feeds(eager.inputs, rows)
+        for name, value in eager.run(feeds).items():
+            np.testing.assert_allclose(compiled.run(feeds)[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device_inputs", [False, True])
+def test_a_gpu_answers_like_the_cpu_and_its_clock_goes_forward(tmp_path, device_inputs):
+    path = write_pt2(tmp_path)
+    cpu = TorchRuntime().open(pt2(path))
+    gpu = TorchRuntime(TorchOptions(device="cuda", device_inputs=device_inputs)).open(pt2(path))
+    feeds = make_feeds(cpu.inputs, 3)
+    for name, value in cpu.run(feeds).items():
+        np.testing.assert_allclose(gpu.run(feeds)[name], value, rtol=1e-3, atol=1e-3)
+    clock, call = CudaClock(), gpu.prepare(feeds)
+    before = clock.now_ns()
+    call()
+    assert clock.now_ns() > before

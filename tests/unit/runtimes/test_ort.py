@@ -8,8 +8,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtimes.errors import CorruptArtifact, DataError, MissingDependency, UnsupportedModel
-from runtimes.ort import CPU, PROBE_MODEL, OnnxRuntime, OrtOptions, available_providers, describe_onnx
+from runtimes.errors import CorruptArtifact, DataError, MissingDependency, UnsupportedModel, UsageError
+from runtimes.ort import (
+    CPU,
+    PROBE_MODEL,
+    OnnxRuntime,
+    OrtOptions,
+    available_providers,
+    choose_providers,
+    describe_onnx,
+    name_device,
+)
+from runtimes.ort_binding import find_memory
 
 
 def save(path, nodes, *, shape=("n", 4), initializers=(), opset=17, **save_options):
@@ -66,6 +76,32 @@ def test_a_provider_that_is_not_there_is_an_error_not_a_fallback(relu):
     with pytest.raises(MissingDependency, match=r"NoSuchExecutionProvider(.|\n)*install") as caught:
         runtime.open(describe_onnx(relu))
     assert caught.value.exit_code == 3
+
+
+def test_devices_are_providers_by_a_short_name(monkeypatch):
+    import onnxruntime
+
+    built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built)
+    assert [name_device(provider) for provider in built] == ["tensorrt", "cuda", "cpu"]
+    assert choose_providers("cuda") == ("CUDAExecutionProvider",)
+    assert choose_providers("tensorrt") == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    with pytest.raises(MissingDependency, match=r"no execution provider 'openvino'; it has tensorrt, cuda, cpu"):
+        choose_providers("openvino")
+
+
+def test_bound_outputs_hold_what_the_run_gives(relu):
+    feeds = {"x": np.array([[-1, 2, -3, 4]], np.float32)[:, ::-1]}
+    session = OnnxRuntime(OrtOptions(device_inputs=True)).open(describe_onnx(relu))
+    binding, _ = session.prepare(feeds)()
+    assert binding.copy_outputs_to_cpu()[0].tolist() == [[4, 0, 2, 0]]
+    assert session.run(feeds)["y"].tolist() == [[4, 0, 2, 0]]
+
+
+def test_inputs_stay_only_where_their_memory_is_known():
+    assert find_memory("TensorrtExecutionProvider") == "cuda"
+    with pytest.raises(UsageError, match="XnnpackExecutionProvider"):
+        find_memory("XnnpackExecutionProvider")
 
 
 def test_external_data_travels_and_counts(split, tmp_path):

@@ -1,0 +1,134 @@
+"""What the words of a subject mean."""
+
+import json
+import os
+
+import pytest
+
+from exporter.bench_subjects import SubjectOptions, resolve_subjects
+from runtimes.errors import CorruptArtifact, UnsupportedModel, UsageError
+from tests.cli.tiny_artifact import write_artifact, write_classifier
+
+PLAIN = SubjectOptions()
+
+
+def resolve(*words, options=PLAIN):
+    return resolve_subjects([str(word) for word in words], options)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    return write_artifact(tmp_path / "reviews")
+
+
+@pytest.fixture
+def onnx(tmp_path):
+    write_classifier(tmp_path / "counter.onnx")
+    return tmp_path / "counter.onnx"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """As much of a checkpoint as is looked at before it is opened."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    save_file({"w": np.zeros(2, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def test_an_exported_directory_is_its_model_on_the_provider_it_was_measured_on(exported):
+    (one,) = resolve(exported)
+    assert one.spec.model == exported / "onnxruntime" / "model.onnx"
+    assert (one.spec.label, one.spec.runtime, one.spec.device, one.spec.kind) == (
+        "reviews", "onnxruntime", "cpu", "onnx",
+    )  # fmt: skip
+    assert (one.directory, one.task) == (exported, "text-classification")
+
+
+def test_label_runtime_and_device_are_taken_from_the_words(onnx):
+    (one,) = resolve(f"ours=onnxruntime@cuda:{onnx}")
+    assert (one.spec.label, one.spec.device, one.spec.model) == ("ours", "cuda", onnx)
+    (one,) = resolve(f"our best={onnx}")
+    assert (one.spec.label, one.spec.device) == ("our best", "cpu")
+
+
+def test_a_checkpoint_runs_in_pytorch_unless_compiled(checkpoint):
+    eager, compiled, gpu = resolve(checkpoint, f"torch-compile:{checkpoint}", f"torch@cuda:{checkpoint}")
+    assert [one.spec.label for one in (eager, compiled, gpu)] == [
+        "bert torch@cpu", "bert torch-compile@cpu", "bert torch@cuda",
+    ]  # fmt: skip
+    assert (eager.spec.kind, eager.task) == ("huggingface", "feature-extraction")
+
+
+def test_the_same_model_twice_is_numbered(exported, onnx):
+    assert [one.spec.label for one in resolve(exported, exported, onnx)] == ["reviews #1", "reviews #2", "counter"]
+
+
+def test_a_model_in_a_plainly_named_file_is_called_after_its_folder(exported):
+    assert resolve(exported / "onnxruntime" / "model.onnx")[0].spec.label == "reviews"
+
+
+def test_a_path_that_is_there_is_a_path_whatever_signs_it_holds(tmp_path):
+    folder = tmp_path / "a=b"
+    folder.mkdir()
+    write_classifier(folder / "x:y.onnx")
+    (one,) = resolve(folder / "x:y.onnx")
+    assert (one.spec.label, one.spec.model) == ("x:y", folder / "x:y.onnx")
+
+
+def test_options_reach_every_subject_and_inputs_stay_on_gpus_alone(onnx):
+    options = SubjectOptions(threads=1, affinity=tuple(sorted(os.sched_getaffinity(0)))[:1], device_inputs=True)
+    cpu, gpu = resolve(f"onnxruntime@cpu:{onnx}", f"onnxruntime@cuda:{onnx}", options=options)
+    assert {cpu.spec.threads, gpu.spec.threads} == {1}
+    assert cpu.spec.affinity == options.affinity
+    assert (cpu.spec.device_inputs, gpu.spec.device_inputs) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("word", "said", "cure"),
+    [
+        ("nowhere.onnx", "no such model", "RUNTIME"),
+        ("a=nowhere.onnx", "no such model", "RUNTIME"),
+        ("", "no such model", "RUNTIME"),
+        ("tensorflow:{onnx}", "unknown runtime 'tensorflow'", "torch-compile"),
+        ("torch:{onnx}", "torch does not run counter.onnx", "checkpoint"),
+        ("onnxruntime:{checkpoint}", "onnxruntime does not run bert", "stepdown export"),
+        ("torch@tensorrt:{checkpoint}", "PyTorch does not run on 'tensorrt'", "torch@cpu"),
+    ],
+)
+def test_words_that_mean_nothing_say_what_to_write(word, said, cure, onnx, checkpoint):
+    with pytest.raises(UsageError, match=said) as caught:
+        resolve(word.format(onnx=onnx, checkpoint=checkpoint))
+    assert cure in caught.value.cure
+    assert caught.value.exit_code == 2
+
+
+def test_equal_labels_are_refused(onnx, exported):
+    with pytest.raises(UsageError, match="two subjects are called 'a'"):
+        resolve(f"a={onnx}", f"a={exported}")
+
+
+def test_processors_that_are_not_there_are_refused(onnx):
+    with pytest.raises(UsageError, match="no processors 4096"):
+        resolve(onnx, options=SubjectOptions(affinity=(4096,)))
+
+
+def test_device_inputs_without_a_gpu_are_refused(onnx):
+    with pytest.raises(UsageError, match="no subject runs on one"):
+        resolve(onnx, options=SubjectOptions(device_inputs=True))
+
+
+def test_a_changed_export_is_refused(exported):
+    (exported / "onnxruntime" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(CorruptArtifact, match="not the one that was exported"):
+        resolve(exported)
+
+
+def test_a_pickle_is_refused(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(UnsupportedModel, match="pickle"):
+        resolve(tmp_path / "model.bin")
