@@ -34,6 +34,10 @@ class Side:
         """The subject's name."""
         return self.subject.label
 
+    def shapes(self) -> list[str]:
+        """Every shape at which it was timed, in the order measured."""
+        return [timing.shape for timing in self.recording.timings if timing.label == self.label]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparability:
@@ -146,7 +150,7 @@ def judge_sides(base: Side, head: Side, limits: GateLimits, comparability: Compa
 
 
 def _choose_shapes(base: Side, head: Side, wanted: Sequence[str]) -> tuple[str, ...]:
-    ours, theirs = _list_shapes(base), _list_shapes(head)
+    ours, theirs = base.shapes(), head.shapes()
     missing = [shape for shape in wanted if shape not in ours or shape not in theirs]
     common = tuple(shape for shape in ours if shape in theirs and (not wanted or shape in wanted))
     if missing or not common:
@@ -157,10 +161,6 @@ def _choose_shapes(base: Side, head: Side, wanted: Sequence[str]) -> tuple[str, 
             cure="measure both at the same shapes, `stepdown bench --shape`",
         )
     return common
-
-
-def _list_shapes(side: Side) -> list[str]:
-    return [timing.shape for timing in side.recording.timings if timing.label == side.label]
 
 
 def _pair(base: Side, head: Side, shape: str) -> tuple[Samples, Samples]:
@@ -193,7 +193,7 @@ def _doubt_same(shape: ShapeVerdict) -> ShapeVerdict:
 
 
 def _note_shapes(base: Side, head: Side, judged: Sequence[str]) -> list[str]:
-    alone = sorted({*_list_shapes(base)} ^ {*_list_shapes(head)})
+    alone = sorted({*base.shapes()} ^ {*head.shapes()})
     return [f"not judged, since only one side has it: {', '.join(alone)}"] if alone and judged else []
 
 

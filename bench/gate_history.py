@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.compare import Verdict
-from bench.differences import list_differences
 from bench.gate import GateLimits, decide, judge_figures
 from bench.gate_files import Side, make_side
-from bench.recording import Recording, SubjectRecord
-from bench.samples import Samples
+from bench.recording import Recording
+from bench.series import Series, choose_label, collect_series, find_subject, is_comparable, is_relative
 from bench.steps import MIN_ENTRIES, Step, estimate_noise, find_steps
 from bench.verdict import GateResult, ShapeVerdict
-from runtimes.errors import Inconclusive, UsageError
+from runtimes.errors import Inconclusive
 
 _Vector = NDArray[np.float64]
 
@@ -61,16 +60,6 @@ class HistoryJudgement:
     steps: tuple[FoundStep, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Series:
-    """One shape: the entries that have it, their times in ns, and what is compared (the same, or ratios)."""
-
-    shape: str
-    entries: tuple[Recording, ...]
-    times_ns: tuple[float, ...]
-    values: tuple[float, ...]
-
-
 def judge_history(
     history: Sequence[Recording], limits: GateLimits, *, label: str | None = None, place: str = "history"
 ) -> HistoryJudgement:
@@ -88,8 +77,8 @@ def judge_history(
         Inconclusive: no earlier entry is comparable.
     """
     last = history[-1]
-    side = make_side(last, label or _choose_label(last, place), place=f"{place}:{len(history)}")
-    comparable = [entry for entry in history if _is_comparable(entry, side)]
+    side = make_side(last, label or choose_label(last, place), place=f"{place}:{len(history)}")
+    comparable = [entry for entry in history if is_comparable(entry, side)]
     entries = comparable[-WINDOW:]
     if len(entries) < 2:
         raise Inconclusive(
@@ -98,8 +87,8 @@ def judge_history(
             where=place,
             cure="add to the history on one machine, beside the same reference: `stepdown bench --history`",
         )
-    confidence = 1 - (1 - limits.confidence) / max(1, len(_list_shapes(side)))
-    series = [_collect(entries, side, shape) for shape in _list_shapes(side)]
+    confidence = 1 - (1 - limits.confidence) / max(1, len(side.shapes()))
+    series = [collect_series(entries, side, shape) for shape in side.shapes()]
     found = [(one, find_steps(one.values)) for one in series]
     shapes = tuple(_judge_series(one, steps, limits, confidence) for one, steps in found)
     steps = tuple(_locate(one, step) for one, steps in found for step in steps)
@@ -111,7 +100,7 @@ def judge_history(
         confidence=limits.confidence,
         interleaved=False,
         shapes=shapes,
-        figures=judge_figures(_find(entries[-2], side.label).figures, side.subject.figures, limits),
+        figures=judge_figures(find_subject(entries[-2], side.label).figures, side.subject.figures, limits),
         notes=(
             *map(describe_step, steps),
             *_note_no_step(found),
@@ -132,62 +121,7 @@ def describe_step(step: FoundStep) -> str:
     )
 
 
-def _choose_label(recording: Recording, place: str) -> str | None:
-    """Return the one subject beside the reference; None where there is but one."""
-    labels = [subject.label for subject in recording.subjects]
-    if len(labels) > 2:
-        places = ", ".join(f"{place}:{label}" for label in labels[1:])
-        raise UsageError("the last entry holds several subjects", where=place, cure=f"name one: {places}")
-    return labels[1] if len(labels) == 2 else None
-
-
-def _is_comparable(entry: Recording, side: Side) -> bool:
-    if not any(timing.label == side.label for timing in entry.timings):
-        return False
-    if list_differences(entry.machine, side.recording.machine):
-        return False
-    return not _is_relative(side) or _identify_reference(entry) == _identify_reference(side.recording)
-
-
-def _is_relative(side: Side) -> bool:
-    """Return whether there is a reference beside the subject, always the same file, that was timed."""
-    reference = side.recording.subjects[0]
-    return reference.label != side.label and reference.artifact_sha256 is not None and reference.failure is None
-
-
-def _identify_reference(recording: Recording) -> tuple[str | None, ...]:
-    reference = recording.subjects[0]
-    return (reference.label, reference.runtime, reference.device, reference.artifact_sha256, reference.failure)
-
-
-def _list_shapes(side: Side) -> list[str]:
-    return [timing.shape for timing in side.recording.timings if timing.label == side.label]
-
-
-def _find(recording: Recording, label: str) -> SubjectRecord:
-    return next(subject for subject in recording.subjects if subject.label == label)
-
-
-def _collect(entries: Sequence[Recording], side: Side, shape: str) -> _Series:
-    """Return the series of a shape, over the entries that have it."""
-    kept, times_ns, values = [], [], []
-    for entry in entries:
-        ours = entry.samples(side.label, shape)
-        reference = entry.samples(entry.subjects[0].label, shape)
-        if ours is None or (reference is None and _is_relative(side)):
-            continue
-        kept.append(entry)
-        times_ns.append(ours.median_ns())
-        values.append(_compare_rounds(ours, reference) if reference and _is_relative(side) else ours.median_ns())
-    return _Series(shape, tuple(kept), tuple(times_ns), tuple(values))
-
-
-def _compare_rounds(ours: Samples, reference: Samples) -> float:
-    """Return the median over rounds of our time relative to the reference's: block ``i`` of both is of one round."""
-    return median(a / b for a, b in zip(ours.block_medians_ns(), reference.block_medians_ns(), strict=False))
-
-
-def _judge_series(series: _Series, steps: Sequence[Step], limits: GateLimits, confidence: float) -> ShapeVerdict:
+def _judge_series(series: Series, steps: Sequence[Step], limits: GateLimits, confidence: float) -> ShapeVerdict:
     start = steps[-1].index if steps else len(series.values) - 1
     first = start - steps[-1].before if steps else 0
     logs: _Vector = np.log(np.asarray(series.values))
@@ -227,7 +161,7 @@ def _judge(low: float, high: float, limits: GateLimits, *, is_confirmed: bool) -
     return "same" if low > -limit else "inconclusive"
 
 
-def _locate(series: _Series, step: Step) -> FoundStep:
+def _locate(series: Series, step: Step) -> FoundStep:
     entry = series.entries[step.index]
     return FoundStep(
         shape=series.shape,
@@ -239,7 +173,7 @@ def _locate(series: _Series, step: Step) -> FoundStep:
     )
 
 
-def _note_no_step(found: Sequence[tuple[_Series, Sequence[Step]]]) -> list[str]:
+def _note_no_step(found: Sequence[tuple[Series, Sequence[Step]]]) -> list[str]:
     quiet = [(series.shape, len(series.values)) for series, steps in found if not steps]
     return [
         f"{shape}: no step in {count} entries"
@@ -248,7 +182,7 @@ def _note_no_step(found: Sequence[tuple[_Series, Sequence[Step]]]) -> list[str]:
     ]
 
 
-def _note_single(found: Sequence[tuple[_Series, Sequence[Step]]], shapes: Sequence[ShapeVerdict]) -> list[str]:
+def _note_single(found: Sequence[tuple[Series, Sequence[Step]]], shapes: Sequence[ShapeVerdict]) -> list[str]:
     alone = [
         shape.shape
         for (_, steps), shape in zip(found, shapes, strict=True)
@@ -270,7 +204,7 @@ def _note_entries(
         notes.append(f"{others} entries were left out: another machine, subject or reference than the last one's")
     if older := len(comparable) - len(entries):
         notes.append(f"{older} older entries were left out: the recent past is {WINDOW}")
-    if _is_relative(side):
+    if is_relative(side):
         notes.append(f"times are relative to {side.recording.subjects[0].label}, measured interleaved in every entry")
     else:
         notes.append(
