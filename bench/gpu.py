@@ -45,8 +45,8 @@ def read_gpu() -> dict[str, Any]:
     """Read the GPU that CUDA calls device 0.
 
     Returns:
-        ``name``, ``driver``, ``sm_clock_mhz``, ``max_sm_clock_mhz``, ``memory_clock_mhz``, ``temperature_c``,
-        ``power_w``, ``busy_percent`` (None where the board does not tell one), and ``held_back_by``, a list of reasons
+        ``name``, ``driver``, ``sm_clock_mhz``, ``max_sm_clock_mhz``, ``memory_clock_mhz``, ``temperature_celsius``,
+        ``power_watts``, ``busy_percent`` (None where the board does not tell one), and ``held_back_by``, a list of reasons
         in words.
 
     Raises:
@@ -147,8 +147,8 @@ def _read(nvml: ModuleType, device: object) -> dict[str, Any]:
         "sm_clock_mhz": ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
         "max_sm_clock_mhz": ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
         "memory_clock_mhz": ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        "temperature_c": ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-        "power_w": power_mw / 1000 if power_mw is not None else None,
+        "temperature_celsius": ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        "power_watts": power_mw / 1000 if power_mw is not None else None,
         "held_back_by": name_holds(ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0, nvml),
     }
 

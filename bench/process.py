@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench.recording import OpTime
 from bench.subject import SubjectSpec
 from runtimes import errors
 from runtimes.artifact import TensorSpec
@@ -101,6 +102,10 @@ class SubjectProcess:
     def peak_memory_bytes(self) -> int:
         """Return the most memory that the process has held."""
         return int(self._ask("peak_memory")["bytes"])
+
+    def profile_ops(self, runs: int) -> tuple[OpTime, ...]:
+        """Return the mean time of each operator over ``runs`` runs, as the runtime's profiler tells it; no shape."""
+        return tuple(OpTime(**told) for told in self._ask("profile_ops", runs)["ops"])
 
     def close(self) -> None:
         """End the process. There is nothing for it to save, and a polite end takes longer than a round should."""

@@ -94,6 +94,13 @@ class Worker:
         """Say the most memory this process has held."""
         return {"bytes": read_peak_bytes()}
 
+    def profile_ops(self, runs: int) -> Reply:
+        """Profile the subject on the prepared input, opened anew."""
+        from bench.per_op import profile_ops
+
+        self._prepared()
+        return {"ops": [asdict(one) for one in profile_ops(self._spec, self._feeds, runs)]}
+
     def _opened(self) -> Session:
         if self._session is None:
             raise UsageError("the subject is not open", cure="open it first")
@@ -149,6 +156,7 @@ def serve(requests: TextIO, replies: TextIO) -> None:
         "answer": worker.answer,
         "run_streams": worker.run_streams,
         "peak_memory": worker.peak_memory,
+        "profile_ops": worker.profile_ops,
     }
     for line in requests:
         request = json.loads(line)

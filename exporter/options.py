@@ -13,6 +13,8 @@ from runtimes.errors import UsageError
 PRECISIONS = ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4")
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 TARGETS = ("onnxruntime",)
+# (batch, sequence): one short text, one long one, and a batch.
+DEFAULT_SHAPES = ((1, 16), (1, 128), (8, 128))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class ExportOptions:
     precision: str = "auto"
     method: str = "auto"
     max_drop: float = 0.01
-    shapes: tuple[tuple[int, int], ...] = ((1, 16), (1, 128), (8, 128))
+    shapes: tuple[tuple[int, int], ...] = DEFAULT_SHAPES
     for_isa: str | None = None
     threads: int | None = None
     opset: int | None = None

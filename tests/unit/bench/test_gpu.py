@@ -68,7 +68,7 @@ def test_boards_that_do_not_tell_everything_are_read_all_the_same():
     )  # fmt: skip
     found = gpu._read(silent, object())
     assert (found["sm_clock_mhz"], found["memory_clock_mhz"]) == (100, 200)
-    assert (found["power_w"], found["temperature_c"], found["held_back_by"]) == (None, None, [])
+    assert (found["power_watts"], found["temperature_celsius"], found["held_back_by"]) == (None, None, [])
 
 
 def test_a_steady_gpu_says_nothing_and_an_idle_one_is_not_judged():
