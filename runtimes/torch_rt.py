@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,7 +321,10 @@ def _import_torch() -> Any:  # noqa: ANN401 - the module object of an optional d
 def _unflatten(program: ExportedProgram) -> torch.nn.Module:
     from torch.export import unflatten
 
-    return unflatten(program)
+    with warnings.catch_warnings():
+        # It copies tree specifications of its own, which it deprecated itself (torch 2.13).
+        warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
+        return unflatten(program)
 
 
 def _call_program(program: ExportedProgram, module: Callable[..., object]) -> Forward:
