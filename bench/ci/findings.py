@@ -55,6 +55,11 @@ def summarise(result: GateResult) -> str:
     return "; ".join(f"{one.name}: {one.message}" for one in decisive)
 
 
+def name_answer(result: GateResult) -> str:
+    """Return the verdict of time, and what figures add to it."""
+    return result.verdict if all(figure.ok for figure in result.figures) else f"{result.verdict}, but larger"
+
+
 def _describe_shape(shape: ShapeVerdict) -> Finding:
     statuses: dict[str, Status] = {"slower": "failed", "inconclusive": "undecided"}
     return Finding(
@@ -69,7 +74,7 @@ def _describe_shape(shape: ShapeVerdict) -> Finding:
 
 def _describe_figure(figure: FigureVerdict) -> Finding:
     base, head = (format_figure(figure.name, value) for value in (figure.base, figure.head))
-    allowed = f"at most {figure.allowed:+.1%} allowed"
+    allowed = f"at most {figure.allowed:+.1%} allowed" if figure.allowed else "no growth allowed"
     return Finding(
         name=FIGURE_NAMES.get(figure.name, figure.name),
         status="passed" if figure.ok else "failed",
@@ -91,4 +96,4 @@ def format_bound(shape: ShapeVerdict) -> str:
 
 def format_figure(name: str, value: int) -> str:
     """Return a figure with its unit."""
-    return format_bytes(value) if name.endswith("_bytes") else str(value)
+    return format_bytes(value) if name.endswith("_bytes") else f"{value:,}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.ci.findings import FIGURE_NAMES, format_bound, format_change, format_figure
+from bench.ci.findings import FIGURE_NAMES, format_bound, format_change, format_figure, name_answer
 from bench.report.units import format_duration, make_printable
 from bench.table import render_markdown as render_table
 from bench.verdict import GateResult
@@ -18,7 +18,7 @@ def render_markdown(result: GateResult) -> str:
     """Return a heading with the verdict, a table of times, a table of figures, and the notes."""
     head, base = escape_markdown(result.head), escape_markdown(result.base)
     parts = [
-        f"### stepdown gate: {_head_line(result)}",
+        f"### stepdown gate: {name_answer(result)}",
         f"{head} against {base}; a slowdown of {result.max_regression:.1%} must not pass, "
         f"bounds at {result.confidence:.0%}.",
         render_table(
@@ -54,12 +54,6 @@ def render_markdown_error(error: StepdownError) -> str:
 def escape_markdown(text: str) -> str:
     """Return text on one line in which no sign acts: labels come from users."""
     return _ACTIVE.sub(r"\\\1", make_printable(" ".join(text.split())))
-
-
-def _head_line(result: GateResult) -> str:
-    if result.exit_code == 6 and result.verdict != "slower":
-        return f"{result.verdict}, but larger"
-    return result.verdict
 
 
 def _tabulate_figures(result: GateResult) -> str:

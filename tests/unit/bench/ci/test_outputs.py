@@ -44,7 +44,7 @@ def test_findings_say_what_changed_and_by_how_much():
     assert messages["8x8"] == ("failed", "slower: 20.00 ms -> 22.70 ms, +13.6% (bound +11.1% to +16.3%, 42 rounds)")
     assert messages["9x9"][0] == "undecided"
     assert "bound open to open" in messages["9x9"][1]
-    assert messages["size"] == ("failed", "above the limit: 100.0 MB -> 101.0 MB, +1.0% (at most +0.0% allowed)")
+    assert messages["size"] == ("failed", "above the limit: 100.0 MB -> 101.0 MB, +1.0% (no growth allowed)")
     assert messages["nodes"][0] == messages["1x8"][0] == "passed"
 
 
