@@ -98,6 +98,17 @@ def parse_seconds(text: str) -> float:
     return value
 
 
+def parse_processors(text: str) -> tuple[int, ...]:
+    """Read ``0,2-4`` as the processors (0, 2, 3, 4)."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of processors, such as 0,1 or 0-3")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(found))
+
+
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     """Declare ``-o`` and ``--force``."""
     parser.add_argument("-o", "--output", metavar="PATH", type=Path, required=True, help=f"where to write {what}")
