@@ -96,3 +96,13 @@ def test_a_program_keeps_its_modules_while_profiled(tmp_path):
     assert list_ops(ops) == EXPECTED
     assert {one.shape for one in ops} == {"3x64"}
     assert ops[0].name == "blocks.0.wide/linear"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_time_is_that_of_the_kernels():
+    """A product of 4096 x 4096 takes longer than its launch, which is all that the host sees."""
+    linear, x = torch.nn.Linear(4096, 4096).cuda(), torch.ones(4096, 4096, device="cuda")
+    with torch.inference_mode():
+        (on_gpu,) = (one for one in profile_call(lambda: linear(x), 5, on_gpu=True) if one.op == "linear")
+        (on_host,) = (one for one in profile_call(lambda: linear(x), 5) if one.op == "linear")
+    assert on_gpu.ns > on_host.ns
