@@ -19,8 +19,10 @@ from bench.rounds import Measured, measure_rounds
 from bench.samples import Samples
 from bench.subject import SubjectSpec
 
-# Ten runs of a 5 ms model: in the same time, more rounds tell more than longer blocks.
-DUEL_PLAN = MeasurePlan(blocks=400, block_seconds=0.05, min_runs=3, max_runs=30, warmup_seconds=0.3)
+# Twenty runs of a 5 ms model in ten turns; one run wakes it for each. Stopped, the other needs no pause.
+DUEL_PLAN = MeasurePlan(
+    blocks=400, block_seconds=0.1, min_runs=4, max_runs=30, pause_s=0.0, discard=1, warmup_seconds=0.3
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,9 @@ class Opened:
 class SubjectProcess:
     """One subject, running. Use it as a context manager: leaving it ends the process, whatever that is doing.
 
+    Between two answers the process is stopped (SIGSTOP, on Linux). Its idle threads would spin on, for longer than any
+    pause one would make, and take the processor from the subject whose turn it is.
+
     Starting does not wait, so that several can start side by side; :meth:`open` does. Every method raises
     SubjectFailed where the process crashed or did not answer in time, and the error that the subject itself reported.
     """
@@ -127,12 +130,19 @@ class SubjectProcess:
         self.close()
 
     def _ask(self, what: str, *arguments: object) -> Mapping[str, Any]:
+        self._signal("SIGCONT")
         self._send({"do": what, "with": arguments})
         answer = json.loads(self._read_line(what))
+        self._signal("SIGSTOP")
         if "error" in answer:
             raise _rebuild_error(answer["error"], self.spec.label)
         reply: Mapping[str, Any] = answer["reply"]
         return reply
+
+    def _signal(self, name: str) -> None:
+        # Elsewhere a stopped worker would outlive a parent that is killed (bench/worker.py: end_with_parent).
+        if sys.platform == "linux":
+            self._process.send_signal(signal.Signals[name])
 
     def _send(self, document: Mapping[str, object]) -> None:
         assert self._process.stdin is not None

@@ -3,20 +3,25 @@
 In: subjects, and the feeds of each shape. Out: raw timings of every subject and shape, interleaved.
 Must not import a runtime.
 
-Why anew: two sessions of one model differ for as long as they live, by up to 1.4 % (where their memory happens to
-lie), which no number of runs averages out. Opened anew in every round, that difference is drawn anew and the bound over
-rounds holds it. Every few rounds the processes start anew as well; in every round that would take half the time.
-Within a round all subjects are alive; shape by shape each gives one block of runs, in random order, after a pause in
-which the threads of the others stop spinning (bench/measure.py says why blocks).
+Three things make two equal models look different, and this is what is done about each (docs/benchmarks.md measures it):
+
+- **Where a session's memory happens to lie** makes it up to 1.4 % faster or slower for as long as it lives, which no
+  number of runs averages out. Every round opens every model anew; every few rounds start the processes anew as well.
+- **Threads of the others.** An idle thread pool spins on for a while and takes the processor from whose turn it is.
+  Every subject is stopped while it is not its turn.
+- **Phases of the machine**, of 50 to 200 ms and some 15 %. A block of runs in one piece falls into one or does not. So
+  the subjects take turns of a run or two, in random order, and a block is what one gave in all turns of a round.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.measure import MeasurePlan, choose_runs
@@ -28,6 +33,8 @@ from runtimes.errors import StepdownError, UsageError
 # What takes longer to start is started once: a compiler's minute in every round would leave no time to measure.
 SLOW_START_S = 5.0
 _ROUNDS_PER_PROCESS = 4
+# A block is given in at most so many turns; the slowest subject, which makes the fewest runs, may set fewer.
+_TURNS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,26 +121,31 @@ def _open_anew(subjects: Sequence[_Subject], timeout_s: float, stack: ExitStack)
         if subject.process is None:
             subject.process = stack.enter_context(SubjectProcess(subject.spec, timeout_s=timeout_s))
     for subject in able:
-        if subject.is_slow:
-            continue
-        try:
-            assert subject.process is not None
-            # The first time is kept: memory that a second session reuses does not count again.
-            told = subject.process.open()
-            subject.opened = subject.opened or told
-        except StepdownError as error:
-            _give_up(subject, error)
-        subject.is_slow = time.monotonic() - begin_s > SLOW_START_S
+        if not subject.is_slow:
+            _attempt(subject, _open)
+            subject.is_slow = time.monotonic() - begin_s > SLOW_START_S
+
+
+def _open(subject: _Subject) -> None:
+    assert subject.process is not None
+    told = subject.process.open()
+    # The first time is kept: memory that a second session reuses does not count again.
+    subject.opened = subject.opened or told
 
 
 def _run_round(
     subjects: Sequence[_Subject], feeds: Mapping[str, Path], plan: MeasurePlan, order: random.Random
 ) -> None:
-    """Take one block of each subject at each shape."""
+    """Take one block of each subject at each shape, in turns."""
     for shape in order.sample(list(feeds), len(feeds)):
         for subject in order.sample(list(subjects), len(subjects)):
-            if subject.failure is None:
-                _take_block(subject, shape, feeds[shape], plan)
+            _attempt(subject, partial(_warm_up, shape=shape, feeds=feeds[shape], plan=plan))
+        for subject in subjects:
+            subject.blocks.setdefault(shape, []).append(())
+        turns = min((one.runs[shape] for one in subjects if one.failure is None), default=0)
+        for turns_left in range(min(_TURNS, turns), 0, -1):
+            for subject in order.sample(list(subjects), len(subjects)):
+                _attempt(subject, partial(_take_turn, shape=shape, turns_left=turns_left, plan=plan))
 
 
 def _end_processes(subjects: Sequence[_Subject]) -> None:
@@ -143,27 +155,34 @@ def _end_processes(subjects: Sequence[_Subject]) -> None:
             subject.process = None
 
 
-def _take_block(subject: _Subject, shape: str, feeds: Path, plan: MeasurePlan) -> None:
-    assert subject.process is not None
-    try:
-        subject.process.prepare(feeds)
-        warmup = subject.process.warm_up(plan.warmup_seconds)
-        # The same number in every round, so that every block's median is worth as much.
-        runs = subject.runs.setdefault(shape, choose_runs(warmup, plan))
-        block = subject.process.run_block(runs, discard=plan.discard, pause_s=plan.pause_s)
-    except StepdownError as error:
-        _give_up(subject, error)
+def _attempt(subject: _Subject, step: Callable[[_Subject], None]) -> None:
+    """Do it; go on without this subject where it fails. What it gave before is not kept, since it would not pair."""
+    if subject.failure is not None:
         return
+    try:
+        step(subject)
+    except StepdownError as error:
+        subject.failure = error
+        if subject.process is not None:
+            subject.process.close()
+            subject.process = None
+
+
+def _warm_up(subject: _Subject, shape: str, feeds: Path, plan: MeasurePlan) -> None:
+    assert subject.process is not None
+    subject.process.prepare(feeds)
+    warmup = subject.process.warm_up(plan.warmup_seconds)
     subject.warmups.setdefault(shape, warmup)
-    subject.blocks.setdefault(shape, []).append(block)
+    # The same number in every round, so that every block's median is worth as much.
+    subject.runs.setdefault(shape, choose_runs(warmup, plan))
 
 
-def _give_up(subject: _Subject, error: StepdownError) -> None:
-    """Go on without this subject; what it did before is not kept, since it would not pair."""
-    subject.failure = error
-    if subject.process is not None:
-        subject.process.close()
-        subject.process = None
+def _take_turn(subject: _Subject, shape: str, turns_left: int, plan: MeasurePlan) -> None:
+    """Run an even share of what is left of the block."""
+    assert subject.process is not None
+    block = subject.blocks[shape]
+    runs = math.ceil((subject.runs[shape] - len(block[-1])) / turns_left)
+    block[-1] += subject.process.run_block(runs, discard=plan.discard, pause_s=plan.pause_s)
 
 
 def _collect(subjects: Sequence[_Subject], feeds: Mapping[str, Path]) -> Measured:

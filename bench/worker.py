@@ -7,8 +7,10 @@ memory is that of one subject. Runtimes are imported when the model is opened.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -173,8 +175,16 @@ def _read_spec(line: str) -> SubjectSpec:
     return SubjectSpec(**{**told, "model": Path(told["model"]), "affinity": tuple(told["affinity"])})
 
 
+def end_with_parent() -> None:
+    """Have Linux end this process with the one that started it, which may be killed while this one is stopped."""
+    if sys.platform == "linux":
+        # PR_SET_PDEATHSIG is 1 (prctl(2)).
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve the process that started this one."""
+    end_with_parent()
     # Libraries print to standard output; replies must not be among that.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

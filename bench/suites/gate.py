@@ -8,6 +8,7 @@ machine to itself.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import time
@@ -130,8 +131,9 @@ def measure_slowdown_with(feeds: Path, threads: int) -> Callable[[Path, Path], f
     """Return the function that tunes: time of head over time of base, in 15 s."""
 
     def measure(base: Path, head: Path) -> float:
-        specs = [make_spec(BASE, base, threads), make_spec("head", head, threads)]
-        return float(np.exp(-resample_paired(*measure_pair(*specs, feeds, _TUNING_SECONDS)).center))
+        specs = make_spec(BASE, base, threads), make_spec("head", head, threads)
+        ours, theirs = measure_pair(*specs, feeds, _TUNING_SECONDS)
+        return math.exp(-resample_paired(ours, theirs).center)
 
     return measure
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure_overhead(model: Path, feeds: Path, threads: int) -> tuple[float, Comparison]:
     """Return the milliseconds of a run and the wall time of harnessed blocks over that of bare loops."""
-    session, _ = open_session(make_spec(BASE, model, threads))
+    session = open_session(make_spec(BASE, model, threads)).session
     with np.load(feeds, allow_pickle=False) as arrays:
         call = session.prepare({name: arrays[name][:, :_SEQUENCE] for name in arrays.files})
     plan = MeasurePlan(pause_s=0.0, discard=0)

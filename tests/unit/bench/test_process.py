@@ -131,6 +131,16 @@ def test_a_hang_ends_with_the_time_allowed(feeds, tmp_path):
     assert not is_alive(process.pid)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a stopped worker could outlive its parent")
+def test_it_is_stopped_while_it_is_not_asked(model, feeds):
+    with SubjectProcess(spec(model)) as process:
+        process.open()
+        assert wait_until(lambda: read_state(process.pid) == "T")
+        process.prepare(feeds)
+        assert process.run_block(2, discard=0, pause_s=0)
+        assert wait_until(lambda: read_state(process.pid) == "T")
+
+
 def test_nothing_is_left_when_the_block_is_left(model):
     with pytest.raises(KeyboardInterrupt), SubjectProcess(spec(model)) as process:
         raise KeyboardInterrupt
@@ -177,7 +187,12 @@ def is_alive(pid):
     except ProcessLookupError:
         return False
     # A zombie of another parent has ended all the same.
-    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    return read_state(pid) != "Z"
+
+
+def read_state(pid):
+    """R runs, S sleeps, T is stopped, Z has ended."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
 
 
 def wait_until(holds, seconds=20):

@@ -48,6 +48,15 @@ def test_every_subject_has_a_block_in_every_round_at_every_shape(model, feeds):
     assert found.opened["a"].load_memory_bytes >= 0
 
 
+def test_a_slow_subject_sets_the_turns_and_every_block_is_whole(model, feeds):
+    """Runs follow from the speed within the plan's limits, whatever the number of turns they are given in."""
+    plan = MeasurePlan(blocks=2, block_seconds=0.002, min_runs=3, max_runs=25, pause_s=0.0, warmup_seconds=0.01)
+    found = measure_rounds([spec("a", model), spec("b", model)], feeds, plan)
+    for one in found.timings:
+        assert len({len(block) for block in one.ns}) == 1
+        assert 3 <= len(one.ns[0]) <= 25
+
+
 def test_one_that_cannot_be_opened_and_one_that_hangs_leave_the_others_alone(model, feeds, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
