@@ -18,7 +18,7 @@ from bench.alone import Alone, AlonePlan, Weighed, measure_alone, weigh_subject
 from bench.commit import find_commit
 from bench.compare import MIN_ROUNDS, compare
 from bench.conditions import Watch, describe_conditions, watch_machine
-from bench.duel import pair_timings
+from bench.duel import DUEL_PLAN, pair_timings
 from bench.machine import describe_machine
 from bench.measure import MeasurePlan
 from bench.recording import Recording, SubjectRecord, Timing
@@ -29,8 +29,8 @@ from runtimes.errors import StepdownError
 
 MakeFeeds = Callable[[Sequence[Sequence[TensorSpec]]], Mapping[str, Path]]
 
-# Blocks long enough for quantiles, rounds enough for a bound; a recording is made to be looked at, not to decide.
-ROUNDS = MeasurePlan(blocks=15, block_seconds=0.2, warmup_seconds=0.3)
+# The scheme of a duel, with blocks long enough for quantiles and rounds enough for a bound.
+ROUNDS = replace(DUEL_PLAN, blocks=15, block_seconds=0.2)
 # With a time budget rounds go on until the bounds are narrow.
 MOST_ROUNDS = 400
 

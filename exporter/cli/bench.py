@@ -108,14 +108,14 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Measure, and write what was asked for; a subject that failed fails the verb once the others are written."""
     _check_outputs(arguments)
     from exporter.bench_run import run_bench
-    from exporter.cli.bench_result import describe_recording, render_table, tell_recording
+    from exporter.cli.bench_result import describe_recording, render_tables, tell_recording
 
     recorded = run_bench(_make_options(arguments), progress)
     written = _write_outputs(arguments, recorded)
     return Outcome(
         document=describe_recording(recorded.recording),
         text="\n".join([*tell_recording(recorded.recording), *map(str, written)]),
-        tables=(render_table(recorded.recording),),
+        tables=render_tables(recorded.recording),
         failure=next(iter(recorded.failures.values()), None),
     )
 

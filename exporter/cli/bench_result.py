@@ -1,4 +1,4 @@
-"""What ``stepdown bench`` shows: a table, sentences, a JSON document.
+"""What ``stepdown bench`` shows: tables, sentences, a JSON document.
 
 In: a recording. Out: each of the three. Must not import: a runtime; rich only inside functions.
 """
@@ -6,6 +6,7 @@ In: a recording. Out: each of the three. Must not import: a runtime; rich only i
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NONE = "-"
+# The operators shown of a subject; the rest is in the sample file and the report.
+_MOST_OPS = 10
 
 
 def describe_recording(recording: Recording) -> dict[str, Any]:
@@ -50,7 +53,13 @@ def tell_recording(recording: Recording) -> Iterator[str]:
     yield from (f"unstable: {sentence}" for sentence in recording.conditions.unstable)
 
 
-def render_table(recording: Recording) -> Table:
+def render_tables(recording: Recording) -> tuple[Table, ...]:
+    """Return the table of all subjects, and of each that was profiled the operators that take the longest."""
+    profiled = [subject for subject in recording.subjects if subject.ops]
+    return (_render_subjects(recording), *(_render_ops(subject) for subject in profiled))
+
+
+def _render_subjects(recording: Recording) -> Table:
     """Return one table: a row for each subject and shape, what belongs to the subject alone in its first row."""
     from rich.table import Table
 
@@ -72,6 +81,25 @@ def render_table(recording: Recording) -> Table:
             named = subject.label if is_first else ""
             table.add_row(named, *row_cells, *(beside if is_first else [""] * len(beside)))
         table.add_section()
+    return table
+
+
+def _render_ops(subject: SubjectRecord) -> Table:
+    """Return the longest operators at the largest shape, where most of the time goes to them and not to starting."""
+    from rich.table import Table
+
+    total_ns = Counter[str]()
+    for op in subject.ops:
+        total_ns[op.shape] += op.ns
+    shape, whole = total_ns.most_common(1)[0]
+    table = Table(title=f"{subject.label} at {shape}, by operator", title_justify="left")
+    table.add_column("operator")
+    table.add_column("module")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    longest = sorted((op for op in subject.ops if op.shape == shape), key=lambda op: -op.ns)[:_MOST_OPS]
+    for op in longest:
+        table.add_row(op.op, op.module or op.name, _show_ms(op.ns), f"{op.ns / max(whole, 1):.1%}")
     return table
 
 

@@ -98,6 +98,16 @@ def test_bound_outputs_hold_what_the_run_gives(relu):
     assert session.run(feeds)["y"].tolist() == [[4, 0, 2, 0]]
 
 
+@pytest.mark.gpu
+def test_cuda_answers_the_same_with_copies_and_without(relu):
+    feeds = {"x": np.array([[-1, 2, -3, 4]], np.float32)}
+    options = OrtOptions(providers=choose_providers("cuda"))
+    copying = OnnxRuntime(options).open(describe_onnx(relu))
+    assert copying.run(feeds)["y"].tolist() == [[0, 2, 0, 4]]
+    binding, _ = OnnxRuntime(replace(options, device_inputs=True)).open(describe_onnx(relu)).prepare(feeds)()
+    assert binding.copy_outputs_to_cpu()[0].tolist() == [[0, 2, 0, 4]]
+
+
 def test_inputs_stay_only_where_their_memory_is_known():
     assert find_memory("TensorrtExecutionProvider") == "cuda"
     with pytest.raises(UsageError, match="XnnpackExecutionProvider"):
