@@ -10,9 +10,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bench.gate import GateLimits
+    from bench.gate_history import FoundStep
+    from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
     from exporter.answer import Answer, answer_texts
     from exporter.doctor import Finding, examine_machine
     from exporter.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
+    from exporter.gate import Gated, GateOptions, gate, gate_history
     from exporter.inspect_model import Inspection, Layer, inspect_model
     from exporter.options import ExportOptions
     from exporter.pipeline import ExportResult, export
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
         ParityFailure,
         Regression,
         StepdownError,
+        SubjectFailed,
         UnsupportedModel,
         UsageError,
     )
@@ -44,7 +49,13 @@ __all__ = [
     "Evaluation",
     "ExportOptions",
     "ExportResult",
+    "FigureVerdict",
     "Finding",
+    "FoundStep",
+    "GateLimits",
+    "GateOptions",
+    "GateResult",
+    "Gated",
     "Inconclusive",
     "Inspection",
     "Layer",
@@ -55,9 +66,11 @@ __all__ = [
     "Ratio",
     "Regression",
     "Report",
+    "ShapeVerdict",
     "SilentProgress",
     "StepdownError",
     "Subject",
+    "SubjectFailed",
     "UnsupportedModel",
     "UsageError",
     "answer_texts",
@@ -65,14 +78,20 @@ __all__ = [
     "evaluate_cosine",
     "examine_machine",
     "export",
+    "gate",
+    "gate_history",
     "inspect_model",
     "open_subject",
 ]
 
 _MODULES = {
+    "bench.gate": ("GateLimits",),
+    "bench.gate_history": ("FoundStep",),
+    "bench.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
     "exporter.answer": ("Answer", "answer_texts"),
     "exporter.doctor": ("Finding", "examine_machine"),
     "exporter.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
+    "exporter.gate": ("GateOptions", "Gated", "gate", "gate_history"),
     "exporter.inspect_model": ("Inspection", "Layer", "inspect_model"),
     "exporter.options": ("ExportOptions",),
     "exporter.pipeline": ("ExportResult", "export"),

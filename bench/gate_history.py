@@ -65,6 +65,12 @@ def judge_history(
 ) -> HistoryJudgement:
     """Judge the last entry.
 
+    Simulated with 8 to 30 entries and a limit of 5 %. Without a step, "slower" was the answer in 0 of 3600 series with
+    normal or heavy-tailed noise of 1-2 %, and in 0.7-1.7 % where every tenth entry fell into a slow phase of +15 %.
+    With noise of 1 %, a step of 10 % was called slower in 91 % after two entries and in 98 % after three, one of 5 % in
+    44 % after five; with 2 %, one of 10 % in 38, 61 and 79 % after two, three and five. The rest was inconclusive: a
+    step of 5 % was called "same" in at most 2 %.
+
     Args:
         history: The entries, the oldest first.
         limits: What the last entry is held to; the confidence is shared between the shapes (Bonferroni).

@@ -122,8 +122,8 @@ def _gate_models(base: str, head: str, options: GateOptions, progress: Progress)
     if options.output is not None:
         write_recording(options.output, recording)
     place = str(options.output or "this run")
-    sides = (make_side(recording, spec.label, place=place) for spec in (ours, theirs))
-    return Gated(result=judge_sides(*sides, options.limits, Comparability(min_cosine=options.min_cosine)))
+    first, second = (make_side(recording, spec.label, place=place) for spec in (ours, theirs))
+    return Gated(result=judge_sides(first, second, options.limits, Comparability(min_cosine=options.min_cosine)))
 
 
 def _compare_how(options: GateOptions) -> Comparability:

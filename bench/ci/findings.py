@@ -57,7 +57,9 @@ def summarise(result: GateResult) -> str:
 
 def name_answer(result: GateResult) -> str:
     """Return the verdict of time, and what figures add to it."""
-    return result.verdict if all(figure.ok for figure in result.figures) else f"{result.verdict}, but larger"
+    if all(figure.ok for figure in result.figures):
+        return result.verdict
+    return f"{result.verdict} {'and' if result.verdict == 'slower' else 'but'} larger"
 
 
 def _describe_shape(shape: ShapeVerdict) -> Finding:

@@ -35,4 +35,5 @@ def render_junit(findings: Sequence[Finding]) -> bytes:
             found = {"type": one.status, "message": message}
             ElementTree.SubElement(case, _ELEMENTS[one.status], found).text = message
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"

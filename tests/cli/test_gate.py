@@ -51,7 +51,7 @@ def test_a_slower_model_fails(stepdown, tmp_path):
     base, head = write_chain(tmp_path / "base.onnx", 2), write_chain(tmp_path / "head.onnx", 60)
     result = stepdown("gate", base, head, *WIDE)
     assert result.code == 6
-    assert result.out.strip().endswith("head against base: slower, but larger")
+    assert result.out.strip().endswith("head against base: slower and larger")
     assert "stepdown: 4x1: slower" in result.err
     assert "to fix:" in result.err
 

@@ -97,7 +97,7 @@ def test_annotations_are_one_escaped_line_each():
 
 def test_markdown_has_every_number_and_note():
     text = render_markdown(RESULT)
-    assert text.startswith("### stepdown gate: slower\n\nnew against old; a slowdown of 5.0% must not pass")
+    assert text.startswith("### stepdown gate: slower and larger\n\nnew against old; a slowdown of 5.0% must not pass")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert ["8x8", "20.00 ms", "22.70 ms", "+13.6%", "+11.1% to +16.3%", "42", "slower"] in rows
     assert ["size", "100.0 MB", "101.0 MB", "+1.0%", "+0.0%", "too large"] in rows
@@ -106,7 +106,7 @@ def test_markdown_has_every_number_and_note():
 
 
 def test_a_result_that_only_grew_does_not_read_like_a_pass():
-    assert "same, but larger" in render_markdown(replace(RESULT, verdict="same", shapes=(SAME,)))
+    assert "same but larger" in render_markdown(replace(RESULT, verdict="same", shapes=(SAME,)))
 
 
 def test_hostile_labels_act_nowhere():
