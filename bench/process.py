@@ -43,15 +43,17 @@ class Opened:
 class SubjectProcess:
     """One subject, running. Use it as a context manager: leaving it ends the process, whatever that is doing.
 
-    Between two answers the process is stopped (SIGSTOP, on Linux). Its idle threads would spin on, for longer than any
-    pause one would make, and take the processor from the subject whose turn it is.
+    Between two answers the process is stopped (SIGSTOP, on Linux) unless ``stops`` is False. Its idle threads would
+    spin on, for longer than any pause one would make, and take the processor from the subject whose turn it is.
 
     Starting does not wait, so that several can start side by side; :meth:`open` does. Every method raises
     SubjectFailed where the process crashed or did not answer in time, and the error that the subject itself reported.
     """
 
-    def __init__(self, spec: SubjectSpec, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, spec: SubjectSpec, *, timeout_s: float = TIMEOUT_S, stops: bool = True) -> None:
         self.spec = spec
+        # Elsewhere a stopped worker would outlive a parent that is killed (bench/worker.py: end_with_parent).
+        self._stops = stops and sys.platform == "linux"
         self._timeout_s = timeout_s
         self._unread = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
@@ -140,8 +142,7 @@ class SubjectProcess:
         return reply
 
     def _signal(self, name: str) -> None:
-        # Elsewhere a stopped worker would outlive a parent that is killed (bench/worker.py: end_with_parent).
-        if sys.platform == "linux":
+        if self._stops:
             self._process.send_signal(signal.Signals[name])
 
     def _send(self, document: Mapping[str, object]) -> None:
