@@ -24,7 +24,7 @@ from bench.measure import MeasurePlan
 from bench.recording import Recording, SubjectRecord, Timing
 from bench.rounds import Measured, measure_rounds
 from bench.subject import SubjectSpec
-from runtimes.artifact import TensorSpec
+from runtimes.artifact import TensorSpec, hash_file
 from runtimes.errors import StepdownError
 
 MakeFeeds = Callable[[Sequence[Sequence[TensorSpec]]], Mapping[str, Path]]
@@ -129,6 +129,7 @@ def record(specs: Sequence[SubjectSpec], make_feeds: MakeFeeds, plan: RecordPlan
         plan=_describe_plan(plan, feeds, measured, findings),
         subjects=tuple(_describe_subject(spec, findings) for spec in specs),
         timings=measured.timings,
+        feeds={shape: hash_file(path) for shape, path in feeds.items()},
     )
     return Recorded(recording=recording, failures=findings.failures)
 

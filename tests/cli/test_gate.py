@@ -147,3 +147,19 @@ def test_the_document_has_no_number_that_json_lacks(stepdown, tmp_path):
     result = stepdown("gate", tmp_path / "s.json:base", tmp_path / "s.json:head", "--json")
     shape = json.loads(result.out, parse_constant=pytest.fail)["shapes"][0]
     assert (result.code, shape["low"], shape["high"]) == (7, 0.0, None)
+
+
+def test_what_two_benches_wrote_is_compared_by_answers_too(stepdown, tmp_path):
+    history = tmp_path / "h.jsonl"
+    for name, sign in (("one", 1), ("other", 1), ("different", -1)):
+        model = write_chain(tmp_path / f"{name}.onnx", 2, sign=sign)
+        words = ("--shape", "4x1", "--time-budget", "1", "--history", history)
+        assert stepdown("bench", f"model={model}", *words, "-o", tmp_path / f"{name}.json").code == 0
+    alike = stepdown("gate", tmp_path / "one.json", tmp_path / "other.json", "--json")
+    assert alike.code in {0, 6, 7}
+    assert not any("answer" in note for note in alike.json()["notes"])
+    different = stepdown("gate", tmp_path / "one.json", tmp_path / "different.json")
+    assert (different.code, different.out) == (5, "")
+    assert "different models" in different.err
+    short = stepdown("gate", "--history", history, "--json")
+    assert (short.code, short.json()["verdict"]) == (7, "inconclusive")
