@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtimes", "calibration", "compression", "exporter", "bench")
-DATA = {".toml", ".json"}
+DATA = {".toml", ".json", ".html", ".css", ".js"}
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,37 @@
+"""The browser, once for all tests. Without one they are skipped; STEPDOWN_REQUIRE=chromium makes that a failure."""
+
+import os
+
+import pytest
+
+from bench.report.document import write_report
+from tests.report.browser import Browser, find_chromium
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    chromium = find_chromium()
+    if chromium is None:
+        reason = "no chromium on the path: apt-get install chromium"
+        if "chromium" in os.environ.get("STEPDOWN_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    browser = Browser(chromium, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Write the report of a recording and open it; pages are closed at the end."""
+    pages = []
+
+    def open_report(recording, *, gate=None, history=(), **looks):
+        path = tmp_path / f"{len(pages)}.html"
+        write_report(path, recording, gate=gate, history=history)
+        pages.append(browser.open(path.as_uri(), **looks))
+        return pages[-1]
+
+    yield open_report
+    for page in pages:
+        page.close()
