@@ -46,8 +46,8 @@ def read_gpu() -> dict[str, Any]:
 
     Returns:
         ``name``, ``driver``, ``sm_clock_mhz``, ``max_sm_clock_mhz``, ``memory_clock_mhz``, ``temperature_celsius``,
-        ``power_watts``, ``busy_percent`` (None where the board does not tell one), and ``held_back_by``, a list of reasons
-        in words.
+        ``power_watts``, ``busy_percent`` (None where the board does not tell one), and ``held_back_by``, a list of
+        reasons in words.
 
     Raises:
         MissingDependency: ``pynvml`` is not installed, or there is no driver or no GPU.

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ def write_feeds(inputs: Sequence[Sequence[TensorSpec]], plan: FeedsPlan, folder:
     for shape in plan.shapes or usable_shapes(merged, DEFAULT_SHAPES):
         feeds = make_feeds(merged, shape, vocabulary=vocabulary, seed=plan.seed)
         path = folder / f"{shape[0]}x{shape[1]}.npz"
-        arrays: dict[str, np.ndarray] = dict(feeds)
+        # Any: numpy's own stub takes the name of an array for its option `allow_pickle`.
+        arrays: dict[str, Any] = dict(feeds)
         np.savez(path, **arrays)
         written[path.stem] = path
     return written
