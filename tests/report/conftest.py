@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from bench.report.document import write_report
 from tests.report.browser import Browser, find_chromium
 
 
@@ -22,16 +21,14 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def show(browser, tmp_path):
-    """Write the report of a recording and open it; pages are closed at the end."""
+def show(browser):
+    """Open a file with the looks of :class:`Page`; pages are closed at the end."""
     pages = []
 
-    def open_report(recording, *, gate=None, history=(), **looks):
-        path = tmp_path / f"{len(pages)}.html"
-        write_report(path, recording, gate=gate, history=history)
+    def open_file(path, **looks):
         pages.append(browser.open(path.as_uri(), **looks))
         return pages[-1]
 
-    yield open_report
+    yield open_file
     for page in pages:
         page.close()
