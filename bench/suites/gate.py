@@ -46,7 +46,7 @@ KINDS = {
     for kind in (
         TrialKind(name="same", head=COPY, budget_s=6, wanted=300),
         TrialKind(name="busy", head=COPY, budget_s=10, wanted=40, neighbour=True),
-        TrialKind(name="slow-3", head="slow-3", budget_s=30, wanted=60),
+        TrialKind(name="slow-3", head="slow-3", budget_s=10, wanted=60),
         TrialKind(name="slow-5", head="slow-5", budget_s=30, wanted=60),
         TrialKind(name="slow-10", head="slow-10", budget_s=10, wanted=60),
         TrialKind(name="slow-20", head="slow-20", budget_s=10, wanted=60),

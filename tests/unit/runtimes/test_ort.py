@@ -1,5 +1,8 @@
 """What is ONNX Runtime's own: providers, external data, optimizers, and its messages made readable."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,3 +196,18 @@ def test_disabled_optimizers_leave_the_graph_alone(tmp_path):
 
     assert '"op_name" : "Gemm"' in ops(OrtOptions())
     assert '"op_name" : "Gemm"' not in ops(OrtOptions(disabled_optimizers=("MatMulAddFusion",)))
+
+
+def test_a_session_reports_to_nobody(tmp_path):
+    """ONNX Runtime keeps what it is about to report in the user's cache folder, from 1.31 on."""
+    model = tmp_path / "m.onnx"
+    model.write_bytes(PROBE_MODEL)
+    script = (
+        "import pathlib, sys; from runtimes.ort import OnnxRuntime, describe_onnx\n"
+        "OnnxRuntime().open(describe_onnx(pathlib.Path(sys.argv[1])))\n"
+    )
+    ours = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {key: value for key, value in os.environ.items() if key not in ours} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script, str(model)], env=environment, check=True)
+    assert not list(tmp_path.rglob("onnxruntime*"))
+    assert not list(tmp_path.rglob("DeveloperTools"))
