@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporter.progress import Progress
 
 # One request of a usual length: a gate has seconds, and every shape more makes each of them rarer.
-DEFAULT_SHAPES = ((1, 128),)
+GATE_SHAPES = ((1, 128),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ def _gate_models(base: str, head: str, options: GateOptions, progress: Progress)
     with tempfile.TemporaryDirectory() as folder, progress.task("rounds", None) as task:
 
         def make_feeds(inputs: Sequence[Sequence[TensorSpec]]) -> Mapping[str, Path]:
-            shapes = options.shapes or usable_shapes(merge_inputs(inputs), DEFAULT_SHAPES)
+            shapes = options.shapes or usable_shapes(merge_inputs(inputs), GATE_SHAPES)
             directories = tuple(subject.directory for subject in subjects)
             return write_feeds(inputs, FeedsPlan(shapes=shapes, directories=directories), Path(folder))
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome, format_table
-from exporter.cli.parsing import parse_fraction, parse_positive, parse_seconds, parse_shape, refuse_existing
+from exporter.cli.parsing import (
+    parse_fraction,
+    parse_positive,
+    parse_seconds,
+    parse_shape,
+    refuse_existing,
+    require_folder,
+)
 from runtimes.errors import Inconclusive, Regression, StepdownError, UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +101,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("there is nothing to judge", cure="give BASE and HEAD, or --history FILE")
     if arguments.output is not None:
         refuse_existing(arguments.output, force=arguments.force)
+    for written in filter(None, (arguments.output, arguments.junit, arguments.markdown)):
+        require_folder(written)
 
 
 def _judge(arguments: argparse.Namespace, progress: Progress) -> Gated:

@@ -123,3 +123,13 @@ def refuse_existing(output: Path, *, force: bool) -> None:
     """
     if output.exists() and not force:
         raise UsageError("the output exists", where=str(output), cure="pass --force to replace it")
+
+
+def require_folder(output: Path) -> None:
+    """Refuse early, before any work, a file whose folder is not there.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not output.parent.is_dir():
+        raise UsageError("there is no such folder", where=str(output.parent), cure="make it, or choose another place")

@@ -124,6 +124,10 @@ def test_a_history_names_the_step(stepdown, tmp_path):
         (["both.json:base", "slow.json", "--max-regression", "0"], 2, "a limit above 0"),
         (["both.json:base", "slow.json", "--time-budget", "nan"], 2, "seconds above 0"),
         (["absent", "model.onnx"], 2, "no such model"),
+        (["model.onnx", "broken.onnx"], 8, "broken.onnx"),
+        (["model.onnx", "model.onnx", "--timeout", "0.001"], 4, "it did not answer within 0.001 s"),
+        (["model.onnx", "model.onnx", "-o", "absent/s.json"], 2, "no such folder"),
+        (["both.json:base", "slow.json", "--junit", "absent/j.xml"], 2, "no such folder"),
         (["--history", "absent"], 8, "no such history"),
         (["--history", "empty.json"], 8, "the history is empty"),
     ],
@@ -131,6 +135,7 @@ def test_a_history_names_the_step(stepdown, tmp_path):
 def test_what_cannot_be_judged_has_a_code_and_a_cure(stepdown, files, monkeypatch, words, code, said):
     monkeypatch.chdir(files)
     (files / "empty.json").write_text("")
+    (files / "broken.onnx").write_bytes(b"no model")
     write_chain(files / "model.onnx", 1)
     before = sorted(path.name for path in files.iterdir())
     result = stepdown("gate", *words)
