@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.recording import Recording
-from bench.report.facts import list_conditions, list_facts, list_notices, write_byline
+from bench.report.facts import list_conditions, list_facts, list_notices, list_plan, write_byline
 from bench.report.headline import format_limit, write_headline
 from bench.report.latency import draw_latencies
 from bench.report.operators import describe_operators
@@ -92,6 +92,7 @@ def render_report(recording: Recording, *, gate: GateResult | None = None, histo
         gate_chart=draw_gate(gate) if gate else None,
         confidence=format_share(CONFIDENCE),
         limit=format_limit(gate) if gate else "",
+        compared=bool(ratios),
         latency_table=tabulate_latency(recording, ratios),
         latency_charts=draw_latencies(recording),
         # The gate's own chart shows the same pair.
@@ -103,7 +104,7 @@ def render_report(recording: Recording, *, gate: GateResult | None = None, histo
         trend=describe_trend(recording, history),
         conditions=list_conditions(recording),
         machine=list_facts(recording.machine),
-        plan=list_facts(recording.plan),
+        plan=list_plan(recording),
         style=_read_source("style.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

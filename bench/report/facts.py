@@ -11,6 +11,9 @@ from bench.recording import Recording
 from bench.report.units import MISSING, format_bytes, format_share
 from bench.verdict import GateResult
 
+# What a plan could not measure, one sentence each.
+_LEFT_OUT = "left_out"
+_SHARES = {"steal"}
 _ACRONYMS = {"cpu", "isa", "gpu"}
 _UNITS = {
     "_bytes": "",
@@ -20,6 +23,7 @@ _UNITS = {
     "_mhz": "MHz",
     "_celsius": "\N{DEGREE SIGN}C",
     "_watts": "W",
+    "_percent": "%",
     "_gflops": "GFLOP/s",
 }
 
@@ -50,7 +54,13 @@ def list_notices(recording: Recording, gate: GateResult | None) -> tuple[Notice,
     ]
     told = [] if gate is None else [Notice(text=text, grave=False) for text in gate.notes]
     differing = [] if gate is None else [Notice(text=f"Differs: {text}", grave=True) for text in gate.differences]
-    return (*unstable, *failed, *differing, *told)
+    left_out = [Notice(text=f"Left out: {text}", grave=False) for text in recording.plan.get(_LEFT_OUT, ())]
+    return (*unstable, *failed, *differing, *left_out, *told)
+
+
+def list_plan(recording: Recording) -> tuple[Fact, ...]:
+    """Return how it was measured; what was left out is among the notices."""
+    return list_facts({key: value for key, value in recording.plan.items() if key != _LEFT_OUT})
 
 
 def list_conditions(recording: Recording) -> tuple[Fact, ...]:
@@ -119,6 +129,8 @@ def _show(key: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value))
+    if key in _SHARES and isinstance(value, float):
+        return format_share(value, 1)
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     unit = _strip_unit(key)[1]
     return f"{text} {unit}" if unit else text

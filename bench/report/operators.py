@@ -133,11 +133,18 @@ def _paint_bars(axes: Axes, shown: dict[str, int], whole: int, longest: int, col
     unit = choose_time_unit(max(shown.values()))
     for row, (name, ns) in enumerate(shown.items()):
         top = _ROW_HEIGHT * row
-        _write(axes, 0, top, make_printable(name, _NAME_LENGTH), "left", INK)
+        _write(axes, 0, top, _shorten_path(name), "left", INK)
         _write(axes, 0.88, top, f"{unit.format(ns)} {unit.name}", "right", INK)
         _write(axes, 1, top, format_share(ns / max(whole, 1)), "right", MUTED)
         axes.barh([top + 20], [max(longest, 1)], height=4, color=RULE, linewidth=0)
         axes.barh([top + 20], [ns], height=4, color=colour, linewidth=0)
+
+
+def _shorten_path(name: str) -> str:
+    """Leave out the first parts of a long path, not parts of words; its end tells modules apart."""
+    if len(name) > _NAME_LENGTH and "." in name[-_NAME_LENGTH + 1 :]:
+        name = "\N{HORIZONTAL ELLIPSIS}" + name[-_NAME_LENGTH + 1 :].partition(".")[2]
+    return make_printable(name, _NAME_LENGTH)
 
 
 def _write(axes: Axes, place: float, top: float, text: str, side: Literal["left", "right"], colour: str) -> None:

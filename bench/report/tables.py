@@ -35,6 +35,8 @@ def tabulate_latency(recording: Recording, ratios: Sequence[Ratio]) -> Table:
     ]
     unit = choose_time_unit(min((samples.quantile_ns(0.5) for _, _, samples in measured), default=1e6))
     found = {(ratio.label, ratio.shape): ratio for ratio in ratios}
+    # A single subject is no reference of anything.
+    reference = recording.subjects[0] if ratios else None
     rows = []
     for subject, shape, samples in measured:
         quantiles = [samples.quantile_ns(share) for share in (0.5, 0.9, 0.99)]
@@ -43,7 +45,7 @@ def tabulate_latency(recording: Recording, ratios: Sequence[Ratio]) -> Table:
                 Cell(subject.label),
                 Cell(shape),
                 *(Cell(unit.format(ns), sort=ns) for ns in quantiles),
-                *_show_ratio(found.get((subject.label, shape)), is_reference=subject is recording.subjects[0]),
+                *_show_ratio(found.get((subject.label, shape)), is_reference=subject is reference),
                 Cell(str(sum(map(len, samples.ns))), sort=sum(map(len, samples.ns)), tone="quiet"),
             )
         )
@@ -55,7 +57,7 @@ def tabulate_latency(recording: Recording, ratios: Sequence[Ratio]) -> Table:
         Column(title=f"{format_share(CONFIDENCE)} bound", numeric=True),
         Column(title="Runs", numeric=True),
     )
-    return Table(caption="Latency", columns=columns, rows=tuple(rows))
+    return Table(caption="Latency", columns=columns, rows=tuple(rows)).drop_empty(MISSING)
 
 
 def tabulate_subjects(recording: Recording) -> Table:

@@ -141,11 +141,17 @@ def _paint(axes: Axes, line: _Line) -> None:
     axes.plot(range(last + 1), line.values, "o", color=ACCENT, markersize=4.5, markeredgewidth=0)
     _paint_levels(axes, line)
     entries = line.series.entries
-    axes.set_xticks([0, last], [make_printable(run.started[:10]) for run in (entries[0], entries[-1])])
+    axes.set_xticks([0, last], _name_ends(entries[0].started, entries[-1].started))
     first_tick, last_tick = axes.get_xticklabels()
     first_tick.set_horizontalalignment("left")
     last_tick.set_horizontalalignment("right")
     axes.tick_params(axis="x", length=0, pad=6)
+
+
+def _name_ends(first: str, last: str) -> list[str]:
+    """Return the two dates, or the two times of one day."""
+    part = slice(11, 16) if first[:10] == last[:10] else slice(10)
+    return [make_printable(moment[part]) for moment in (first, last)]
 
 
 def _paint_levels(axes: Axes, line: _Line) -> None:

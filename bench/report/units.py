@@ -83,17 +83,20 @@ def format_change(share: float) -> str:
 
 
 def format_share(share: float, decimals: int = 0) -> str:
-    """Return a share in percent."""
-    return f"{share * 100:.{decimals}f}\N{NARROW NO-BREAK SPACE}%"
+    """Return a share in percent; one that would be rounded to nothing is said to be less than what is shown."""
+    least = 10.0**-decimals
+    sign = "<" if 0 < share * 100 < least / 2 else ""
+    return f"{sign}{least if sign else share * 100:.{decimals}f}\N{NARROW NO-BREAK SPACE}%"
 
 
 def make_printable(text: str, limit: int | None = None) -> str:
     """Return ``text`` with what cannot be drawn replaced, cut to ``limit`` characters where one is given.
 
     Control, direction and surrogate characters (Unicode categories C*) would break the XML of a chart, or turn around
-    what stands beside them. The cut keeps the end, where paths and labels differ.
+    what stands beside them. The cut is in the middle: names differ at their ends.
     """
     clean = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign)[0] == "C" else sign for sign in text)
     if limit is None or len(clean) <= limit:
         return clean
-    return "\N{HORIZONTAL ELLIPSIS}" + clean[len(clean) - limit + 1 :]
+    head = (limit - 1) // 2
+    return f"{clean[:head]}\N{HORIZONTAL ELLIPSIS}{clean[len(clean) - limit + 1 + head :]}"

@@ -86,9 +86,14 @@ def test_the_headline_of_a_gate_that_passes(recording):
 def test_what_disturbed_and_what_failed_comes_first(recording):
     failed = SubjectRecord(label="trt", runtime="onnxruntime", device="tensorrt", model="m", failure="no such provider")
     disturbed = dataclasses.replace(
-        recording, subjects=(*recording.subjects, failed), conditions=Conditions(unstable=("steal: move",))
+        recording,
+        subjects=(*recording.subjects, failed),
+        conditions=Conditions(unstable=("steal: move",)),
+        plan={"left_out": ["2 streams: no"]},
     )
     text = read_text(render_report(disturbed))
+    assert text.count("2 streams: no") == 1
+    assert text.index("Left out: 2 streams: no") < text.index("Latency")
     assert text.index("Unstable: steal: move") < text.index("trt failed: no such provider") < text.index("Latency")
 
 

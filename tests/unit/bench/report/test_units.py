@@ -13,6 +13,7 @@ from bench.report.units import (
     format_count,
     format_duration,
     format_ratio,
+    format_share,
     make_printable,
 )
 
@@ -51,6 +52,12 @@ def test_ratios_and_open_bounds():
     assert format_bound(0.0, math.inf) == f"{MISSING} … {MISSING}"
 
 
+def test_a_small_share_is_not_nothing():
+    found = [format_share(share) for share in (0.0, 0.001, 0.006, 0.994)]
+    assert found == [f"{text}\u202f%" for text in ("0", "<1", "1", "99")]
+    assert format_share(0.0003, 1) == "<0.1\u202f%"
+
+
 def test_changes_have_a_sign():
     assert [format_change(share) for share in (0.0192, -0.25, 0.0)] == [
         "+1.9\u202f%",
@@ -59,7 +66,7 @@ def test_changes_have_a_sign():
     ]
 
 
-def test_what_cannot_be_drawn_is_replaced_and_the_end_is_kept():
+def test_what_cannot_be_drawn_is_replaced_and_both_ends_are_kept():
     assert make_printable("a\x00b\u202ec\ud800\n") == "a�b�c��"
-    assert make_printable("out/one/model.onnx", 10) == "…odel.onnx"
+    assert make_printable("out/one/model.onnx", 10) == "out/….onnx"
     assert make_printable("exactly-10", 10) == "exactly-10"
