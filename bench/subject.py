@@ -19,7 +19,8 @@ class SubjectSpec:
         device: ``cpu`` or ``cuda``; for ONNX Runtime any execution provider by its short name (``tensorrt``).
         model: An ``.onnx`` file, a ``.pt2`` program, or a checkpoint folder.
         kind: Which of the three: ``onnx``, ``pt2``, ``huggingface``.
-        threads: Threads within an operator; None leaves it to the runtime.
+        threads: Threads within an operator; None takes one for each processor of the affinity, or leaves it to the
+            runtime.
         affinity: The only logical processors it may use; empty leaves all.
         device_inputs: On a GPU: inputs and outputs stay on the device, so that no copy is in the figure.
     """

@@ -29,7 +29,7 @@ class OpenedSession:
 
 
 def open_session(spec: SubjectSpec) -> OpenedSession:
-    """Open a subject; the runtime is imported, and its device started, before time and memory count.
+    """Open a subject; the runtime is imported before time and memory count, a GPU is started within them.
 
     Raises:
         MissingDependency: the runtime or the device is not there.
@@ -64,12 +64,15 @@ def choose_clock(spec: SubjectSpec) -> Clock:
 
 def choose_runtime(spec: SubjectSpec) -> Runtime:
     """Return the runtime that a subject asks for, with its options."""
+    # Left to itself, ONNX Runtime takes a thread for every core of the machine and binds each to its own, outside of
+    # the affinity too; told how many, it binds none.
+    threads = spec.threads or len(spec.affinity) or None
     if spec.runtime == "onnxruntime":
         providers = choose_providers(spec.device)
-        return OnnxRuntime(OrtOptions(threads=spec.threads, providers=providers, device_inputs=spec.device_inputs))
+        return OnnxRuntime(OrtOptions(threads=threads, providers=providers, device_inputs=spec.device_inputs))
     return TorchRuntime(
         TorchOptions(
-            threads=spec.threads,
+            threads=threads,
             device="cuda" if spec.device == "cuda" else "cpu",
             compiled=spec.runtime == "torch-compile",
             device_inputs=spec.device_inputs,

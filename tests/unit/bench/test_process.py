@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,11 @@ def test_affinity(model):
     with SubjectProcess(spec(model, affinity=(one,))) as process:
         process.open()
         assert os.sched_getaffinity(process.pid) == {one}
+    # ONNX Runtime binds the threads that it chooses the number of to every core of the machine.
+    with SubjectProcess(replace(spec(model, affinity=(one,)), threads=None)) as process:
+        process.open()
+        threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert all(one in os.sched_getaffinity(thread) for thread in threads)
     with SubjectProcess(spec(model, affinity=(4095,))) as process, pytest.raises(UsageError, match="no processors"):
         process.open()
 
