@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,9 +87,8 @@ class Worker:
         """Run from several threads at once for a while; say how many runs finished in how long."""
         if streams > 1 and not getattr(self._opened(), "thread_safe", False):
             raise UnsupportedModel("this runtime does not run from several threads", cure="measure it with 1 stream")
-        call, clock = self._prepared(), self._clock
-        # A call may return before its device has finished; reading the clock waits for that.
-        runs, ns = run_streams(lambda: (call(), clock.now_ns()), streams, seconds)
+        self._prepared()
+        runs, ns = run_streams([self._make_caller() for _ in range(streams)], seconds)
         return {"runs": runs, "ns": ns}
 
     def peak_memory(self) -> Reply:
@@ -103,6 +102,12 @@ class Worker:
         self._prepared()
         return {"ops": [asdict(one) for one in profile_ops(self._spec, self._feeds, runs)]}
 
+    def _make_caller(self) -> Callable[[], object]:
+        """Return a call of one caller's own: two may not share the outputs of a binding."""
+        call, clock = self._opened().prepare(self._feeds), self._clock
+        # A call may return before its device has finished; reading the clock waits for that.
+        return lambda: (call(), clock.now_ns())
+
     def _opened(self) -> Session:
         if self._session is None:
             raise UsageError("the subject is not open", cure="open it first")
@@ -114,23 +119,23 @@ class Worker:
         return self._call
 
 
-def run_streams(call: Callable[[], object], streams: int, seconds: float) -> tuple[int, int]:
-    """Call from ``streams`` threads until the time is up; return the calls that finished and nanoseconds they took."""
-    counts, failures = [0] * streams, list[BaseException]()
-    begin = threading.Barrier(streams + 1)
+def run_streams(calls: Sequence[Callable[[], object]], seconds: float) -> tuple[int, int]:
+    """Repeat each call in a thread of its own until the time is up; return how many finished, in how many ns."""
+    counts, failures = [0] * len(calls), list[BaseException]()
+    begin = threading.Barrier(len(calls) + 1)
     stop = threading.Event()
 
     def work(number: int) -> None:
         begin.wait()
         try:
             while not stop.is_set():
-                call()
+                calls[number]()
                 counts[number] += 1
         except BaseException as error:
             failures.append(error)
             raise
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(streams)]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(calls))]
     for thread in threads:
         thread.start()
     begin.wait()
