@@ -5,6 +5,7 @@ In: what to compare and for how long. Out: a record with every raw nanosecond, o
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -35,8 +36,8 @@ SEQUENTIAL_SECONDS = 1.0
 _NEIGHBOUR = """
 import os, random, sys, time
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-draw = random.Random(int(sys.argv[1]))
-while True:
+draw, parent = random.Random(int(sys.argv[1])), int(sys.argv[2])
+while os.getppid() == parent:
     end = time.monotonic() + draw.uniform(0.2, 2.0)
     while time.monotonic() < end:
         pass
@@ -118,7 +119,8 @@ def run_trial(kind: TrialKind, number: int, base: SubjectSpec, head: SubjectSpec
 @contextmanager
 def start_neighbour(seed: int) -> Iterator[None]:
     """Keep the last processor busy in bursts for as long as the block runs."""
-    process = subprocess.Popen([sys.executable, "-c", _NEIGHBOUR, str(seed)])
+    # It ends by itself when this process was killed: left over, it would disturb every later trial.
+    process = subprocess.Popen([sys.executable, "-c", _NEIGHBOUR, str(seed), str(os.getpid())])
     try:
         yield
     finally:
@@ -146,9 +148,11 @@ def measure_pair(base: SubjectSpec, head: SubjectSpec, feeds: Path, seconds: flo
 
 
 def append_trial(path: Path, trial: Trial) -> None:
-    """Add one line to the record; a line that a kill cuts off is left out when it is read."""
+    """Add one line to the record; what a kill left of a line is removed, so that nothing is glued to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.read_bytes() if path.is_file() else b""
     with path.open("ab") as stream:
+        stream.truncate(written.rfind(b"\n") + 1)
         stream.write(msgspec.json.encode(trial) + b"\n")
 
 
