@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -166,5 +166,5 @@ def _hash_model(spec: SubjectSpec) -> str:
 
 
 def _list_checkpoint(folder: Path) -> tuple[Path, ...]:
-    files: Sequence[Path] = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-    return tuple(sorted(files))
+    patterns = ("*.safetensors", "pytorch_model*.bin", "config.json")
+    return tuple(sorted(path for pattern in patterns for path in folder.glob(pattern)))

@@ -48,6 +48,8 @@ def record_duel(
         SubjectFailed: one of them crashed or hung. Its own errors, and those of ``make_feeds``, pass through.
     """
     started, start_s = datetime.now(UTC), time.monotonic()
+    # Described first: afterwards the load would be our own.
+    machine = describe_machine(base.threads, base.affinity)
     weighed = {spec.label: weigh_subject(spec, loads=1, timeout_s=plan.timeout_s) for spec in (base, head)}
     feeds = make_feeds([weighed[spec.label].inputs for spec in (base, head)])
     with watch_machine(base.threads, base.affinity, with_gpu="cpu" not in {base.device, head.device}) as watch:
@@ -57,7 +59,7 @@ def record_duel(
         run=uuid.uuid4().hex,
         started=started.isoformat(timespec="seconds"),
         commit=find_commit(),
-        machine=describe_machine(base.threads, base.affinity),
+        machine=machine,
         conditions=describe_conditions(watch, duel.timings),
         plan={"rounds": _count_rounds(duel), "shapes": list(feeds), "time_budget_s": plan.time_budget_s},
         subjects=tuple(_describe(spec, weighed[spec.label], duel.answers[spec.label]) for spec in (base, head)),

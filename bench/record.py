@@ -109,7 +109,8 @@ def record(specs: Sequence[SubjectSpec], make_feeds: MakeFeeds, plan: RecordPlan
     Raises:
         StepdownError: no subject could be loaded: the error of the first. What ``make_feeds`` raises passes through.
     """
-    started = datetime.now(UTC)
+    # Described first: afterwards the load would be our own.
+    started, machine = datetime.now(UTC), describe_machine(specs[0].threads, specs[0].affinity)
     findings = _Findings()
     _weigh_all(specs, plan, findings, observer)
     able = findings.able(specs)
@@ -124,7 +125,7 @@ def record(specs: Sequence[SubjectSpec], make_feeds: MakeFeeds, plan: RecordPlan
         run=uuid.uuid4().hex,
         started=started.isoformat(timespec="seconds"),
         commit=find_commit(),
-        machine=describe_machine(specs[0].threads, specs[0].affinity),
+        machine=machine,
         conditions=describe_conditions(watch, measured.timings),
         plan=_describe_plan(plan, feeds, measured, findings),
         subjects=tuple(_describe_subject(spec, findings) for spec in specs),
