@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
-from exporter.cli.parsing import parse_positive, parse_processors, parse_seconds, parse_shape, refuse_existing
+from exporter.cli.parsing import (
+    parse_positive,
+    parse_processors,
+    parse_seconds,
+    parse_shape,
+    refuse_existing,
+    require_folder,
+)
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,6 +133,8 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         raise UsageError("a metric needs data", where="--metric", cure="give --data, or leave it out")
     for output in filter(None, (arguments.output, arguments.report)):
         refuse_existing(output, force=arguments.force)
+    for output in filter(None, (arguments.output, arguments.report, arguments.history)):
+        require_folder(output)
     if arguments.report is not None:
         from bench.report.document import check_report_available
 

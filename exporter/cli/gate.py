@@ -76,11 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Judge, and write what was asked for, whether there is an answer or an error."""
-    _check(arguments)
+    for written in filter(None, (arguments.output, arguments.junit, arguments.markdown)):
+        require_folder(written)
     from bench.ci.findings import describe_error, list_findings
     from bench.ci.markdown import render_markdown, render_markdown_error
 
     try:
+        _check(arguments)
         gated = _judge(arguments, progress)
     except StepdownError as error:
         _report(arguments, (describe_error(error),), render_markdown_error(error))
@@ -99,10 +101,22 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("a history is judged by itself", cure="give either --history FILE, or BASE and HEAD")
     if not arguments.history and not arguments.head:
         raise UsageError("there is nothing to judge", cure="give BASE and HEAD, or --history FILE")
+    if arguments.history:
+        _refuse_with_history(arguments)
     if arguments.output is not None:
         refuse_existing(arguments.output, force=arguments.force)
-    for written in filter(None, (arguments.output, arguments.junit, arguments.markdown)):
-        require_folder(written)
+
+
+def _refuse_with_history(arguments: argparse.Namespace) -> None:
+    given = {
+        "--output": arguments.output,
+        "--shape": arguments.shape,
+        "--threads": arguments.threads,
+        "--allow-different-machine": arguments.allow_different_machine,
+    }
+    for name, value in given.items():
+        if value:
+            raise UsageError("a history is judged as it is", where=name, cure="leave it out")
 
 
 def _judge(arguments: argparse.Namespace, progress: Progress) -> Gated:

@@ -96,6 +96,8 @@ def test_copies_can_only_be_left_out_on_a_gpu(stepdown, model):
         (("{model}", "--metric", "accuracy"), "give --data"),
         (("{model}", "--data", "nowhere.jsonl", "--metric", "accuracy"), "nowhere.jsonl"),
         (("tvm:{model}",), "unknown runtime 'tvm'"),
+        (("{model}", "--report", "absent/r.html"), "no such folder"),
+        (("{model}", "--history", "absent/h.jsonl"), "no such folder"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_measured(stepdown, model, tmp_path, words, said):

@@ -78,6 +78,16 @@ def test_a_regression_leaves_valid_json_and_tells_ci(stepdown, files, monkeypatc
     assert ElementTree.parse(junit).getroot().get("failures") == "1"
 
 
+def test_a_refusal_replaces_an_older_report_too(stepdown, files):
+    junit = files / "j.xml"
+    junit.write_text("an older report that passed")
+    result = stepdown(
+        "gate", files / "both.json:base", files / "slow.json", "-o", files / "both.json", "--junit", junit
+    )
+    assert result.code == 2
+    assert ElementTree.parse(junit).getroot().get("errors") == "1"
+
+
 def test_annotations_need_no_summary(stepdown, files, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     result = stepdown("gate", files / "both.json:base", files / "both.json:head", "--github")
@@ -128,6 +138,8 @@ def test_a_history_names_the_step(stepdown, tmp_path):
         (["model.onnx", "model.onnx", "--timeout", "0.001"], 4, "it did not answer within 0.001 s"),
         (["model.onnx", "model.onnx", "-o", "absent/s.json"], 2, "no such folder"),
         (["both.json:base", "slow.json", "--junit", "absent/j.xml"], 2, "no such folder"),
+        (["--history", "empty.json", "-o", "new.json"], 2, "a history is judged as it is"),
+        (["--history", "empty.json", "--shape", "1x8"], 2, "a history is judged as it is"),
         (["--history", "absent"], 8, "no such history"),
         (["--history", "empty.json"], 8, "the history is empty"),
     ],
