@@ -72,7 +72,7 @@ def weigh_subject(spec: SubjectSpec, *, loads: int, timeout_s: float = TIMEOUT_S
         CorruptArtifact, UnsupportedModel, MissingDependency: it cannot be loaded.
         SubjectFailed: loading crashed or took too long.
     """
-    figures, sha256 = describe_figures(spec), _hash_model(spec)
+    figures, sha256 = describe_figures(spec), hash_model(spec)
     opened = []
     for _ in range(loads):
         with SubjectProcess(spec, timeout_s=timeout_s) as process:
@@ -156,7 +156,7 @@ def _profile_shapes(process: SubjectProcess, feeds: Mapping[str, Path], runs: in
         yield from (replace(one, shape=shape) for one in process.profile_ops(runs))
 
 
-def _hash_model(spec: SubjectSpec) -> str:
+def hash_model(spec: SubjectSpec) -> str:
     """Return one hash over the files that are the model; of a checkpoint, the weights and the config."""
     if spec.kind == "onnx":
         return hash_files(describe_onnx_files(spec.model))

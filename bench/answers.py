@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from bench.process import TIMEOUT_S, Opened, SubjectProcess
 from bench.recording import Answer
 from bench.subject import SubjectSpec
+from runtimes.artifact import TensorSpec
 from runtimes.errors import ParityFailure
 from runtimes.parity import Tolerance, compare
 
 Tensors = Mapping[str, NDArray[np.generic]]
+# Given the inputs of each subject: by shape, an ``.npz`` file with what any of them takes.
+MakeFeeds = Callable[[Sequence[Sequence[TensorSpec]]], Mapping[str, Path]]
 
 # Enough that a wrong layer cannot hide, few enough to keep in a file: 256 values of each output and shape.
 _KEPT = 256
@@ -47,30 +50,36 @@ def make_tolerance(min_cosine: float) -> Tolerance:
 
 
 def collect_answers(
-    specs: Sequence[SubjectSpec], feeds: Mapping[str, Path], *, timeout_s: float = TIMEOUT_S
-) -> dict[str, Answers]:
-    """Run every subject once at every shape.
+    specs: Sequence[SubjectSpec], make_feeds: MakeFeeds, *, timeout_s: float = TIMEOUT_S
+) -> tuple[dict[str, Answers], Mapping[str, Path]]:
+    """Open every subject and run it once at every shape.
 
     Returns:
-        By label, what it answered.
+        By label, what it answered; and the feeds, which are made once all inputs are known.
 
     Raises:
-        SubjectFailed: a subject crashed or did not answer in time; other errors pass through.
+        SubjectFailed: a subject crashed or did not answer in time; other errors, and those of ``make_feeds``, pass.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         processes = [stack.enter_context(SubjectProcess(spec, timeout_s=timeout_s)) for spec in specs]
-        return {process.spec.label: _ask(process, feeds, folder / "answer.npz") for process in processes}
+        opened = [process.open() for process in processes]
+        feeds = make_feeds([one.inputs for one in opened])
+        answers = {
+            process.spec.label: Answers(opened=one, outputs=_ask(process, feeds, folder / "answer.npz"))
+            for process, one in zip(processes, opened, strict=True)
+        }
+        return answers, feeds
 
 
-def _ask(process: SubjectProcess, feeds: Mapping[str, Path], out: Path) -> Answers:
-    opened, outputs = process.open(), {}
+def _ask(process: SubjectProcess, feeds: Mapping[str, Path], out: Path) -> dict[str, Tensors]:
+    outputs: dict[str, Tensors] = {}
     for shape, path in feeds.items():
         process.prepare(path)
         process.answer(out)
         with np.load(out, allow_pickle=False) as arrays:
             outputs[shape] = {name: arrays[name] for name in arrays.files}
-    return Answers(opened=opened, outputs=outputs)
+    return outputs
 
 
 def require_alike(base: Mapping[str, Tensors], head: Mapping[str, Tensors], tolerance: Tolerance) -> None:

@@ -79,7 +79,7 @@ def describe_conditions(watch: Watch, timings: Sequence[Timing]) -> Conditions:
         probe_gflops=watch.probe_gflops,
         steal_share=passed.steal_share() if passed is not None else None,
         busy_share=passed.other_share() if passed is not None else None,
-        gpu=(*watch.gpu[:1], *watch.gpu[1:][-1:]),
+        gpu=_choose_readings(watch.gpu),
     )
     found = (
         *_judge_processor(conditions),
@@ -89,6 +89,13 @@ def describe_conditions(watch: Watch, timings: Sequence[Timing]) -> Conditions:
         *gpu.judge_readings(watch.gpu),
     )
     return replace(conditions, unstable=found)
+
+
+def _choose_readings(readings: Sequence[Reading]) -> tuple[Reading, ...]:
+    """Return the first, the busiest and the last."""
+    between = readings[1:-1]
+    busiest = max(between, key=lambda one: one.get("busy_percent") or 0, default=None)
+    return (*readings[:1], *([busiest] if busiest is not None else []), *readings[1:][-1:])
 
 
 def _probe(probe: Callable[[int | None], float], threads: int | None) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.answers import Answers, collect_answers, make_tolerance, require_alike
+from bench.answers import Answers, MakeFeeds, collect_answers, make_tolerance, require_alike
 from bench.gate import GateLimits, is_tight
 from bench.measure import MeasurePlan
 from bench.process import TIMEOUT_S
@@ -44,9 +44,10 @@ class DuelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duel:
-    """What the duel gave: what each answered, and the timings of both by shape."""
+    """What the duel gave: what each answered to which feeds, and the timings of both by shape."""
 
     answers: Mapping[str, Answers]
+    feeds: Mapping[str, Path]
     timings: tuple[Timing, ...]
 
     def pairs(self, base: str, head: str) -> dict[str, tuple[Samples, Samples]]:
@@ -57,7 +58,7 @@ class Duel:
 def run_duel(
     base: SubjectSpec,
     head: SubjectSpec,
-    feeds: Mapping[str, Path],
+    make_feeds: MakeFeeds,
     limits: GateLimits,
     plan: DuelPlan,
     on_round: Callable[[int, int], None] | None = None,
@@ -67,17 +68,17 @@ def run_duel(
     Args:
         base: The reference.
         head: What is judged.
-        feeds: By shape, the ``.npz`` file with the inputs.
+        make_feeds: Given the inputs of both: by shape, an ``.npz`` file with what either takes.
         limits: Whose bounds must become tight.
         plan: How long, and how alike.
         on_round: Told after each round how many are done and how many are planned at most.
 
     Raises:
         ParityFailure: the two answer differently; nothing was timed.
-        SubjectFailed: one of them crashed or hung. Its own errors pass through.
+        SubjectFailed: one of them crashed or hung. Its own errors, and those of ``make_feeds``, pass through.
     """
     start_s = time.monotonic()
-    answers = collect_answers((base, head), feeds, timeout_s=plan.timeout_s)
+    answers, feeds = collect_answers((base, head), make_feeds, timeout_s=plan.timeout_s)
     require_alike(answers[base.label].outputs, answers[head.label].outputs, make_tolerance(plan.min_cosine))
 
     def is_enough(measured: Measured) -> bool:
@@ -94,7 +95,7 @@ def run_duel(
     )
     for error in measured.failures.values():
         raise error
-    return Duel(answers=answers, timings=measured.timings)
+    return Duel(answers=answers, feeds=feeds, timings=measured.timings)
 
 
 def pair_timings(timings: tuple[Timing, ...], base: str, head: str) -> dict[str, tuple[Samples, Samples]]:

@@ -76,8 +76,8 @@ def read_side(text: str) -> Side:
     """Read one side of the comparison.
 
     Raises:
-        CorruptArtifact: the file is missing, empty, truncated, damaged or of another schema.
-        UsageError: it holds several subjects and none is named, or not the one that is.
+        CorruptArtifact: the file is empty, truncated, damaged or of another schema.
+        UsageError: there is no such file, or it holds several subjects and none is named, or not the one that is.
         SubjectFailed: the subject was not measured; the message says why.
     """
     path, label = split_place(text)
@@ -97,7 +97,8 @@ def make_side(recording: Recording, label: str | None, *, place: str) -> Side:
         raise UsageError(
             f"no subject is called {label!r}", where=place, cure=f"name one: {_list_places(place, labels)}"
         )
-    if found.failure is not None:
+    is_timed = any(timing.label == found.label for timing in recording.timings)
+    if found.failure is not None and not is_timed:
         raise SubjectFailed(
             f"{found.label!r} was not measured: {found.failure}", where=place, cure="mend what failed and measure again"
         )
@@ -145,6 +146,7 @@ def judge_sides(base: Side, head: Side, limits: GateLimits, comparability: Compa
             *_note_answers(shapes, compared),
             *_note_runs(together, differences),
             *_note_unstable(base, head),
+            *_note_failures(base, head),
         ),
     )
 
@@ -227,3 +229,12 @@ def _note_unstable(base: Side, head: Side) -> list[str]:
 
 def _list_places(place: str, labels: Sequence[str]) -> str:
     return ", ".join(f"{place}:{label}" for label in labels)
+
+
+def _note_failures(base: Side, head: Side) -> list[str]:
+    """Say what else failed for a subject whose times are there all the same."""
+    return [
+        f"{side.label} was timed, but not all else could be measured of it: {side.subject.failure}"
+        for side in (base, head)
+        if side.subject.failure is not None
+    ]

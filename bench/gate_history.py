@@ -15,15 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, median
+from statistics import NormalDist, median, median_low
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.compare import Verdict
-from bench.gate import GateLimits, decide, judge_figures
+from bench.gate import JUDGED_FIGURES, GateLimits, decide, judge_figures
 from bench.gate_files import Side, make_side
-from bench.recording import Recording
+from bench.recording import Figures, Recording
 from bench.series import Series, choose_label, collect_series, find_subject, is_comparable, is_relative
 from bench.steps import MIN_ENTRIES, Step, estimate_noise, find_steps
 from bench.verdict import GateResult, ShapeVerdict
@@ -106,7 +106,7 @@ def judge_history(
         confidence=limits.confidence,
         interleaved=False,
         shapes=shapes,
-        figures=judge_figures(find_subject(entries[-2], side.label).figures, side.subject.figures, limits),
+        figures=judge_figures(_typical_figures(entries[:-1], side.label), side.subject.figures, limits),
         notes=(
             *map(describe_step, steps),
             *_note_no_step(found),
@@ -115,6 +115,13 @@ def judge_history(
         ),
     )
     return HistoryJudgement(result=result, steps=steps)
+
+
+def _typical_figures(entries: Sequence[Recording], label: str) -> Figures:
+    """Return the median of each figure: against the entry before alone, a model that grew would fail only once."""
+    figures = [find_subject(entry, label).figures for entry in entries]
+    known = {name: [value for one in figures if (value := getattr(one, name)) is not None] for name in JUDGED_FIGURES}
+    return Figures(**{name: median_low(values) for name, values in known.items() if values})
 
 
 def describe_step(step: FoundStep) -> str:
@@ -197,7 +204,7 @@ def _note_single(found: Sequence[tuple[Series, Sequence[Step]]], shapes: Sequenc
     if not alone:
         return []
     return [
-        f"the last entry is slower than all others at {', '.join(alone)}, but one entry may be an outlier: "
+        f"the last entry is slower than the median of the others at {', '.join(alone)}, but one may be an outlier: "
         "add another with `stepdown bench --history`, which confirms it or not"
     ]
 

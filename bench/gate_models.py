@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bench.alone import Weighed, weigh_subject
-from bench.answers import Answers, keep_some
+from bench.alone import hash_model
+from bench.answers import Answers, MakeFeeds, keep_some
 from bench.commit import find_commit
 from bench.conditions import describe_conditions, watch_machine
 from bench.duel import Duel, DuelPlan, run_duel
+from bench.figures import describe_figures
 from bench.gate import GateLimits
 from bench.machine import describe_machine
-from bench.record import MakeFeeds
 from bench.recording import Recording, SubjectRecord
 from bench.subject import SubjectSpec
 from runtimes.artifact import hash_file
@@ -50,38 +50,34 @@ def record_duel(
     started, start_s = datetime.now(UTC), time.monotonic()
     # Described first: afterwards the load would be our own.
     machine = describe_machine(base.threads, base.affinity)
-    weighed = {spec.label: weigh_subject(spec, loads=1, timeout_s=plan.timeout_s) for spec in (base, head)}
-    feeds = make_feeds([weighed[spec.label].inputs for spec in (base, head)])
     with watch_machine(base.threads, base.affinity, with_gpu="cpu" not in {base.device, head.device}) as watch:
         left_s = max(0.0, plan.time_budget_s - (time.monotonic() - start_s))
-        duel = run_duel(base, head, feeds, limits, replace(plan, time_budget_s=left_s), on_round)
+        duel = run_duel(base, head, make_feeds, limits, replace(plan, time_budget_s=left_s), on_round)
     return Recording(
         run=uuid.uuid4().hex,
         started=started.isoformat(timespec="seconds"),
         commit=find_commit(),
         machine=machine,
         conditions=describe_conditions(watch, duel.timings),
-        plan={"rounds": _count_rounds(duel), "shapes": list(feeds), "time_budget_s": plan.time_budget_s},
-        subjects=tuple(_describe(spec, weighed[spec.label], duel.answers[spec.label]) for spec in (base, head)),
+        plan={"rounds": _count_rounds(duel), "shapes": list(duel.feeds), "time_budget_s": plan.time_budget_s},
+        subjects=tuple(_describe(spec, duel.answers[spec.label]) for spec in (base, head)),
         timings=duel.timings,
-        feeds={shape: hash_file(path) for shape, path in feeds.items()},
+        feeds={shape: hash_file(path) for shape, path in duel.feeds.items()},
     )
 
 
-def _describe(spec: SubjectSpec, weighed: Weighed, answers: Answers) -> SubjectRecord:
-    # Of two loads the smaller: what the allocator and the page cache add to one is chance.
-    memory = [answers.opened.load_memory_bytes, weighed.figures.load_memory_bytes]
+def _describe(spec: SubjectSpec, answers: Answers) -> SubjectRecord:
     figures = replace(
-        weighed.figures,
-        load_memory_bytes=min(bytes_ for bytes_ in memory if bytes_ is not None),
-        load_ns=(*weighed.figures.load_ns, answers.opened.load_ns),
+        describe_figures(spec),
+        load_memory_bytes=answers.opened.load_memory_bytes,
+        load_ns=(answers.opened.load_ns,),
     )
     return SubjectRecord(
         label=spec.label,
         runtime=spec.runtime,
         device=spec.device,
         model=str(spec.model),
-        artifact_sha256=weighed.artifact_sha256,
+        artifact_sha256=hash_model(spec),
         figures=figures,
         answers={shape: keep_some(outputs) for shape, outputs in answers.outputs.items()},
     )

@@ -73,15 +73,24 @@ def read_gpu() -> dict[str, Any]:
 def watch_gpu(read: Callable[[], Reading] = read_gpu, period_s: float = _PERIOD_S) -> Iterator[list[Reading]]:
     """Read the GPU now, again and again while the block runs, and at its end; yield the list that is filled.
 
+    A GPU that stops answering meanwhile costs no measurement: its last reading says so (``silent``).
+
     Raises:
         MissingDependency: there is nothing to read.
     """
     readings = [read()]
     stop = threading.Event()
 
+    def read_again() -> None:
+        try:
+            readings.append(read())
+        except MissingDependency as error:
+            readings.append({"silent": error.what})
+            stop.set()
+
     def work() -> None:
         while not stop.wait(period_s):
-            readings.append(read())
+            read_again()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -90,7 +99,8 @@ def watch_gpu(read: Callable[[], Reading] = read_gpu, period_s: float = _PERIOD_
     finally:
         stop.set()
         thread.join()
-    readings.append(read())
+    if "silent" not in readings[-1]:
+        read_again()
 
 
 def judge_readings(readings: Sequence[Reading]) -> Iterator[str]:
@@ -98,7 +108,8 @@ def judge_readings(readings: Sequence[Reading]) -> Iterator[str]:
 
     Only readings of a busy GPU count: an idle one slows down by itself.
     """
-    busy = [reading for reading in readings if reading["busy_percent"]]
+    yield from (f"{reading['silent']} (while measuring): see nvidia-smi" for reading in readings if "silent" in reading)
+    busy = [reading for reading in readings if reading.get("busy_percent")]
     held = sorted({reason for reading in busy for reason in reading["held_back_by"]})
     if held:
         yield (

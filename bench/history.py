@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.recording import Recording, decode_recording, encode_recording
 from runtimes.atomic import append_bytes
-from runtimes.errors import CorruptArtifact
+from runtimes.errors import CorruptArtifact, UsageError
 
 _CUT_CURE = "delete its last line: it was not written to its end"
 
@@ -33,13 +33,13 @@ def read_history(path: Path) -> tuple[Recording, ...]:
     """Read every entry, the oldest first.
 
     Raises:
-        CorruptArtifact: the file is missing or empty, or an entry is cut off, damaged or of another schema; the
-            message has its line.
+        UsageError: there is no such file.
+        CorruptArtifact: it is empty, or an entry is cut off, damaged or of another schema; the message has its line.
     """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise CorruptArtifact(
+        raise UsageError(
             "there is no such history", where=str(path), cure="make one: `stepdown bench --history`"
         ) from error
     if not content.strip():

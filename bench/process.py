@@ -28,6 +28,8 @@ from runtimes.errors import StepdownError, SubjectFailed
 
 # Long enough for a large model on a slow disk, short enough not to hold a job for an hour.
 TIMEOUT_S = 120.0
+# A process whose reply channel is closed is ending; so long it may take.
+_END_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +65,14 @@ class SubjectProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            # Device 0 is then what NVML calls so too (bench/gpu.py); CUDA's own order is by speed.
+            env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ},
             # A Ctrl-C at the terminal is for the parent, which then ends its workers.
             start_new_session=True,
         )
-        self._send({**asdict(spec), "model": str(spec.model.resolve())})
+        # If it is gone already, whoever asks it first is told how.
+        with suppress(SubjectFailed):
+            self._send({**asdict(spec), "model": str(spec.model.resolve())})
 
     @property
     def pid(self) -> int:
@@ -116,7 +122,9 @@ class SubjectProcess:
         """End the process. There is nothing for it to save, and a polite end takes longer than a round should."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.kill()
+        # With all that it started, such as a compiler's workers: it leads a session, so a group, of its own.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -173,7 +181,11 @@ class SubjectProcess:
         return line
 
     def _explain_crash(self, doing: str) -> SubjectFailed:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]

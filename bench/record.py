@@ -7,7 +7,7 @@ failure and the others go on. Must not import a runtime.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.alone import Alone, AlonePlan, Weighed, measure_alone, weigh_subject
+from bench.answers import MakeFeeds
 from bench.commit import find_commit
 from bench.compare import MIN_ROUNDS, compare
 from bench.conditions import Watch, describe_conditions, watch_machine
@@ -24,10 +25,8 @@ from bench.measure import MeasurePlan
 from bench.recording import Recording, SubjectRecord, Timing
 from bench.rounds import Measured, measure_rounds
 from bench.subject import SubjectSpec
-from runtimes.artifact import TensorSpec, hash_file
+from runtimes.artifact import hash_file
 from runtimes.errors import StepdownError
-
-MakeFeeds = Callable[[Sequence[Sequence[TensorSpec]]], Mapping[str, Path]]
 
 # The scheme of a duel, with blocks long enough for quantiles and rounds enough for a bound.
 ROUNDS = replace(DUEL_PLAN, blocks=15, block_seconds=0.2)

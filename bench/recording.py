@@ -15,7 +15,7 @@ import msgspec
 
 from bench.samples import Samples
 from runtimes.atomic import write_bytes
-from runtimes.errors import CorruptArtifact
+from runtimes.errors import CorruptArtifact, UsageError
 
 # 1 held the samples alone, without shapes, subjects or the run they belong to.
 SCHEMA = 2
@@ -105,7 +105,7 @@ class Conditions:
         probe_gflops: The matrix-product probe before and after.
         steal_share: Share of processor time that the host took away while measuring; None where it is not told.
         busy_share: Share of processor time that other processes used while measuring; None where it is not told.
-        gpu: Clocks, temperature and power before and after, as NVML tells them; empty without a GPU.
+        gpu: Clocks, temperature and power before, when busiest and after, as NVML tells; empty without a GPU.
         unstable: Why this run should not be trusted, one sentence each with what to do; empty if nothing was seen.
     """
 
@@ -196,13 +196,14 @@ def read_recording(path: Path) -> Recording:
     """Read a sample file.
 
     Raises:
-        CorruptArtifact: it is missing, empty, truncated, of another kind or schema, lacks a part, or holds a duration
-            that is not a positive whole number of nanoseconds (NaN included).
+        UsageError: there is no such file.
+        CorruptArtifact: it is empty, truncated, of another kind or schema, lacks a part, or holds a duration that is
+            not a positive whole number of nanoseconds (NaN included).
     """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise CorruptArtifact("there is no such sample file", where=str(path), cure="measure first") from error
+        raise UsageError("there is no such sample file", where=str(path), cure="measure first") from error
     return decode_recording(content, where=str(path))
 
 

@@ -18,7 +18,7 @@ from exporter.held_out import USUAL_VOCABULARY, count_tokens
 from exporter.options import DEFAULT_SHAPES
 from exporter.probe_feeds import make_feeds, usable_shapes
 from runtimes.artifact import TensorSpec
-from runtimes.errors import UsageError
+from runtimes.errors import CorruptArtifact, UsageError
 
 Shape = tuple[int, int]
 
@@ -81,7 +81,12 @@ def _read_vocabulary(directory: Path) -> int | None:
         return count_tokens(directory / "tokenizer.json")
     if not (directory / "config.json").is_file():
         return None
-    size = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    try:
+        size = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except (ValueError, AttributeError) as error:
+        raise CorruptArtifact(
+            "the configuration cannot be read", where=str(directory / "config.json"), cure="mend it, or fetch it again"
+        ) from error
     return min(USUAL_VOCABULARY, size) if isinstance(size, int) and size > 0 else None
 
 

@@ -15,7 +15,7 @@ from bench.gate import GateLimits
 from bench.gate_files import Comparability, is_sample_file, judge_sides, make_side, read_side, split_place
 from bench.gate_history import FoundStep, judge_history
 from bench.history import read_history
-from bench.recording import write_recording
+from bench.recording import Recording, write_recording
 from bench.verdict import GateResult
 from exporter.progress import SilentProgress
 from runtimes.artifact import TensorSpec
@@ -55,10 +55,15 @@ class GateOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gated:
-    """The answer; of a history also every step of its recent past."""
+    """The answer; of a history also every step of its recent past.
+
+    ``recording`` holds the samples behind it, None where they are of two runs; ``history`` what came before.
+    """
 
     result: GateResult
     steps: tuple[FoundStep, ...] = ()
+    recording: Recording | None = None
+    history: tuple[Recording, ...] = ()
 
 
 def gate(base: str, head: str, options: GateOptions, progress: Progress | None = None) -> Gated:
@@ -89,15 +94,18 @@ def gate_history(place: str, limits: GateLimits) -> Gated:
     Raises what :func:`bench.history.read_history` and :func:`bench.gate_history.judge_history` raise.
     """
     path, label = split_place(place)
-    judged = judge_history(read_history(path), limits, label=label, place=str(path))
-    return Gated(result=judged.result, steps=judged.steps)
+    history = read_history(path)
+    judged = judge_history(history, limits, label=label, place=str(path))
+    return Gated(result=judged.result, steps=judged.steps, recording=history[-1], history=history)
 
 
 def _gate_files(base: str, head: str, options: GateOptions) -> Gated:
     for name, value in (("--threads", options.threads), ("--output", options.output)):
         if value is not None:
             raise UsageError("sample files are judged as they are", where=name, cure="leave it out, or give two models")
-    return Gated(result=judge_sides(read_side(base), read_side(head), options.limits, _compare_how(options)))
+    ours, theirs = read_side(base), read_side(head)
+    result = judge_sides(ours, theirs, options.limits, _compare_how(options))
+    return Gated(result=result, recording=ours.recording if result.interleaved else None)
 
 
 def _gate_models(base: str, head: str, options: GateOptions, progress: Progress) -> Gated:
@@ -123,7 +131,8 @@ def _gate_models(base: str, head: str, options: GateOptions, progress: Progress)
         write_recording(options.output, recording)
     place = str(options.output or "this run")
     first, second = (make_side(recording, spec.label, place=place) for spec in (ours, theirs))
-    return Gated(result=judge_sides(first, second, options.limits, Comparability(min_cosine=options.min_cosine)))
+    result = judge_sides(first, second, options.limits, Comparability(min_cosine=options.min_cosine))
+    return Gated(result=result, recording=recording)
 
 
 def _compare_how(options: GateOptions) -> Comparability:

@@ -16,6 +16,7 @@ from bench.peers.latency_gates import RULES
 from bench.samples import Samples
 from bench.suites.gate_trials import LIMITS, SHAPE, Trial
 from bench.table import render_markdown
+from runtimes.errors import Regression
 
 IDENTICAL = ("same", "busy")
 _VERDICTS: tuple[Verdict, ...] = ("faster", "same", "inconclusive", "slower")
@@ -42,6 +43,11 @@ def describe_rate(hits: int, trials: int) -> str:
     return f"{hits}/{trials}: {hits / trials:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 
+def is_alarm(trial: Trial) -> bool:
+    """Return whether the gate failed with a regression, of time or of a figure."""
+    return trial.exit_code == Regression.exit_code
+
+
 def judge_early(trial: Trial, seconds: float) -> Verdict:
     """Return what the gate would have said after ``seconds``: on the rounds that had been done by then."""
     rounds = int(len(trial.base_ns) * min(1.0, seconds / trial.seconds))
@@ -50,7 +56,7 @@ def judge_early(trial: Trial, seconds: float) -> Verdict:
 
 
 def _render_verdicts(kinds: Mapping[str, Sequence[Trial]]) -> str:
-    header = ["trials", "head takes, all rounds together", "s (median)", *_VERDICTS, '"slower"']
+    header = ["trials", "head takes, all rounds together", "s (median)", *_VERDICTS, "exit 6"]
     rows = []
     for name, trials in kinds.items():
         counts = Counter(trial.verdict for trial in trials)
@@ -60,7 +66,7 @@ def _render_verdicts(kinds: Mapping[str, Sequence[Trial]]) -> str:
                 _describe_slowdown(trials),
                 f"{statistics.median(trial.seconds for trial in trials):.1f}",
                 *(str(counts[verdict]) for verdict in _VERDICTS),
-                describe_rate(counts["slower"], len(trials)),
+                describe_rate(sum(map(is_alarm, trials)), len(trials)),
             ]
         )
         if any(trial.budget_s > _SHORT_S for trial in trials):
@@ -89,7 +95,7 @@ def _head_blocks(trial: Trial) -> Sequence[tuple[int, ...]]:
 
 def _render_rules(kinds: Mapping[str, Sequence[Trial]]) -> str:
     """Return how often each rule alarms on the same trials: the gate on its rounds, others on the sequential runs."""
-    ours: Mapping[str, Callable[[Trial], bool]] = {"the gate": lambda trial: trial.verdict == "slower"}
+    ours: Mapping[str, Callable[[Trial], bool]] = {"the gate": is_alarm}
     header = ["alarms", *ours, *RULES]
     rows = []
     for name, trials in kinds.items():

@@ -19,8 +19,10 @@ from pathlib import Path
 import msgspec
 
 from bench.compare import Verdict
-from bench.duel import DUEL_PLAN, DuelPlan, pair_timings, run_duel
-from bench.gate import GateLimits, decide, judge_times
+from bench.duel import DUEL_PLAN, DuelPlan, pair_timings
+from bench.gate import GateLimits
+from bench.gate_files import Comparability, judge_sides, make_side
+from bench.gate_models import record_duel
 from bench.process import SubjectProcess
 from bench.rounds import measure_rounds
 from bench.samples import Samples
@@ -47,13 +49,17 @@ while os.getppid() == parent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialKind:
-    """What is tried: ``head`` against the base, within ``budget_s``, ``wanted`` times, with a ``neighbour`` or not."""
+    """What is tried: ``head`` against the base, within ``budget_s``, ``wanted`` times, with a ``neighbour`` or not.
+
+    A slower model has more nodes and bytes, so that figures alone would tell: ``max_growth`` allows for them.
+    """
 
     name: str
     head: str
     budget_s: float
     wanted: int
     neighbour: bool = False
+    max_growth: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +67,7 @@ class Trial:
     """What one trial gave; nanoseconds are raw.
 
     ``base_ns`` and ``head_ns`` are the duel's blocks, ``base_run_ns`` and ``head_run_ns`` all runs of one second each,
-    one model after the other. ``load_memory`` is what loading base and head took.
+    one model after the other. ``exit_code`` is that of the whole gate, sizes and memory included.
     """
 
     kind: str
@@ -70,11 +76,11 @@ class Trial:
     budget_s: float
     seconds: float
     verdict: Verdict
+    exit_code: int
     base_ns: tuple[tuple[int, ...], ...]
     head_ns: tuple[tuple[int, ...], ...]
     base_run_ns: tuple[int, ...]
     head_run_ns: tuple[int, ...]
-    load_memory: tuple[int, int]
 
     def pair(self) -> tuple[Samples, Samples]:
         """Return the duel's samples of base and head."""
@@ -89,30 +95,29 @@ def make_spec(label: str, model: Path, threads: int) -> SubjectSpec:
 
 
 def run_trial(kind: TrialKind, number: int, base: SubjectSpec, head: SubjectSpec, feeds: Path) -> Trial:
-    """Run one trial: the duel, then a second of base and a second of head."""
+    """Run one trial: the gate as `stepdown gate` runs it, then a second of base and a second of head."""
     plan = DuelPlan(time_budget_s=kind.budget_s, seed=number)
+    limits = replace(LIMITS, max_growth=kind.max_growth)
     started, begin_s = datetime.now(UTC), time.monotonic()
     with start_neighbour(number) if kind.neighbour else ExitStack():
-        duel = run_duel(base, head, {SHAPE: feeds}, LIMITS, plan)
+        recording = record_duel(base, head, lambda _inputs: {SHAPE: feeds}, limits, plan)
         seconds = time.monotonic() - begin_s
         runs = run_in_sequence(base, head, feeds)
-    pairs = duel.pairs(base.label, head.label)
-    ours, theirs = pairs[SHAPE]
+    ours, theirs = (make_side(recording, spec.label, place="trial") for spec in (base, head))
+    result = judge_sides(ours, theirs, limits, Comparability())
+    blocks = {timing.label: timing.ns for timing in recording.timings}
     return Trial(
         kind=kind.name,
         number=number,
         started=started.isoformat(timespec="seconds"),
         budget_s=kind.budget_s,
         seconds=seconds,
-        verdict=decide(judge_times(pairs, LIMITS, paired=True)),
-        base_ns=ours.ns,
-        head_ns=theirs.ns,
+        verdict=result.verdict,
+        exit_code=result.exit_code,
+        base_ns=blocks[base.label],
+        head_ns=blocks[head.label],
         base_run_ns=runs[0],
         head_run_ns=runs[1],
-        load_memory=(
-            duel.answers[base.label].opened.load_memory_bytes,
-            duel.answers[head.label].opened.load_memory_bytes,
-        ),
     )
 
 

@@ -129,8 +129,10 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Refuse what could not be written at the end, before anything is measured."""
-    if arguments.data is None and arguments.metric is not None:
-        raise UsageError("a metric needs data", where="--metric", cure="give --data, or leave it out")
+    for name in ("metric", "column", "label_column", "samples"):
+        if arguments.data is None and getattr(arguments, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError("there is no data to judge by", where=option, cure="give --data, or leave it out")
     for output in filter(None, (arguments.output, arguments.report)):
         refuse_existing(output, force=arguments.force)
     for output in filter(None, (arguments.output, arguments.report, arguments.history)):

@@ -70,13 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--github", action="store_true", help="annotate the run of GitHub Actions, and add to its job summary"
     )
+    parser.add_argument("--report", metavar="FILE", type=Path, help="write a report, one HTML file")
     parser.add_argument("-o", "--output", metavar="PATH", type=Path, help="where to write the samples of two models")
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Judge, and write what was asked for, whether there is an answer or an error."""
-    for written in filter(None, (arguments.output, arguments.junit, arguments.markdown)):
+    for written in filter(None, (arguments.output, arguments.junit, arguments.markdown, arguments.report)):
         require_folder(written)
     from bench.ci.findings import describe_error, list_findings
     from bench.ci.markdown import render_markdown, render_markdown_error
@@ -89,6 +90,8 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
         raise
     result = gated.result
     _report(arguments, list_findings(result), render_markdown(result))
+    if arguments.report is not None:
+        _draw(arguments.report, gated)
     return Outcome(
         document={**asdict(result), "exit_code": result.exit_code, "steps": [asdict(step) for step in gated.steps]},
         text=_describe(result),
@@ -96,7 +99,21 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     )
 
 
+def _draw(path: Path, gated: Gated) -> None:
+    from bench.report.document import write_report
+
+    if gated.recording is None:
+        raise UsageError(
+            "samples of two runs cannot be drawn together", where="--report", cure="leave it out, or give the models"
+        )
+    write_report(path, gated.recording, gate=gated.result, history=gated.history)
+
+
 def _check(arguments: argparse.Namespace) -> None:
+    if arguments.report is not None:
+        from bench.report.document import check_report_available
+
+        check_report_available()
     if arguments.history and arguments.base:
         raise UsageError("a history is judged by itself", cure="give either --history FILE, or BASE and HEAD")
     if not arguments.history and not arguments.head:

@@ -25,8 +25,9 @@ def files(tmp_path):
 
 def test_the_same_model_passes_and_its_samples_can_be_judged_again(stepdown, tmp_path):
     base, head = (write_chain(tmp_path / f"{name}.onnx", 4) for name in ("base", "head"))
-    samples, junit, markdown = (tmp_path / name for name in ("s.json", "j.xml", "m.md"))
-    result = stepdown("gate", base, head, *WIDE, "-o", samples, "--junit", junit, "--markdown", markdown, "--json")
+    samples, junit, markdown, report = (tmp_path / name for name in ("s.json", "j.xml", "m.md", "r.html"))
+    outputs = ("-o", samples, "--junit", junit, "--markdown", markdown, "--report", report)
+    result = stepdown("gate", base, head, *WIDE, *outputs, "--json")
     assert result.code == 0, result.err
     found = result.json()
     assert (found["verdict"], found["interleaved"], found["exit_code"], found["notes"]) == (
@@ -39,6 +40,7 @@ def test_the_same_model_passes_and_its_samples_can_be_judged_again(stepdown, tmp
     assert {figure["name"] for figure in found["figures"]} >= {"size_bytes", "nodes", "parameters", "load_memory_bytes"}
     assert ElementTree.parse(junit).getroot().get("failures") == "0"
     assert markdown.read_text().startswith("### stepdown gate: same")
+    assert "Verdict" in report.read_text()
     recording = read_recording(samples)
     assert [subject.label for subject in recording.subjects] == ["base", "head"]
     again = stepdown("gate", f"{samples}:base", f"{samples}:head", "--max-regression", "50%", "--json")
@@ -125,9 +127,10 @@ def test_a_history_names_the_step(stepdown, tmp_path):
         (["both.json:base", "slow.json", "--history", "h"], 2, "by itself"),
         (["both.json", "slow.json"], 2, "both.json:base, both.json:head"),
         (["both.json:base", "model.onnx"], 2, "give two models (recommended"),
-        (["both.json:base", "absent.json"], 8, "no such sample file"),
+        (["both.json:base", "absent.json"], 2, "no such sample file"),
         (["both.json:base", "empty.json"], 8, "cannot be read"),
         (["both.json:base", "slow.json", "--shape", "8x8"], 2, "do not both have 8x8"),
+        (["both.json:base", "slow.json", "--report", "r.html"], 2, "two runs cannot be drawn"),
         (["both.json:base", "slow.json", "--threads", "2"], 2, "judged as they are"),
         (["both.json:base", "slow.json", "-o", "new.json"], 2, "judged as they are"),
         (["both.json:base", "slow.json", "-o", "both.json"], 2, "--force"),
@@ -140,7 +143,7 @@ def test_a_history_names_the_step(stepdown, tmp_path):
         (["both.json:base", "slow.json", "--junit", "absent/j.xml"], 2, "no such folder"),
         (["--history", "empty.json", "-o", "new.json"], 2, "a history is judged as it is"),
         (["--history", "empty.json", "--shape", "1x8"], 2, "a history is judged as it is"),
-        (["--history", "absent"], 8, "no such history"),
+        (["--history", "absent"], 2, "no such history"),
         (["--history", "empty.json"], 8, "the history is empty"),
     ],
 )

@@ -78,12 +78,12 @@ def test_a_machine_without_the_probe_is_measured_all_the_same():
     assert describe_conditions(watch, [QUIET]).probe_gflops == ()
 
 
-def test_gpu_readings_are_kept_from_both_ends_and_judged():
+def test_gpu_readings_are_kept_from_both_ends_and_the_busiest_between():
     readings = [
-        {"sm_clock_mhz": clock, "busy_percent": 90, "held_back_by": held}
-        for clock, held in ((1980, []), (1700, ["power limit"]), (1975, []))
+        {"sm_clock_mhz": clock, "busy_percent": busy, "held_back_by": held}
+        for clock, busy, held in ((1980, 80, []), (1900, 85, []), (1700, 99, ["power limit"]), (1975, 80, []))
     ]
     conditions = describe_conditions(Watch(gpu=readings), [QUIET])
-    assert [reading["sm_clock_mhz"] for reading in conditions.gpu] == [1980, 1975]
+    assert [reading["sm_clock_mhz"] for reading in conditions.gpu] == [1980, 1700, 1975]
     assert any("power limit" in sentence for sentence in conditions.unstable)
     assert any("between 1700 and 1980 MHz" in sentence for sentence in conditions.unstable)

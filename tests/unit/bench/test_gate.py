@@ -152,14 +152,20 @@ def test_limits_out_of_range(wrong):
 
 
 def test_figures_are_exact():
-    base = Figures(size_bytes=1000, nodes=10, parameters=500, load_memory_bytes=1_000_000)
-    head = Figures(size_bytes=1001, nodes=10, parameters=400, load_memory_bytes=1_040_000)
+    base = Figures(size_bytes=1000, nodes=10, parameters=500, load_memory_bytes=100_000_000)
+    head = Figures(size_bytes=1001, nodes=10, parameters=400, load_memory_bytes=104_000_000)
     found = {figure.name: figure for figure in judge_figures(base, head, LIMITS)}
     assert {name for name, figure in found.items() if not figure.ok} == {"size_bytes"}
     assert found["parameters"].change == pytest.approx(-0.2)
     assert all(figure.ok for figure in judge_figures(base, head, GateLimits(max_growth=0.01)))
-    heavier = Figures(load_memory_bytes=1_060_000)
+    heavier = Figures(load_memory_bytes=106_000_000)
     assert [figure.ok for figure in judge_figures(base, heavier, LIMITS)] == [False]
+
+
+def test_memory_of_a_small_model_is_not_told_to_the_page():
+    small, larger, large = (Figures(load_memory_bytes=size << 20) for size in (1, 3, 4))
+    assert judge_figures(small, larger, LIMITS)[0].ok
+    assert not judge_figures(small, large, LIMITS)[0].ok
 
 
 def test_a_figure_that_one_side_lacks_is_left_out():

@@ -136,10 +136,16 @@ def test_a_subject_against_itself_is_refused():
 
 
 def test_a_failed_subject_is_an_error_that_names_the_failure():
-    recording = make_recording(BOTH, failures={"head": "it crashed (SIGSEGV)"})
+    recording = make_recording({"base": BOTH["base"], "head": {}}, failures={"head": "it crashed (SIGSEGV)"})
     with pytest.raises(SubjectFailed, match=r"'head' was not measured: it crashed \(SIGSEGV\)") as caught:
         make_side(recording, "head", place="s.json")
     assert caught.value.exit_code == 4
+
+
+def test_what_failed_beside_the_timing_is_a_note():
+    recording = make_recording(BOTH, failures={"head": "it cannot be profiled"})
+    result = judge(make_side(recording, "base", place="s.json"), make_side(recording, "head", place="s.json"))
+    assert any("head was timed" in note and "it cannot be profiled" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("label", [None, "other"])

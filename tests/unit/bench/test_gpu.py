@@ -94,3 +94,18 @@ def test_readings_go_on_while_the_block_runs():
         assert enough.wait(10)
     assert [one["number"] for one in seen] == list(range(len(seen)))
     assert len(seen) >= 5
+
+
+def test_a_gpu_that_falls_silent_costs_no_measurement():
+    answers = iter([{"busy_percent": 0}])
+
+    def read():
+        try:
+            return next(answers)
+        except StopIteration:
+            raise MissingDependency("the GPU does not answer: lost", where="NVML") from None
+
+    with gpu.watch_gpu(read, period_s=60) as seen:
+        pass
+    assert seen[-1] == {"silent": "the GPU does not answer: lost"}
+    assert any("see nvidia-smi" in sentence for sentence in gpu.judge_readings(seen))

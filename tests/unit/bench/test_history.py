@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from bench.history import append_history, read_history
-from runtimes.errors import CorruptArtifact, OutputError
+from runtimes.errors import CorruptArtifact, OutputError, UsageError
 from tests.unit.bench.made_recordings import make_history
 
 FIRST, SECOND = make_history([100, 110])
@@ -21,8 +21,8 @@ def test_entries_come_back_in_order(tmp_path):
 
 def test_a_missing_or_empty_history_says_how_to_make_one(tmp_path):
     (tmp_path / "empty").write_text("\n")
-    for name in ("absent", "empty"):
-        with pytest.raises(CorruptArtifact, match="stepdown bench --history"):
+    for name, kind in (("absent", UsageError), ("empty", CorruptArtifact)):
+        with pytest.raises(kind, match="stepdown bench --history"):
             read_history(tmp_path / name)
 
 

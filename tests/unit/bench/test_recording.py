@@ -16,7 +16,7 @@ from bench.recording import (
     read_recording,
     write_recording,
 )
-from runtimes.errors import CorruptArtifact
+from runtimes.errors import CorruptArtifact, UsageError
 
 SUBJECT = SubjectRecord(
     label="a",
@@ -135,5 +135,5 @@ def test_other_content_is_refused(tmp_path, content):
 
 def test_no_file(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(CorruptArtifact, match="no such sample file"):
+        with pytest.raises(UsageError, match="no such sample file"):
             read_recording(path)

@@ -17,11 +17,11 @@ def make_trial(number):
         budget_s=6.0,
         seconds=6.0,
         verdict="same",
+        exit_code=0,
         base_ns=((1, 2),),
         head_ns=((1, 2),),
         base_run_ns=(1,),
         head_run_ns=(1,),
-        load_memory=(1, 1),
     )
 
 
