@@ -16,7 +16,7 @@ help:
 	@echo 'make demo         export a real model to INT8 ONNX Runtime and run it'
 	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
 	@echo 'make check        lint, format, types, import directions and tests'
-	@echo 'make bench        measure against what a user would pick instead (SUITE=encoder)'
+	@echo 'make bench        measure (SUITE=encoder, attention, calibration, gate, gate_overhead, interleaving)'
 	@echo 'make docs         write the command line reference anew'
 	@echo 'make picture      draw the table of the last demo into docs/result-table.svg'
 	@echo 'make constraints  pin anew what the environment is made of'
