@@ -25,7 +25,8 @@ _SHORT_S = 10.0
 
 def render_tables(trials: Sequence[Trial]) -> str:
     """Return all tables."""
-    kinds = {name: [one for one in trials if one.kind == name] for name in dict.fromkeys(one.kind for one in trials)}
+    names = sorted({one.kind for one in trials}, key=_place)
+    kinds = {name: [one for one in trials if one.kind == name] for name in names}
     parts = [
         _render_verdicts(kinds),
         _render_rules(kinds),
@@ -53,6 +54,11 @@ def judge_early(trial: Trial, seconds: float) -> Verdict:
     rounds = int(len(trial.base_ns) * min(1.0, seconds / trial.seconds))
     cut = replace(trial, base_ns=trial.base_ns[:rounds], head_ns=trial.head_ns[:rounds])
     return judge_times({SHAPE: cut.pair()}, LIMITS, paired=True)[0].verdict if rounds else "inconclusive"
+
+
+def _place(kind: str) -> tuple[int, int, str]:
+    """Identical models first, then the slower ones from the least to the most: slow-3 before slow-10."""
+    return (IDENTICAL.index(kind) if kind in IDENTICAL else len(IDENTICAL), len(kind), kind)
 
 
 def _render_verdicts(kinds: Mapping[str, Sequence[Trial]]) -> str:
