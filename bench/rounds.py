@@ -3,7 +3,8 @@
 In: subjects, and the feeds of each shape. Out: raw timings of every subject and shape, interleaved.
 Must not import a runtime.
 
-Three things make two equal models look different, and this is what is done about each (bench/suites/interleaving.py measures it):
+Three things make two equal models look different. This is what is done about each; bench/suites/interleaving.py
+measures it.
 
 - **Where a session's memory happens to lie** makes it up to 1.4 % faster or slower for as long as it lives, which no
   number of runs averages out. Every round opens every model anew; every few rounds start the processes anew as well.
