@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.samples import Samples
+from bench.verdict import Verdict
 from runtimes.errors import DataError, UsageError
 
 _Vector = NDArray[np.float64]
-Verdict = Literal["faster", "same", "slower", "inconclusive"]
 
 # With fewer paired rounds the bound of the median misses more often than it says (5 rounds: 6-7 % instead of 5 %).
 MIN_ROUNDS = 6

@@ -50,10 +50,6 @@ class Duel:
     feeds: Mapping[str, Path]
     timings: tuple[Timing, ...]
 
-    def pairs(self, base: str, head: str) -> dict[str, tuple[Samples, Samples]]:
-        """Return the samples of base and head by shape."""
-        return pair_timings(self.timings, base, head)
-
 
 def run_duel(
     base: SubjectSpec,

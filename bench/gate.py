@@ -20,10 +20,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.compare import MIN_ROUNDS, Bootstrap, Verdict, resample_apart, resample_paired
+from bench.compare import MIN_ROUNDS, Bootstrap, resample_apart, resample_paired
 from bench.recording import Figures
 from bench.samples import Samples
-from bench.verdict import FigureVerdict, ShapeVerdict
+from bench.verdict import FigureVerdict, ShapeVerdict, Verdict
 from runtimes.errors import UsageError
 
 # Of memory after loading: the same file in a new process differs by as much (allocator, page cache), and by some of the
@@ -109,8 +109,19 @@ def _reject_by_holm(
 def _judge(found: Bootstrap, limits: GateLimits, is_slower: bool, is_faster: bool) -> Verdict:
     if found.blocks < count_needed_rounds(limits.confidence):
         return "inconclusive"
-    limit = math.log1p(limits.max_regression)
-    low, high = found.bound(limits.confidence)
+    return apply_rule(found.bound(limits.confidence), limits, is_slower=is_slower, is_faster=is_faster)
+
+
+def apply_rule(bound: tuple[float, float], limits: GateLimits, *, is_slower: bool, is_faster: bool) -> Verdict:
+    """Apply the rule of this module to a bound on the logarithm of the ratio.
+
+    Args:
+        bound: Its low and its high end.
+        limits: What head is held to.
+        is_slower: Whether a slowdown of half the limit or less is excluded.
+        is_faster: The mirror of that.
+    """
+    (low, high), limit = bound, math.log1p(limits.max_regression)
     if is_slower and low <= -limit:
         return "slower"
     if is_faster and high >= limit:

@@ -20,13 +20,12 @@ from statistics import NormalDist, median, median_low
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.compare import Verdict
-from bench.gate import JUDGED_FIGURES, GateLimits, decide, judge_figures
+from bench.gate import JUDGED_FIGURES, GateLimits, apply_rule, decide, judge_figures
 from bench.gate_files import Side, make_side
 from bench.recording import Figures, Recording
 from bench.series import Series, choose_label, collect_series, find_subject, is_comparable, is_relative
 from bench.steps import MIN_ENTRIES, Step, estimate_noise, find_steps
-from bench.verdict import GateResult, ShapeVerdict
+from bench.verdict import GateResult, ShapeVerdict, Verdict
 from runtimes.errors import Inconclusive
 
 _Vector = NDArray[np.float64]
@@ -165,13 +164,11 @@ def _reach(logs: _Vector, before: int, after: int, confidence: float) -> float:
 
 
 def _judge(low: float, high: float, limits: GateLimits, *, is_confirmed: bool) -> Verdict:
-    """Apply the gate's rule (bench/gate.py) to a bound on the logarithm of the ratio."""
-    limit, half = math.log1p(limits.max_regression), math.log1p(limits.max_regression / 2)
-    if is_confirmed and high < -half and low <= -limit:
-        return "slower"
-    if is_confirmed and low > half and high >= limit:
-        return "faster"
-    return "same" if low > -limit else "inconclusive"
+    """Apply the gate's rule to a bound on the logarithm of the ratio; one entry alone excludes nothing."""
+    half = math.log1p(limits.max_regression / 2)
+    return apply_rule(
+        (low, high), limits, is_slower=is_confirmed and high < -half, is_faster=is_confirmed and low > half
+    )
 
 
 def _locate(series: Series, step: Step) -> FoundStep:

@@ -41,16 +41,28 @@ class Row:
     runs_per_s: dict[int, float]
 
 
+def compare_with_reference(recording: Recording, label: str, shape: str) -> Comparison | None:
+    """Compare a subject with the first one; None for the first itself, and where not both were timed.
+
+    Raises:
+        DataError: their blocks do not pair.
+    """
+    reference = recording.subjects[0].label
+    base, head = recording.samples(reference, shape), recording.samples(label, shape)
+    if label == reference or base is None or head is None:
+        return None
+    return compare(base, head, confidence=CONFIDENCE)
+
+
 def summarise(recording: Recording) -> tuple[Row, ...]:
     """Return a row for every subject and shape that was timed, shape by shape within a subject."""
-    reference = recording.subjects[0].label
     rows = []
     for subject in recording.subjects:
         for shape in recording.shapes():
-            samples, base = recording.samples(subject.label, shape), recording.samples(reference, shape)
+            samples = recording.samples(subject.label, shape)
             if samples is None:
                 continue
-            speed = compare(base, samples, confidence=CONFIDENCE) if base and subject.label != reference else None
+            speed = compare_with_reference(recording, subject.label, shape)
             throughput = [one for one in subject.throughput if one.shape == shape]
             rows.append(_make_row(samples, shape, speed, throughput))
     return tuple(rows)

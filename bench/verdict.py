@@ -6,8 +6,9 @@ In: nothing. Out: the frozen shapes that the gate fills and that text, JSON, JUn
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from bench.compare import Verdict
+Verdict = Literal["faster", "same", "slower", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

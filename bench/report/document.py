@@ -18,7 +18,7 @@ from bench.report.facts import list_conditions, list_facts, list_notices, list_p
 from bench.report.headline import format_limit, write_headline
 from bench.report.latency import draw_latencies
 from bench.report.operators import describe_operators
-from bench.report.ratios import CONFIDENCE, compare_with_reference, draw_gate, draw_ratios
+from bench.report.ratios import draw_gate, draw_ratios, list_ratios
 from bench.report.tables import (
     tabulate_gate,
     tabulate_gate_figures,
@@ -29,6 +29,7 @@ from bench.report.tables import (
 from bench.report.tradeoff import draw_tradeoffs
 from bench.report.trend import describe_trend
 from bench.report.units import format_share, make_printable
+from bench.summary import CONFIDENCE
 from bench.verdict import GateResult
 from runtimes.atomic import write_text
 from runtimes.errors import MissingDependency
@@ -79,7 +80,7 @@ def render_report(recording: Recording, *, gate: GateResult | None = None, histo
         loader=jinja2.FunctionLoader(_read_source),
     )
     environment.filters["printable"] = make_printable
-    ratios = compare_with_reference(recording)
+    ratios = list_ratios(recording)
     script = _read_source("sort.js")
     return environment.get_template("page.html").render(
         recording=recording,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.compare import Verdict, compare
 from bench.recording import Recording
 from bench.report.palette import ACCENT, ALERT, INK, MUTED, WASH
 from bench.report.svg import WIDTH, Chart, Margins, Words, draw_chart
 from bench.report.ticks import set_ratio_axis
 from bench.report.units import VERDICT_WORDS, format_bound, format_ratio, make_printable
-from bench.verdict import GateResult
+from bench.summary import compare_with_reference
+from bench.verdict import GateResult, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,6 @@ _MARGINS = Margins(left=78, right=46, top=4, bottom=24)
 _SHAPE_LENGTH = 12
 # A bound narrower than this still gets an axis on which it can be seen against 1.
 _NARROWEST = 1.1
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +37,18 @@ class Ratio:
     verdict: Verdict
 
 
-def compare_with_reference(recording: Recording) -> tuple[Ratio, ...]:
+def list_ratios(recording: Recording) -> tuple[Ratio, ...]:
     """Compare each subject with the first at each shape that both were timed at.
 
     Raises:
         DataError: blocks of one shape that do not pair.
     """
-    reference = recording.subjects[0].label
     ratios = []
     for shape in recording.shapes():
-        base = recording.samples(reference, shape)
         for subject in recording.subjects[1:]:
-            head = recording.samples(subject.label, shape)
-            if base is None or head is None:
+            found = compare_with_reference(recording, subject.label, shape)
+            if found is None:
                 continue
-            found = compare(base, head, confidence=CONFIDENCE)
             ratios.append(
                 Ratio(
                     label=subject.label,

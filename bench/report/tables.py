@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from bench.compare import Verdict
 from bench.recording import Recording, SubjectRecord
 from bench.report.cells import Cell, Column, Table, Tone
-from bench.report.ratios import CONFIDENCE, Ratio
+from bench.report.ratios import Ratio
 from bench.report.units import (
     MISSING,
     choose_time_unit,
@@ -20,7 +19,8 @@ from bench.report.units import (
     format_ratio,
     format_share,
 )
-from bench.verdict import FigureVerdict, GateResult
+from bench.summary import CONFIDENCE
+from bench.verdict import FigureVerdict, GateResult, Verdict
 
 _NONE = Cell(MISSING)
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import msgspec
 
-from bench.compare import Verdict
 from bench.duel import DUEL_PLAN, DuelPlan, pair_timings
 from bench.gate import GateLimits
 from bench.gate_files import Comparability, judge_sides, make_side
@@ -27,6 +26,7 @@ from bench.process import SubjectProcess
 from bench.rounds import measure_rounds
 from bench.samples import Samples
 from bench.subject import SubjectSpec
+from bench.verdict import Verdict
 from runtimes.errors import CorruptArtifact
 
 SHAPE = "1x128"
