@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import onnx_ir as ir
 
@@ -22,12 +22,12 @@ from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
 from exporter.passes.graph import remove_dead
 from exporter.trace import write_model
+from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, saturates_u8s8
 from runtimes.ort import CPU, describe_onnx
 
 Arithmetic = Literal["float", "int8-dynamic", "int8-static", "weights-8", "weights-4"]
-PLAIN = "float (as traced)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,10 @@ class CandidateSpec:
         if self.provider != CPU:
             parts.append(self.provider.removesuffix("ExecutionProvider"))
         return ", ".join(parts)
+
+    def leave_in_float(self, layers: tuple[str, ...]) -> Self:
+        """Return the same candidate with these linears in float."""
+        return replace(self, float_layers=layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,10 @@ class Workshop:
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         return describe_onnx(write_model(model, directory / "model.onnx"))
+
+    def find_source(self, spec: CandidateSpec) -> Path:
+        """Return the float graph that the candidate is made from."""
+        return self.graphs.choose(spec)
 
     def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8

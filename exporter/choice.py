@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from exporter.report import Ratio
 from exporter.timing import Timing, geometric_mean
-from exporter.trial import Trial
+from exporter.trial import Candidate, Trial
 from runtimes.errors import BudgetMissed
 
 # Candidates this close in speed count as tied; the smaller wins.
@@ -30,7 +30,7 @@ class Decision:
     verdict: str
 
 
-def decide(trials: Sequence[Trial], timing: Timing, *, max_drop: float, forced: bool) -> Decision:
+def decide(trials: Sequence[Trial[Candidate]], timing: Timing, *, max_drop: float, forced: bool) -> Decision:
     """Choose among timed trials.
 
     A candidate may win if what it drops is within ``max_drop`` (the worst sample within 1.2 times that) and it is not
@@ -61,25 +61,28 @@ def decide(trials: Sequence[Trial], timing: Timing, *, max_drop: float, forced: 
     return Decision(chosen=winner.name, reasons=reasons, verdict=_verdict(winner, speeds[winner.name]))
 
 
-def decide_untimed(trials: Sequence[Trial], *, max_drop: float, isa: str, precision: str) -> Decision:
-    """Choose for another machine, where nothing can be timed: the most accurate of the first arithmetic in the order.
+def decide_untimed(trials: Sequence[Trial[Candidate]], *, max_drop: float, made_for: str, forced: bool) -> Decision:
+    """Choose where nothing can be timed: the most accurate of the first arithmetic in the order.
+
+    Args:
+        trials: Candidates, the plain float one among them.
+        max_drop: The budget.
+        made_for: What they are for, as a part of the verdict: ``avx2: made for another machine``.
+        forced: Whether plain float is not eligible.
 
     Raises:
         BudgetMissed: none keeps the budget.
     """
-    forced = precision not in ("auto", "fp32")
     kept = [t for t in trials if not t.object_to_drop(max_drop) and not (forced and t.spec.plain)]
     if not kept:
         raise _missed(trials, max_drop)
     winner = min(kept, key=lambda t: (t.spec.plain, UNTIMED_ORDER.index(t.spec.arithmetic), t.judgement.charged))
     reasons = {t.name: t.object_to_drop(max_drop) or "not timed" for t in trials}
     reasons[winner.name] = "first within the budget; not timed"
-    return Decision(
-        chosen=winner.name, reasons=reasons, verdict=f"{winner.name} for {isa}: not timed, made for another machine"
-    )
+    return Decision(chosen=winner.name, reasons=reasons, verdict=f"{winner.name} for {made_for}, not timed")
 
 
-def _object(trial: Trial, speed: Mapping[str, Ratio], max_drop: float, *, forced: bool) -> str:
+def _object(trial: Trial[Candidate], speed: Mapping[str, Ratio], max_drop: float, *, forced: bool) -> str:
     """Return why a candidate may not win, or nothing."""
     dropped = trial.object_to_drop(max_drop)
     if dropped or forced or trial.spec.plain:
@@ -90,7 +93,7 @@ def _object(trial: Trial, speed: Mapping[str, Ratio], max_drop: float, *, forced
     return "no faster than plain float" if geometric_mean(speed) < 1 else ""
 
 
-def _verdict(winner: Trial, speed: Mapping[str, Ratio]) -> str:
+def _verdict(winner: Trial[Candidate], speed: Mapping[str, Ratio]) -> str:
     if winner.spec.plain:
         return "plain float ships: nothing within the budget was faster"
     lows = [ratio.low for ratio in speed.values() if ratio.low is not None]
@@ -98,7 +101,7 @@ def _verdict(winner: Trial, speed: Mapping[str, Ratio]) -> str:
     return f"{winner.name} ships: {geometric_mean(speed):.2f} times plain float on this machine ({bound})"
 
 
-def _missed(trials: Sequence[Trial], max_drop: float) -> BudgetMissed:
+def _missed(trials: Sequence[Trial[Candidate]], max_drop: float) -> BudgetMissed:
     best = min((trial for trial in trials if not trial.spec.plain), key=lambda trial: trial.judgement.charged)
     return BudgetMissed(
         f"no candidate keeps the drop within {max_drop:.2%}; the best, {best.name}, {best.judgement.describe()}",

@@ -15,6 +15,7 @@ from importlib import metadata, util
 
 from runtimes.isa import detect, saturates_u8s8
 from runtimes.ort import available_providers
+from runtimes.protocol import Runtime
 from runtimes.registry import RUNTIMES
 
 # What each verb needs beyond numpy, and the extra that brings it.
@@ -22,7 +23,7 @@ _TRACING = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript",
 _RUNNING = ("onnxruntime", "tokenizers")
 _VERSIONS = (
     "stepdown", "numpy", "onnxruntime", "tokenizers", "onnx", "onnx-ir", "onnxscript", "torch", "transformers",
-    "optimum", "safetensors", "rich",
+    "optimum", "safetensors", "rich", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings",
 )  # fmt: skip
 
 
@@ -62,11 +63,16 @@ def _examine_cpu() -> tuple[Finding, ...]:
 
 
 def _examine_runtimes() -> tuple[Finding, ...]:
-    reasons = {name: make().why_unavailable() for name, make in RUNTIMES.items()}
-    return tuple(
-        Finding(topic="runtime", name=name, ok=reason is None, detail=reason or "works")
-        for name, reason in reasons.items()
-    )
+    return tuple(_examine_runtime(name, make()) for name, make in RUNTIMES.items())
+
+
+def _examine_runtime(name: str, runtime: Runtime) -> Finding:
+    reason = runtime.why_unavailable()
+    if reason is None:
+        return Finding(topic="runtime", name=name, ok=True, detail="works")
+    # Building alone is of use: a plan for another machine.
+    builds = runtime.why_cannot_build() is None
+    return Finding(topic="runtime", name=name, ok=False, detail=f"builds, does not run: {reason}" if builds else reason)
 
 
 def _examine_providers() -> tuple[Finding, ...]:

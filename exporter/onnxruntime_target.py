@@ -6,8 +6,7 @@ In: a traced model and options. Out: the chosen artifact with the report on all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,20 @@ from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
 from exporter.fuse import fuse_for_cpu, require_equal
 from exporter.held_out import HeldOut, open_held_out
-from exporter.judge import Judge
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, usable_shapes
 from exporter.progress import Progress
-from exporter.report import CandidateRow, Report
-from exporter.sensitivity import group_linears, mend
-from exporter.static_plans import StaticPlans, collect_for_plans, require_statistics_of
+from exporter.static_plans import StaticPlans, collect_for_plans
 from exporter.stopwatch import Stopwatch
+from exporter.target import TargetResult
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trace import Traced
-from exporter.trial import Trial
+from exporter.trial import Candidate, Trial
+from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, detect, named, saturates_u8s8
 from runtimes.ort import CPU, OnnxRuntime, OrtOptions, available_providers
+from runtimes.protocol import Session
 
 TARGET = "onnxruntime"
 # Tried: 1.24.4 to 1.31.1 give the same answers; 1.23.2 has no QuantizeLinear of opset 23 on the CPU.
@@ -43,44 +42,11 @@ OLDEST_RUNTIME = "1.24"
 # Tokens of the longest input the fused graphs are compared at, where the model takes more.
 LONGEST_PROBE = 512
 
+# Precisions that need statistics.
+_STATIC = ("auto", "int8", "int8-static")
+
 _ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
 _SOME_CPUS = "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetResult:
-    """What a target gives: the chosen file, the report, and what the manifest says of them.
-
-    ``exact_on_any_cpu`` is False where the integer products of some CPUs would saturate; ``runs_on`` says it in words.
-    """
-
-    artifact: Artifact
-    report: Report
-    provider: str
-    requires: Mapping[str, str]
-    exact_on_any_cpu: bool
-    runs_on: str
-    versions: Mapping[str, str]
-    steps: tuple[Mapping[str, Any], ...]
-    calibration: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bench:
-    """What judging and building share within one export."""
-
-    workshop: Workshop
-    judge: Judge
-    tuner: Judge
-    threads: int | None
-
-    def try_out(self, spec: CandidateSpec, *, tuning: bool) -> Trial:
-        """Build a candidate and judge it, on the tuning samples or for the decision."""
-        artifact = self.workshop.build(spec)
-        runtime = OnnxRuntime(OrtOptions(threads=self.threads, providers=(spec.provider,)))
-        with closing(runtime.open(artifact)) as session:
-            judge = self.tuner if tuning else self.judge
-            return Trial(spec=spec, artifact=artifact, judgement=judge.judge(session))
 
 
 def export_onnxruntime(
@@ -94,10 +60,8 @@ def export_onnxruntime(
 ) -> TargetResult:
     """Make the artifact for ONNX Runtime; see :func:`exporter.pipeline.export` for what it raises.
 
-    ``statistics`` of the traced model take the place of collecting on the calibration data.
+    ``statistics`` of the traced model, or of another target of this export, take the place of collecting on the data.
     """
-    if statistics is not None:
-        require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
     isa = named(options.for_isa) if options.for_isa else detect()
     timed = options.for_isa is None
     progress.step("fusing the float graph")
@@ -107,29 +71,45 @@ def export_onnxruntime(
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
     with watch.time("calibrate"):
-        plans = _calibrate(statistics, held_out, graphs, options, isa, progress)
+        statistics = _calibrate(statistics, held_out, graphs, options, progress)
+    plans = _plan(statistics, graphs, options, isa)
     workshop = Workshop(graphs=graphs, directory=work, isa=isa, make_plan=plans.make_plan if plans else None)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
-        bench = _Bench(workshop=workshop, judge=judge, tuner=tuner, threads=options.threads)
-        trials = _try_all(bench, _offer(options, plans, timed=timed), progress)
-        trials += _mix(bench, trials, options, progress)
+        bench = TrialBench(workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open, options))
+        trials = try_all(bench, _offer(options, plans, timed=timed), progress)
+        trials += mix(bench, trials, options, progress)
     timing = _time(trials, traced, held_out, options, progress, watch) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     exact_on_any_cpu = is_exact_anywhere(chosen.artifact.path)
     findings = traced.findings + (plans.list_findings() if plans else ())
-    report = _report(trials, timing, decision, options, held_out, isa, watch, findings)
+    found = Findings(target=TARGET, made_for=isa.level, tier="ran", findings=findings, seconds=dict(watch.seconds))
+    report = make_report(trials, timing, decision, options, held_out, found)
     return TargetResult(
         artifact=chosen.artifact,
+        shipped=_name_files(chosen.artifact),
         report=report,
-        provider=chosen.spec.provider,
-        requires={"onnxruntime": f">={OLDEST_RUNTIME}"},
-        exact_on_any_cpu=exact_on_any_cpu,
-        runs_on=_ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
+        entry={
+            "provider": chosen.spec.provider,
+            "requires": {"onnxruntime": f">={OLDEST_RUNTIME}"},
+            "exact_on_any_cpu": exact_on_any_cpu,
+            "runs_on": _ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
+        },
         versions={name: str(found) for name, found in describe_machine()["versions"].items()},
         steps=_list_steps(fusions, plans, chosen),
         calibration=plans.to_json() if plans else None,
+        statistics=statistics,
     )
+
+
+def _open(options: ExportOptions, spec: CandidateSpec, artifact: Artifact) -> Session:
+    return OnnxRuntime(OrtOptions(threads=options.threads, providers=(spec.provider,))).open(artifact)
+
+
+def _name_files(artifact: Artifact) -> Mapping[str, Path]:
+    """The model ships as ``model.onnx``; weights beside it keep the name it refers to them by."""
+    files = artifact.files or (artifact.path,)
+    return {"model.onnx" if path == artifact.path else path.name: path for path in files}
 
 
 def _longest(traced: Traced, held_out: HeldOut, options: ExportOptions) -> Mapping[str, NDArray[np.generic]]:
@@ -139,7 +119,9 @@ def _longest(traced: Traced, held_out: HeldOut, options: ExportOptions) -> Mappi
     return make_feeds(traced.artifact.inputs, shape, vocabulary=held_out.vocabulary, seed=options.seed)
 
 
-def _list_steps(fusions: Mapping[str, int], plans: StaticPlans | None, chosen: Trial) -> tuple[Mapping[str, Any], ...]:
+def _list_steps(
+    fusions: Mapping[str, int], plans: StaticPlans | None, chosen: Trial[Candidate]
+) -> tuple[Mapping[str, Any], ...]:
     calibrated = ({"step": "calibrate", **plans.describe_statistics()},) if plans is not None else ()
     return ({"step": "fuse", **fusions}, *calibrated, {"step": "lower", "candidate": chosen.name})
 
@@ -159,17 +141,20 @@ def _calibrate(
     held_out: HeldOut,
     graphs: FloatGraphs,
     options: ExportOptions,
-    isa: Isa,
     progress: Progress,
-) -> StaticPlans | None:
-    if options.precision not in ("auto", "int8", "int8-static"):
-        return None
+) -> CalibrationStatistics | None:
     data = held_out.calibration
-    if statistics is None:
-        if data is None:
-            return None
-        with progress.task("calibrating", len(data)) as task:
-            statistics = collect_for_plans(graphs, data, threads=options.threads, advance=task.advance)
+    if statistics is not None or data is None or options.precision not in _STATIC:
+        return statistics
+    with progress.task("calibrating", len(data)) as task:
+        return collect_for_plans(graphs.fused, data, threads=options.threads, advance=task.advance)
+
+
+def _plan(
+    statistics: CalibrationStatistics | None, graphs: FloatGraphs, options: ExportOptions, isa: Isa
+) -> StaticPlans | None:
+    if statistics is None or options.precision not in _STATIC:
+        return None
     bits = 7 if saturates_u8s8(isa) else 8
     return StaticPlans(fused=graphs.fused, statistics=statistics, method=options.method, weight_bits=bits)
 
@@ -179,17 +164,8 @@ def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) ->
     return offer_candidates(options.precision, calibrated=plans is not None, providers=others, timed=timed)
 
 
-def _try_all(bench: _Bench, specs: Sequence[CandidateSpec], progress: Progress) -> tuple[Trial, ...]:
-    trials = []
-    with progress.task("building and judging candidates", len(specs)) as task:
-        for spec in specs:
-            trials.append(bench.try_out(spec, tuning=False))
-            task.advance(1)
-    return tuple(trials)
-
-
 def _time(
-    trials: Sequence[Trial],
+    trials: Sequence[Trial[CandidateSpec]],
     traced: Traced,
     held_out: HeldOut,
     options: ExportOptions,
@@ -197,63 +173,22 @@ def _time(
     watch: Stopwatch,
 ) -> Timing:
     shapes = usable_shapes(traced.artifact.inputs, options.shapes)
-    plan = TimingPlan(shapes=shapes, threads=options.threads, vocabulary=held_out.vocabulary, seed=options.seed)
+    plan = TimingPlan(shapes=shapes, vocabulary=held_out.vocabulary, seed=options.seed)
     with watch.time("time"), progress.task("timing, interleaved", 2 * len(shapes)) as task:
-        return time_trials(trials, plan, task.advance, max_drop=options.max_drop)
-
-
-def _mix(bench: _Bench, trials: Sequence[Trial], options: ExportOptions, progress: Progress) -> tuple[Trial, ...]:
-    """Return a candidate with the layers that hurt in float, where no INT8 one keeps the budget."""
-    integer = [trial for trial in trials if trial.spec.arithmetic.startswith("int8")]
-    if not integer or any(not trial.object_to_drop(options.max_drop) for trial in integer):
-        return ()
-    # The most accurate needs the fewest layers in float, and those cost more than what tells INT8 forms apart.
-    spec = min(integer, key=lambda trial: trial.judgement.charged).spec
-    groups = len(group_linears(bench.workshop, spec))
-    with progress.task(f"finding the layers that hurt {spec.name}", groups) as task:
-        mended = mend(bench.workshop, spec, bench.try_out, max_drop=options.max_drop, advance=task.advance)
-    return (mended,) if mended is not None else ()
-
-
-def _decide(trials: Sequence[Trial], timing: Timing | None, options: ExportOptions, isa: Isa) -> Decision:
-    if timing is None:
-        return decide_untimed(trials, max_drop=options.max_drop, isa=isa.level, precision=options.precision)
-    return decide(trials, timing, max_drop=options.max_drop, forced=options.precision not in ("auto", "fp32"))
-
-
-def _report(
-    trials: Sequence[Trial],
-    timing: Timing | None,
-    decision: Decision,
-    options: ExportOptions,
-    held_out: HeldOut,
-    isa: Isa,
-    watch: Stopwatch,
-    findings: tuple[str, ...],
-) -> Report:
-    speeds = timing.speeds if timing is not None else {}
-    rows = tuple(
-        CandidateRow(
-            name=trial.name,
-            size_bytes=trial.artifact.size_bytes(),
-            speed=speeds.get(trial.name, {}),
-            accuracy=trial.judgement.metrics,
-            drop=trial.judgement.drop,
-            chosen=trial.name == decision.chosen,
-            reason=decision.reasons[trial.name],
+        return time_trials(
+            trials,
+            plan,
+            lambda trial: _open(options, trial.spec, trial.artifact),
+            task.advance,
+            max_drop=options.max_drop,
         )
-        for trial in trials
-    )
-    return Report(
-        target=TARGET,
-        isa=isa.level,
-        timed=bool(speeds),
-        judged_on=held_out.described,
-        metric=held_out.metric,
-        max_drop=options.max_drop,
-        rows=rows,
-        verdict=decision.verdict,
-        machine=describe_machine(options.threads),
-        findings=findings,
-        seconds=dict(watch.seconds),
-    )
+
+
+def _decide(
+    trials: Sequence[Trial[CandidateSpec]], timing: Timing | None, options: ExportOptions, isa: Isa
+) -> Decision:
+    forced = options.precision not in ("auto", "fp32")
+    if timing is None:
+        made_for = f"{isa.level}: made for another machine"
+        return decide_untimed(trials, max_drop=options.max_drop, made_for=made_for, forced=forced)
+    return decide(trials, timing, max_drop=options.max_drop, forced=forced)

@@ -5,16 +5,46 @@ Plain data; must not import a runtime, torch or onnx.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from runtimes.errors import UsageError
+from runtimes.trt.library import LibraryName
+from runtimes.trt.options import BuildOptions, RunOptions
 
-PRECISIONS = ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4")
+# What each target has.
+PRECISIONS_OF = {
+    "onnxruntime": ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4"),
+    "tensorrt": ("auto", "fp32", "fp16", "bf16", "int8"),
+}
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
-TARGETS = ("onnxruntime",)
+TARGETS = ("onnxruntime", "tensorrt")
+RESTS = ("fp16", "fp32", "bf16")
 # (batch, sequence): one short text, one long one, and a batch.
 DEFAULT_SHAPES = ((1, 16), (1, 128), (8, 128))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRtOptions:
+    """What is asked of the TensorRT target alone.
+
+    Attributes:
+        library: The package that builds; None takes the first that works here.
+        rest: The type of everything that is not INT8.
+        attention: Whether the products of attention are INT8 too.
+        lower_only: Whether to stop at the graph, where no TensorRT is installed.
+        build: How plans are built.
+        run: How they are run where there is a GPU.
+    """
+
+    library: LibraryName | None = None
+    rest: Literal["fp16", "fp32", "bf16"] = "fp16"
+    attention: bool = False
+    lower_only: bool = False
+    build: BuildOptions = field(default_factory=BuildOptions)
+    run: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +78,7 @@ class ExportOptions:
     opset: int | None = None
     seed: int = 0
     force: bool = False
+    tensorrt: TensorRtOptions = field(default_factory=TensorRtOptions)
 
 
 def check_options(options: ExportOptions) -> None:
@@ -60,6 +91,14 @@ def check_options(options: ExportOptions) -> None:
     _check_name("--method", options.method, METHODS)
     for target in options.targets:
         _check_name("--target", target, TARGETS)
+        if options.precision not in PRECISIONS_OF[target]:
+            raise UsageError(
+                f"{target} has no precision {options.precision}",
+                where="--precision",
+                cure=f"choose one of {', '.join(PRECISIONS_OF[target])}, or export each target by itself",
+            )
+    if options.tensorrt != TensorRtOptions() and "tensorrt" not in options.targets:
+        raise UsageError("a TensorRT option without the target", where="--target", cure="add --target tensorrt")
     if not 0 <= options.max_drop < 1:
         raise UsageError(f"a drop of {options.max_drop} makes no sense", where="--max-drop", cure="give 0 to 1, or 1%")
     if options.calibration_samples < 1 or options.max_length < 1:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from exporter.onnxruntime_target import TargetResult, export_onnxruntime
+from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import ExportOptions, check_options
 from exporter.progress import Progress
 from exporter.report import Report
 from exporter.source import open_source
-from exporter.static_plans import read_complete
+from exporter.static_plans import read_complete, require_statistics_of
 from exporter.stopwatch import Stopwatch
+from exporter.target import TargetResult
+from exporter.tensorrt_target import export_tensorrt
 from exporter.trace import Traced, trace
 from runtimes.artifact import Manifest, record_files, write_manifest
 from runtimes.atomic import new_directory, write_text
 
 __all__ = ["ExportOptions", "ExportResult", "export"]
+
+_TARGETS = {"onnxruntime": export_onnxruntime, "tensorrt": export_tensorrt}
 
 # What the tracer leaves beside the model that is not the model.
 _MODEL_FILES = ("model.onnx", "model.onnx.data")
@@ -77,36 +81,44 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         watch = Stopwatch()
         with watch.time("trace"):
             traced = trace(source, work / "float", opset=options.opset)
-        result = export_onnxruntime(traced, options, work, progress, watch, statistics=statistics)
-        _write_output(staging, traced, result, options)
-    return ExportResult(output=options.output, reports=(result.report,))
+        if statistics is not None:
+            require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
+        results: list[TargetResult] = []
+        for target in options.targets:
+            folder = work / target
+            folder.mkdir()
+            result = _TARGETS[target](traced, options, folder, progress, Stopwatch(watch), statistics=statistics)
+            # One calibration serves every target.
+            statistics = result.statistics
+            results.append(result)
+        _write_output(staging, traced, results, options)
+    return ExportResult(output=options.output, reports=tuple(result.report for result in results))
 
 
-def _write_output(staging: Path, traced: Traced, result: TargetResult, options: ExportOptions) -> None:
+def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult], options: ExportOptions) -> None:
     """Fill the output directory; the manifest comes last, because it names all other files."""
-    target = staging / result.report.target
-    target.mkdir()
-    for path in result.artifact.files or (result.artifact.path,):
-        shutil.copyfile(path, target / _shipped_name(path, result.artifact.path))
+    for result in results:
+        target = staging / result.report.target
+        target.mkdir()
+        for name, path in result.shipped.items():
+            shutil.copyfile(path, target / name)
     for path in sorted(traced.artifact.path.parent.iterdir()):
         if path.name not in _MODEL_FILES and path.is_file():
             shutil.copyfile(path, staging / path.name)
-    _write_json(staging / "report.json", result.report.to_json())
-    if result.calibration is not None:
-        _write_json(staging / "calibration.json", result.calibration)
-    write_manifest(staging, _make_manifest(staging, traced, result, options))
+    # OPEN: today report.json is the report of the one target, and readers take it so. One target keeps that form.
+    reports = [result.report.to_json() for result in results]
+    _write_json(staging / "report.json", reports[0] if len(reports) == 1 else {"reports": reports})
+    plans = {result.report.target: result.calibration for result in results if result.calibration is not None}
+    if plans:
+        _write_json(staging / "calibration.json", next(iter(plans.values())) if len(plans) == 1 else plans)
+    write_manifest(staging, _make_manifest(staging, traced, results, options))
 
 
-def _shipped_name(path: Path, model: Path) -> str:
-    """The model ships as ``model.onnx``; weights beside it keep the name it refers to them by."""
-    return "model.onnx" if path == model else path.name
-
-
-def _make_manifest(staging: Path, traced: Traced, result: TargetResult, options: ExportOptions) -> Manifest:
-    artifact = result.artifact
-    model = staging / result.report.target / "model.onnx"
+def _make_manifest(staging: Path, traced: Traced, results: Sequence[TargetResult], options: ExportOptions) -> Manifest:
+    versions = {name: found for result in results for name, found in result.versions.items()}
+    first = results[0].report
     return Manifest(
-        tool={"stepdown": version("stepdown"), **result.versions},
+        tool={"stepdown": version("stepdown"), **versions},
         source={
             "reference": options.model,
             "task": traced.task,
@@ -115,28 +127,36 @@ def _make_manifest(staging: Path, traced: Traced, result: TargetResult, options:
             "sha256": traced.artifact.sha256,
         },
         recipe=_plain({**asdict(options), "output": options.output.name}),
-        steps=tuple(_plain(step) for step in result.steps),
-        artifacts={
-            result.report.target: _plain(
-                {
-                    "path": model.relative_to(staging).as_posix(),
-                    "kind": artifact.kind,
-                    "sha256": artifact.sha256,
-                    "inputs": [asdict(spec) for spec in artifact.inputs],
-                    "outputs": [asdict(spec) for spec in artifact.outputs],
-                    "candidate": result.report.chosen().name,
-                    "isa": result.report.isa,
-                    "exact_on_any_cpu": result.exact_on_any_cpu,
-                    "runs_on": result.runs_on,
-                    "requires": result.requires,
-                    "provider": result.provider,
-                }
-            )
-        },
+        steps=tuple(_plain(step) for result in results for step in result.steps),
+        artifacts={result.report.target: _plain(_describe(result)) for result in results},
         files=record_files(staging),
-        machine=_plain(result.report.machine),
-        measurements={"chosen": _plain(asdict(result.report.chosen())), "verdict": result.report.verdict},
+        machine=_plain(first.machine),
+        measurements={"chosen": _plain(asdict(first.chosen())), "verdict": first.verdict}
+        if len(results) == 1
+        else {
+            result.report.target: {
+                "chosen": _plain(asdict(result.report.chosen())),
+                "verdict": result.report.verdict,
+            }
+            for result in results
+        },
     )
+
+
+def _describe(result: TargetResult) -> dict[str, Any]:
+    """What the manifest says of one target's artifact."""
+    artifact, report = result.artifact, result.report
+    return {
+        "path": f"{report.target}/{next(iter(result.shipped))}",
+        "kind": artifact.kind,
+        "sha256": artifact.sha256,
+        "inputs": [asdict(spec) for spec in artifact.inputs],
+        "outputs": [asdict(spec) for spec in artifact.outputs],
+        "candidate": report.chosen().name,
+        "isa": report.isa,
+        "tier": report.tier,
+        **result.entry,
+    }
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

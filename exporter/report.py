@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,12 +43,17 @@ class CandidateRow:
     reason: str = ""
 
 
+# How far an export went: the graph's rules and numbers were checked; a plan exists; it ran on the hardware it is for.
+Tier = Literal["lowered", "built", "ran"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The result of one export for one target.
 
-    ``isa`` is the ISA level the files were made for, ``timed`` is False where they were made for another machine,
-    ``judged_on`` says which data accuracy was measured on, ``verdict`` is the decision in one sentence.
+    ``isa`` is what the files were made for: an ISA level, or GPU generations. ``timed`` is False where they were made
+    for another machine; ``tier`` says what was really done, and nothing above it is claimed. ``judged_on`` says which
+    data accuracy was measured on, ``verdict`` is the decision in one sentence.
     """
 
     target: str
@@ -59,6 +64,7 @@ class Report:
     max_drop: float
     rows: tuple[CandidateRow, ...]
     verdict: str
+    tier: Tier
     machine: Mapping[str, Any]
     findings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -78,7 +84,9 @@ def render_table(report: Report) -> Table:
 
     shapes = sorted({shape for row in report.rows for shape in row.speed}, key=_count_shape)
     metrics = list(dict.fromkeys(metric for row in report.rows for metric in row.accuracy))
-    table = Table(title=f"{report.target}, {report.isa}, judged on {report.judged_on}", title_justify="left")
+    table = Table(
+        title=f"{report.target}, {report.isa}, {report.tier}, judged on {report.judged_on}", title_justify="left"
+    )
     table.add_column("candidate")
     table.add_column("MB", justify="right")
     for shape in shapes:

@@ -7,25 +7,22 @@ A group is the linears over one activation (query, key and value): they are quan
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from calibration.linears import find_linears
-from exporter.candidates import CandidateSpec, Workshop
 from exporter.fuse import open_for_lowering
-from exporter.trial import Trial
+from exporter.trial import C, Trial, Workshop
 
 Group = tuple[str, ...]
-# The drop of a candidate, measured on the tuning texts.
-MeasureDrop = Callable[[CandidateSpec], float]
 # Parts of the budget the search aims at, one after the other.
 BUDGET_SHARES = (1.0, 0.8, 0.6, 0.4)
 
 
-class TryOut(Protocol):
+class TryOut(Protocol[C]):
     """Builds a candidate and judges it."""
 
-    def __call__(self, spec: CandidateSpec, *, tuning: bool) -> Trial:
+    def __call__(self, spec: C, *, tuning: bool) -> Trial[C]:
         """Judge on the tuning samples, or for the decision."""
         ...
 
@@ -38,39 +35,39 @@ class Sensitivity:
     drop: float
 
 
-def group_linears(workshop: Workshop, spec: CandidateSpec) -> tuple[Group, ...]:
+def group_linears(workshop: Workshop[C], spec: C) -> tuple[Group, ...]:
     """Return the names of the candidate's linears, grouped by the activation they read."""
     groups: dict[str, list[str]] = {}
-    for linear in find_linears(open_for_lowering(workshop.graphs.choose(spec))):
+    for linear in find_linears(open_for_lowering(workshop.find_source(spec))):
         if linear.kind != "Conv":
             groups.setdefault(linear.activation, []).append(linear.node)
     return tuple(tuple(names) for names in groups.values())
 
 
 def rank_groups(
-    groups: Sequence[Group], spec: CandidateSpec, measure: MeasureDrop, advance: Callable[[int], None]
+    groups: Sequence[Group], spec: C, measure: Callable[[C], float], advance: Callable[[int], None]
 ) -> tuple[Sensitivity, ...]:
     """Return the groups with the drop each causes alone, the worst first."""
     found = []
     for group in groups:
         others = tuple(name for other in groups if other != group for name in other)
-        found.append(Sensitivity(group=group, drop=measure(replace(spec, float_layers=others))))
+        found.append(Sensitivity(group=group, drop=measure(spec.leave_in_float(others))))
         advance(1)
     return tuple(sorted(found, key=lambda item: -item.drop))
 
 
 def keep_in_float(
-    ranked: Sequence[Sensitivity], spec: CandidateSpec, measure: MeasureDrop, *, max_drop: float
-) -> CandidateSpec | None:
+    ranked: Sequence[Sensitivity], spec: C, measure: Callable[[C], float], *, max_drop: float
+) -> C | None:
     """Return ``spec`` with the fewest of the worst groups in float that keep the drop, or None if none do.
 
     Bisection over the ranking: the drop falls, within noise, as more of the worst groups stay in float.
     """
     low, high = 1, len(ranked) - 1
-    found: CandidateSpec | None = None
+    found: C | None = None
     while low <= high:
         count = (low + high) // 2
-        tried = replace(spec, float_layers=tuple(name for item in ranked[:count] for name in item.group))
+        tried = spec.leave_in_float(tuple(name for item in ranked[:count] for name in item.group))
         if measure(tried) <= max_drop:
             found, high = tried, count - 1
         else:
@@ -79,8 +76,8 @@ def keep_in_float(
 
 
 def mend(
-    workshop: Workshop, spec: CandidateSpec, try_out: TryOut, *, max_drop: float, advance: Callable[[int], None]
-) -> Trial | None:
+    workshop: Workshop[C], spec: C, try_out: TryOut[C], *, max_drop: float, advance: Callable[[int], None]
+) -> Trial[C] | None:
     """Return ``spec`` with the layers that hurt in float, within the budget on the judging samples too, or None.
 
     Layers are ranked and counted on the tuning samples. What just fits there may just miss on others, so the search is
@@ -93,9 +90,9 @@ def mend(
         max_drop: The budget.
         advance: Called with the number of groups ranked.
     """
-    measured: dict[CandidateSpec, float] = {}
+    measured: dict[C, float] = {}
 
-    def measure(tried: CandidateSpec) -> float:
+    def measure(tried: C) -> float:
         if tried not in measured:
             measured[tried] = try_out(tried, tuning=True).judgement.charged
         return measured[tried]

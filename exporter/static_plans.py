@@ -20,17 +20,27 @@ from calibration.linears import Linear, find_linears
 from calibration.lower.fold_smoothing import list_free
 from calibration.plan import ActivationGroup, LinearPlan, Plan, choose_groups, make_static_plan
 from calibration.statistics import CalibrationStatistics, read, refuse_incomplete
-from exporter.candidates import FloatGraphs
 from exporter.fuse import open_for_lowering
 from runtimes.artifact import Artifact
 from runtimes.errors import DataError, UnsupportedModel
 
 
 class StaticPlans:
-    """Plans the linears of ``fused``, smoothed and not, and adapts the plans to its merged form."""
+    """Plans the linears of ``fused``, smoothed and not, and adapts the plans to its merged form.
 
-    def __init__(self, *, fused: Path, statistics: CalibrationStatistics, method: str, weight_bits: int) -> None:
-        self._fused = fused
+    ``symmetric`` gives int8 activations around zero, which is all that TensorRT takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        fused: Path,
+        statistics: CalibrationStatistics,
+        method: str,
+        weight_bits: int,
+        symmetric: bool = False,
+    ) -> None:
+        self._fused, self._symmetric = fused, symmetric
         self._statistics, self._method, self._weight_bits = statistics, method, weight_bits
         self._plans: dict[bool, Plan] = {}
         self._lacking: set[str] = set()
@@ -68,7 +78,7 @@ class StaticPlans:
             method=self._method,
             smooth=smooth,
             weight_bits=self._weight_bits,
-            symmetric=False,
+            symmetric=self._symmetric,
         )
 
     def list_findings(self) -> tuple[str, ...]:
@@ -139,11 +149,11 @@ def _merge_entries(linear: Linear, parts: Sequence[LinearPlan]) -> LinearPlan:
 
 
 def collect_for_plans(
-    graphs: FloatGraphs, data: Dataset, *, threads: int | None, advance: Callable[[int], None]
+    graph: Path, data: Dataset, *, threads: int | None, advance: Callable[[int], None]
 ) -> CalibrationStatistics:
-    """Run the fused graph over the calibration part and gather what its linears read."""
-    activations = dict.fromkeys(linear.activation for linear in find_linears(open_for_lowering(graphs.fused)))
-    return collect(graphs.fused, data, tuple(activations), advance=advance, threads=threads)
+    """Run a float graph over the calibration part and gather what its linears read."""
+    activations = dict.fromkeys(linear.activation for linear in find_linears(open_for_lowering(graph)))
+    return collect(graph, data, tuple(activations), advance=advance, threads=threads)
 
 
 def read_complete(path: Path) -> CalibrationStatistics:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Collects seconds by step; a step timed twice adds up."""
+    """Collects seconds by step; a step timed twice adds up. One that follows another starts with its seconds."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, before: Stopwatch | None = None) -> None:
+        self.seconds: dict[str, float] = dict(before.seconds) if before is not None else {}
 
     @contextmanager
     def time(self, step: str) -> Iterator[None]:

@@ -19,6 +19,8 @@ from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.isa import detect, may_run_on
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
+from runtimes.trt.record import describe_plan, verify_plan
+from runtimes.trt.runtime import TensorRt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +50,8 @@ def open_subject(reference: str, *, task: str | None = None, threads: int | None
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
         verify_files(path, manifest)
-        model, options = choose_artifact(path, manifest, threads)
-        with _open_onnx(model, options, task or manifest.source.get("task"), path) as subject:
-            yield subject
+        with closing(_open_exported(path, manifest, threads)) as session:
+            yield _make_subject(session, task or manifest.source.get("task"), path)
     elif path.suffix == ".onnx":
         if not path.is_file():
             raise UnsupportedModel("there is no such model", where=reference, cure="check the path")
@@ -90,16 +91,33 @@ def read_labels(directory: Path) -> tuple[str, ...]:
         raise CorruptArtifact("the class names cannot be read", where=f"{path}:id2label", cure="mend it") from error
 
 
+def _open_exported(directory: Path, manifest: Manifest, threads: int | None) -> Session:
+    """Open what ships: the ONNX Runtime model where there is one, else the TensorRT plan; never one for the other."""
+    if "onnxruntime" in manifest.artifacts or "tensorrt" not in manifest.artifacts:
+        model, options = choose_artifact(directory, manifest, threads)
+        return OnnxRuntime(options).open(describe_onnx(model))
+    plan = directory / manifest.artifacts["tensorrt"]["path"]
+    if plan.suffix != ".plan":
+        raise CorruptArtifact(
+            "it holds a graph for TensorRT, and no plan", where=str(directory), cure="export it without --lower-only"
+        )
+    return TensorRt().open(describe_plan(plan, verify_plan(plan)))
+
+
+def _make_subject(session: Session, task: str | None, directory: Path) -> Subject:
+    tokenizer = directory / "tokenizer.json"
+    return Subject(
+        session=session,
+        task=task,
+        tokenizer=tokenizer if tokenizer.is_file() else None,
+        labels=read_labels(directory),
+    )
+
+
 @contextmanager
 def _open_onnx(model: Path, options: OrtOptions, task: str | None, directory: Path) -> Iterator[Subject]:
-    tokenizer = directory / "tokenizer.json"
     with closing(OnnxRuntime(options).open(describe_onnx(model))) as session:
-        yield Subject(
-            session=session,
-            task=task,
-            tokenizer=tokenizer if tokenizer.is_file() else None,
-            labels=read_labels(directory),
-        )
+        yield _make_subject(session, task, directory)
 
 
 @contextmanager

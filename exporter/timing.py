@@ -13,11 +13,9 @@ from functools import partial
 
 from bench.compare import MIN_ROUNDS, Comparison, compare
 from bench.measure import MeasurePlan, measure_interleaved
-from exporter.candidates import PLAIN
 from exporter.probe_feeds import make_feeds
 from exporter.report import Ratio
-from exporter.trial import Trial
-from runtimes.ort import OnnxRuntime, OrtOptions
+from exporter.trial import PLAIN, C, Trial
 from runtimes.protocol import Session
 
 Shape = tuple[int, int]
@@ -36,10 +34,9 @@ FINALISTS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingPlan:
-    """How to time: shapes (batch, sequence), threads, and the vocabulary random token ids are drawn from."""
+    """How to time: shapes (batch, sequence), and the vocabulary random token ids are drawn from."""
 
     shapes: tuple[Shape, ...]
-    threads: int | None
     vocabulary: int
     seed: int
 
@@ -53,17 +50,23 @@ class Timing:
 
 
 def time_trials(
-    trials: Sequence[Trial], plan: TimingPlan, advance: Callable[[int], None], *, max_drop: float
+    trials: Sequence[Trial[C]],
+    plan: TimingPlan,
+    open_trial: Callable[[Trial[C]], Session],
+    advance: Callable[[int], None],
+    *,
+    max_drop: float,
 ) -> Timing:
     """Time all trials against the plain float one at every shape; those that may win are timed twice.
 
     Args:
         trials: Candidates, the plain float one among them.
-        plan: Shapes and threads.
+        plan: Shapes.
+        open_trial: Opens a trial's artifact in the runtime it is for.
         advance: Called once per finished shape and pass; there are twice as many as shapes.
         max_drop: The budget: what misses it is screened for the table, and not timed again.
     """
-    sessions = {trial.name: _open(trial, plan.threads) for trial in trials}
+    sessions = {trial.name: open_trial(trial) for trial in trials}
     able = [trial.name for trial in trials if not trial.spec.plain and not trial.object_to_drop(max_drop)]
     try:
         speeds = _time_sessions(sessions, plan, SCREENING, advance)
@@ -84,11 +87,6 @@ def make_ratio(found: Comparison) -> Ratio:
     """Return the comparison as the report holds it: 0 and infinity bound nothing, and infinity is not JSON."""
     low, high = (bound if 0 < bound < math.inf else None for bound in (found.low, found.high))
     return Ratio(ratio=found.ratio, low=low, high=high)
-
-
-def _open(trial: Trial, threads: int | None) -> Session:
-    options = OrtOptions(threads=threads, providers=(trial.spec.provider,))
-    return OnnxRuntime(options).open(trial.artifact)
 
 
 def _time_sessions(

@@ -151,6 +151,10 @@ class OnnxRuntime:
             return f"{', '.join(missing)} does not work here; available: {', '.join(available_providers())}"
         return None
 
+    def why_cannot_build(self) -> str | None:
+        """Return what :meth:`why_unavailable` does: building opens the model."""
+        return self.why_unavailable()
+
     def build(self, model: Path, out: Path) -> Artifact:
         """Check that the model loads, copy it (and its external data) to ``out`` and describe it.
 

@@ -48,6 +48,13 @@ class Runtime(Protocol):
         """Return None where this runtime works on this machine, else the reason and the cure."""
         ...
 
+    def why_cannot_build(self) -> str | None:
+        """Return None where :meth:`build` works on this machine, else the reason and the cure.
+
+        Where plans are made for another machine, as TensorRT-RTX's are, building works where running does not.
+        """
+        ...
+
     def build(self, model: Path, out: Path) -> Artifact:
         """Turn ``model`` into this runtime's artifact at ``out`` (for most: verify, copy, describe)."""
         ...

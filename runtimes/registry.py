@@ -8,11 +8,13 @@ from runtimes.errors import UsageError
 from runtimes.ort import OnnxRuntime
 from runtimes.protocol import Runtime
 from runtimes.torch_rt import TorchRuntime
+from runtimes.trt.runtime import TensorRt
 
 # The modules import their runtime when it is used, not when they are imported.
 RUNTIMES: Mapping[str, Callable[[], Runtime]] = {
     "onnxruntime": OnnxRuntime,
     "torch": TorchRuntime,
+    "tensorrt": TensorRt,
 }
 
 

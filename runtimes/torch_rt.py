@@ -156,6 +156,10 @@ class TorchRuntime:
             return str(error)
         return None
 
+    def why_cannot_build(self) -> str | None:
+        """Return what :meth:`why_unavailable` does: building opens the model."""
+        return self.why_unavailable()
+
     def build(self, model: Path, out: Path) -> Artifact:
         """Check that the ``.pt2`` program loads, copy it to ``out`` and describe it.
 

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 from exporter.cli.outcome import Outcome
 from exporter.cli.parsing import (
     add_output,
+    parse_bytes,
     parse_fraction,
     parse_positive,
     parse_shape,
+    parse_sms,
     refuse_existing,
 )
-from exporter.options import METHODS, PRECISIONS, TARGETS, ExportOptions, check_options
+from exporter.options import METHODS, PRECISIONS, RESTS, TARGETS, ExportOptions, TensorRtOptions, check_options
 from runtimes.errors import MissingDependency
+from runtimes.trt.library import LIBRARIES
+from runtimes.trt.options import DEFAULT_SMS, BuildOptions, RunOptions
+from runtimes.trt.profiles import FORM, parse_profile
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
@@ -48,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_calibration(parser)
     _add_judgement(parser)
+    _add_tensorrt(parser)
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -113,10 +119,59 @@ def _add_judgement(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
 
 
+def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("tensorrt")
+    group.add_argument("--profile", action="append", metavar="RANGE", help=f"batch x sequence: {FORM} (repeatable)")
+    group.add_argument(
+        "--sm",
+        metavar="LIST",
+        type=parse_sms,
+        default=(),
+        help=f"GPU generations to build for, TensorRT-RTX ({','.join(map(str, DEFAULT_SMS))})",
+    )
+    group.add_argument("--trt-library", choices=LIBRARIES, help="which TensorRT builds (the first that works here)")
+    group.add_argument("--rest", choices=RESTS, default="fp16", help="type of what is not INT8 (%(default)s)")
+    group.add_argument("--int8-attention", action="store_true", help="the products of attention in INT8 too")
+    group.add_argument("--lower-only", action="store_true", help="stop at the graph; needs no TensorRT")
+    group.add_argument("--sparse-weights", action="store_true", help="let 2:4 weights use sparse kernels")
+    group.add_argument("--version-compatible", action="store_true", help="the plan runs with later versions too")
+    group.add_argument(
+        "--hardware", choices=("this", "same-capability", "ampere-plus"), default="this", help="other GPUs it runs on"
+    )
+    group.add_argument("--refit", action="store_true", help="weights can be replaced in the plan (not in INT8)")
+    group.add_argument("--strip", action="store_true", help="a plan without weights; they come from the ONNX file")
+    group.add_argument("--weight-streaming", action="store_true", help="weights may stay in host memory")
+    group.add_argument("--workspace", metavar="SIZE", type=parse_bytes, help="most scratch memory: 512MB, 4GB")
+    group.add_argument("--timing-cache", metavar="FILE", type=Path, help="keeps kernel timings between builds")
+    group.add_argument("--allow-unpicked", action="store_true", help="accept layers that do not run in INT8 or sparse")
+
+
+def _read_tensorrt(arguments: argparse.Namespace) -> TensorRtOptions:
+    return TensorRtOptions(
+        library=arguments.trt_library,
+        rest=arguments.rest,
+        attention=arguments.int8_attention,
+        lower_only=arguments.lower_only,
+        build=BuildOptions(
+            profiles=tuple(map(parse_profile, arguments.profile or ())),
+            sms=arguments.sm,
+            sparse=arguments.sparse_weights,
+            version_compatible=arguments.version_compatible,
+            hardware=arguments.hardware,
+            refit=arguments.refit,
+            strip=arguments.strip,
+            weight_streaming=arguments.weight_streaming,
+            workspace_bytes=arguments.workspace,
+            timing_cache=arguments.timing_cache,
+        ),
+        run=RunOptions(allow_unpicked=arguments.allow_unpicked),
+    )
+
+
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Export the model and say which candidate was chosen."""
     options = _check_options(arguments)
-    _require_runtimes(options.targets)
+    _require_builders(options)
     from exporter.pipeline import export
     from exporter.report import render_table
 
@@ -128,14 +183,23 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     )
 
 
-def _require_runtimes(targets: tuple[str, ...]) -> None:
-    """Refuse a target that does not work here before minutes of tracing."""
-    from runtimes.registry import get_runtime
+def _require_builders(options: ExportOptions) -> None:
+    """Refuse a target that cannot be built here before minutes of tracing.
 
-    for target in targets:
-        reason = get_runtime(target).why_unavailable()
-        if reason is not None:
-            raise MissingDependency(reason)
+    A GPU that TensorRT-RTX cannot target is refused here too, by the same rule as when it builds.
+    """
+    from runtimes.registry import get_runtime
+    from runtimes.trt.library import choose_library
+    from runtimes.trt.targets import choose_sms
+
+    for target in options.targets:
+        if target != "tensorrt":
+            reason = get_runtime(target).why_cannot_build()
+            if reason is not None:
+                raise MissingDependency(reason)
+        elif not options.tensorrt.lower_only:
+            sms = options.tensorrt.build.sms
+            choose_sms(choose_library(options.tensorrt.library, for_sms=bool(sms)), sms)
 
 
 def _check_options(arguments: argparse.Namespace) -> ExportOptions:
@@ -162,6 +226,7 @@ def _check_options(arguments: argparse.Namespace) -> ExportOptions:
         opset=arguments.opset,
         seed=arguments.seed,
         force=arguments.force,
+        tensorrt=_read_tensorrt(arguments),
     )
     check_options(options)
     refuse_existing(arguments.output, force=arguments.force)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter.cli import bench, calibrate, doctor, evaluate, export, gate, inspect, run
+from exporter.cli import bench, calibrate, doctor, evaluate, export, gate, inspect, lint, run
 from exporter.cli.outcome import Outcome, Verb, format_json
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
@@ -40,6 +40,7 @@ VERBS: Mapping[str, Verb] = {
     "bench": bench,
     "gate": gate,
     "inspect": inspect,
+    "lint": lint,
     "doctor": doctor,
 }
 

@@ -87,6 +87,25 @@ def parse_positive(text: str) -> int:
     return int(text)
 
 
+def parse_sms(text: str) -> tuple[int, ...]:
+    """Read ``80,86,89,120`` as GPU generations; ``8.9`` and ``sm89`` are 89 too."""
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", part.strip(), flags=re.IGNORECASE)
+        if match is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of compute capabilities, such as 80,86,89,120")
+        found.append(int(match[1] + match[2]))
+    return tuple(sorted(set(found)))
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``512MB`` or ``4GB``, decimal."""
+    match = re.fullmatch(r"([1-9]\d*)(MB|GB)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 512MB or 4GB")
+    return int(match[1]) * {"MB": 10**6, "GB": 10**9}[match[2]]
+
+
 def parse_seconds(text: str) -> float:
     """Read a duration in seconds, above 0 and finite."""
     try:

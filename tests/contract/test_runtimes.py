@@ -16,7 +16,13 @@ from runtimes.protocol import Runtime, Session
 from runtimes.registry import RUNTIMES, get_runtime
 from tests.contract import tiny_models
 
-WRITERS = {"onnxruntime": tiny_models.write_onnx, "torch": tiny_models.write_pt2}
+WRITERS = {
+    "onnxruntime": tiny_models.write_onnx,
+    "torch": tiny_models.write_pt2,
+    "tensorrt": tiny_models.write_onnx,
+}
+# What building writes, where that is not a copy of what it reads.
+BUILT_SUFFIX = {"tensorrt": ".plan"}
 
 
 def test_every_runtime_is_covered():
@@ -28,25 +34,40 @@ def test_unknown_runtime_names_the_known():
         get_runtime("tensorflow")
 
 
+def _require(name, reason):
+    if reason is None:
+        return
+    if name in os.environ.get("REQUIRE_RUNTIMES", "").split(","):
+        pytest.fail(f"{name} is required: {reason}")
+    pytest.skip(f"{name}: {reason}")
+
+
 @pytest.fixture(scope="module", params=sorted(RUNTIMES))
-def runtime(request):
+def builder(request):
+    """A runtime that builds here, whether or not it runs here."""
     candidate = RUNTIMES[request.param]()
-    reason = candidate.why_unavailable()
-    if reason is not None:
-        if request.param in os.environ.get("REQUIRE_RUNTIMES", "").split(","):
-            pytest.fail(f"{request.param} is required: {reason}")
-        pytest.skip(f"{request.param}: {reason}")
+    _require(request.param, candidate.why_cannot_build())
     return candidate
 
 
 @pytest.fixture(scope="module")
-def model(runtime, tmp_path_factory):
-    return WRITERS[runtime.name](tmp_path_factory.mktemp(runtime.name))
+def runtime(builder):
+    _require(builder.name, builder.why_unavailable())
+    return builder
 
 
 @pytest.fixture(scope="module")
-def artifact(runtime, model, tmp_path_factory):
-    return runtime.build(model, tmp_path_factory.mktemp("built") / "deep" / f"model{model.suffix}")
+def model(builder, tmp_path_factory):
+    return WRITERS[builder.name](tmp_path_factory.mktemp(builder.name))
+
+
+def built_name(builder, model, stem="model"):
+    return stem + BUILT_SUFFIX.get(builder.name, model.suffix)
+
+
+@pytest.fixture(scope="module")
+def artifact(builder, model, tmp_path_factory):
+    return builder.build(model, tmp_path_factory.mktemp("built") / "deep" / built_name(builder, model))
 
 
 @pytest.fixture
@@ -67,27 +88,35 @@ def test_satisfies_the_protocols(runtime, session):
     assert isinstance(session.thread_safe, bool)
 
 
-def test_build_describes_what_it_wrote(artifact, model, session):
+def test_build_describes_what_it_wrote(artifact):
     assert isinstance(artifact, Artifact)
     assert artifact.path.is_file()
     assert artifact.files[0] == artifact.path
     assert artifact.sha256 == hash_file(artifact.path)
-    assert artifact.size_bytes() == model.stat().st_size
+    assert artifact.size_bytes() == sum(path.stat().st_size for path in artifact.files)
     (x,), (y,) = artifact.inputs, artifact.outputs
     assert (x.name, x.dtype, x.shape[1]) == ("x", "float32", 4)
     assert isinstance(x.shape[0], str)
     assert (y.name, y.dtype, y.shape[1]) == ("y", "float32", 3)
+
+
+def test_a_session_takes_what_the_artifact_says(artifact, session):
     assert session.inputs == artifact.inputs
     assert [spec.name for spec in session.outputs] == ["y"]
 
 
-def test_build_leaves_nothing_else_and_its_input_as_it_was(runtime, model, tmp_path):
+def test_build_leaves_nothing_else_and_its_input_as_it_was(builder, model, tmp_path):
     before = hash_file(model)
-    out = tmp_path / f"again{model.suffix}"
-    runtime.build(model, out)
-    runtime.build(out, out)
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
-    assert hash_file(model) == before == hash_file(out)
+    out = tmp_path / built_name(builder, model, "again")
+    first = builder.build(model, out)
+    again = builder.build(out, out)
+    assert sorted(tmp_path.iterdir()) == sorted(first.files)
+    assert hash_file(model) == before
+    assert again.sha256 == first.sha256 == hash_file(out)
+
+
+def test_the_same_input_builds_the_same_bytes(builder, model, artifact, tmp_path):
+    assert builder.build(model, tmp_path / built_name(builder, model)).sha256 == artifact.sha256
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -147,7 +176,7 @@ def test_wrong_feeds_say_what_was_expected(session, wrong, message):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "truncated", "folder"])
-def test_a_corrupt_file_is_refused_by_open_and_build(runtime, artifact, tmp_path, damage):
+def test_a_corrupt_file_is_refused_by_open_and_build(builder, artifact, tmp_path, damage):
     path = tmp_path / f"broken{artifact.path.suffix}"
     if damage == "folder":
         path.mkdir()
@@ -155,10 +184,10 @@ def test_a_corrupt_file_is_refused_by_open_and_build(runtime, artifact, tmp_path
         whole = artifact.path.read_bytes()
         path.write_bytes({"empty": b"", "garbage": b"not a model" * 9, "truncated": whole[: len(whole) // 2]}[damage])
     with pytest.raises(CorruptArtifact, match="broken"):
-        runtime.open(replace(artifact, path=path, files=(path,)))
+        builder.open(replace(artifact, path=path, files=(path,)))
     out = tmp_path / "out" / path.name
     with pytest.raises(CorruptArtifact):
-        runtime.build(path, out)
+        builder.build(path, out)
     assert not out.exists()
 
 

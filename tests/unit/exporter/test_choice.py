@@ -141,14 +141,14 @@ def test_a_forced_precision_that_misses_the_budget_fails(make_trial):
 
 def test_untimed_choice_follows_the_stated_order(make_trial):
     trials = [make_trial(FLOAT), make_trial(STATIC), make_trial(DYNAMIC, drop=0.02)]
-    decision = decide_untimed(trials, max_drop=0.01, isa="avx2", precision="auto")
+    decision = decide_untimed(trials, max_drop=0.01, made_for="avx2", forced=False)
     assert decision.chosen == STATIC.name
     assert "not timed" in decision.verdict
 
 
 def test_untimed_choice_of_a_forced_precision_is_never_float(make_trial):
     with pytest.raises(BudgetMissed):
-        decide_untimed([make_trial(FLOAT), make_trial(DYNAMIC, drop=0.5)], max_drop=0.01, isa="avx2", precision="int8")
+        decide_untimed([make_trial(FLOAT), make_trial(DYNAMIC, drop=0.5)], max_drop=0.01, made_for="avx2", forced=True)
 
 
 def test_the_geometric_mean_is_over_shapes():

@@ -11,6 +11,7 @@ from exporter.report import CandidateRow, Ratio, Report
 from runtimes.errors import CorruptArtifact
 
 REPORT = Report(
+    tier="ran",
     target="onnxruntime",
     isa="avx2",
     timed=True,

@@ -1,0 +1,94 @@
+"""A static plan as a graph TensorRT builds as written: int8 where the plan says, FP16, BF16 or FP32 elsewhere.
+
+In: a float32 graph, its linears, a symmetric plan, magnitudes. Out: the graph edited, and what was done with each node.
+TensorRT 10, 11 and RTX take the same graph: precision lives in it, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from calibration.linears import Linear
+from calibration.lower.tensorrt.linears import quantise_linears
+from calibration.lower.tensorrt.overflow import find_overflow
+from calibration.lower.tensorrt.products import Product, quantise_products
+from calibration.lower.tensorrt.types import set_types
+from calibration.plan import Plan
+
+Precision = Literal["fp32", "fp16", "bf16"]
+KINDS: Mapping[str, ir.DataType] = {
+    "fp32": ir.DataType.FLOAT,
+    "fp16": ir.DataType.FLOAT16,
+    "bf16": ir.DataType.BFLOAT16,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """What became of the graph.
+
+    ``int8``: nodes that read int8. ``kept``: nodes in FP32 although the rest is narrower, and why. ``unmeasured``:
+    float values without a magnitude, of which nobody can say that they fit FP16.
+    """
+
+    int8: tuple[str, ...]
+    kept: Mapping[str, str]
+    unmeasured: tuple[str, ...]
+
+
+def lower_tensorrt(  # each is a decision of its own, made elsewhere
+    model: ir.Model,
+    linears: Sequence[Linear],
+    plan: Plan | None,
+    *,
+    precision: Precision = "fp16",
+    magnitudes: Mapping[str, float],
+    products: Sequence[Product] = (),
+) -> Lowered:
+    """Edit ``model`` in place.
+
+    Args:
+        model: float32, shapes and types inferred, constants as initializers, opset 19 or later unless ``fp32``.
+        linears: What to quantise.
+        plan: Symmetric int8 for at least these linears; None to set types alone.
+        precision: Of everything that is not int8.
+        magnitudes: Largest magnitude of each float value over the calibration data.
+        products: Products of two activations to quantise too.
+
+    Raises:
+        UnsupportedModel: the plan or the graph cannot be expressed (named).
+    """
+    kind = KINDS[precision]
+    unmeasured = _list_unmeasured(model, magnitudes) if precision == "fp16" else ()
+    # Before anything is edited, while values have the names they were measured by.
+    kept = find_overflow(model, magnitudes) if precision == "fp16" else {}
+    done = quantise_linears(model, linears, plan, kind) if plan is not None else ()
+    quantise_products(model, products, kind)
+    _drop_unused(model)
+    if precision == "fp16":
+        kept |= find_overflow(model, magnitudes)
+    if kind != ir.DataType.FLOAT:
+        kept = set_types(model, kind, {node: why for node, why in kept.items() if node.graph is not None})
+        _drop_unused(model)
+    return Lowered(
+        int8=(*done, *(product.node for product in products)),
+        kept={node.name or "": why for node, why in kept.items()},
+        unmeasured=unmeasured,
+    )
+
+
+def _list_unmeasured(model: ir.Model, magnitudes: Mapping[str, float]) -> tuple[str, ...]:
+    values = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    return tuple(value.name or "" for value in values if value.name not in magnitudes)
+
+
+def _drop_unused(model: ir.Model) -> None:
+    RemoveUnusedNodesPass()(model)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]

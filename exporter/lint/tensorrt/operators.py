@@ -1,0 +1,43 @@
+"""Operators that TensorRT's parser does not have. The parser itself knows better, where one is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from exporter.lint.pairs import name_of
+from exporter.lint.rule import Note
+from exporter.lint.tensorrt.integer_ops import is_integer
+
+#: Without an importer in onnx-tensorrt's table of operators (docs/operators.md).
+MISSING = frozenset(
+    {"BitShift", "Compress", "ConcatFromSequence", "Det", "MaxRoiPool", "MaxUnpool", "Multinomial",
+     "NegativeLogLikelihoodLoss", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
+     "SequenceInsert", "SequenceLength", "SoftmaxCrossEntropyLoss", "SplitToSequence", "StringNormalizer",
+     "TfIdfVectorizer", "Unique"}
+)  # fmt: skip
+#: Domains that plugins may serve.
+PLUGIN_DOMAINS = frozenset({"trt.plugins"})
+
+
+def check(model: ir.Model) -> Iterator[Note]:
+    """Yield operators outside of ONNX, and those the parser lacks."""
+    for node in model.graph.all_nodes():
+        if is_integer(node) or node.op_identifier() in model.functions:
+            continue
+        if node.domain not in ("", "ai.onnx", *PLUGIN_DOMAINS):
+            yield Note(
+                node=name_of(node),
+                what=f"{node.domain}::{node.op_type} is not an operator of ONNX",
+                cure=_find_cure(node.domain),
+            )
+        elif node.op_type in MISSING:
+            cure = "export the model without it"
+            yield Note(node=name_of(node), what=f"TensorRT has no {node.op_type}", cure=cure)
+
+
+def _find_cure(domain: str) -> str:
+    if domain.startswith("com.microsoft"):
+        return "give TensorRT the graph before ONNX Runtime's optimizer fused it"
+    return "write it with standard operators, or give TensorRT a plugin"

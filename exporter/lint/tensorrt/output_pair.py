@@ -1,0 +1,147 @@
+"""Pairs that stand where they stop fusion: after a weighted operator, or on one side of another operator.
+
+A pair belongs before what computes in int8. After a product it takes a kernel of its own and keeps TensorRT from fusing
+product, bias and activation; before an operator without weights it helps only if its output is quantised as well. An
+addition of a shortcut may read one quantised operand: NVIDIA's advice for convolutional networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from exporter.lint.pairs import MOVES, WEIGHTED, is_weight, list_readers, name_of
+from exporter.lint.rule import Note
+from exporter.passes.graph import constant, made_by, remove_dead
+
+_FUSED_AFTER = frozenset({"Add", "BatchNormalization"})
+_CURE = "leave this tensor in float for that reader, or quantise its output too"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """A QuantizeLinear with the DequantizeLinear after it, and the readers that gain nothing from them."""
+
+    quantise: ir.Node
+    dequantise: ir.Node
+    readers: tuple[tuple[ir.Node, int], ...]
+
+
+def check_outputs(model: ir.Model) -> Iterator[Note]:
+    """Yield pairs behind a weighted operator that no weighted operator reads."""
+    for pair in _list_pairs(model):
+        producer = _find_product(pair.quantise.inputs[0])
+        if producer is not None:
+            readers = ", ".join(sorted({name_of(node) for node, _ in pair.readers}))
+            yield Note(
+                node=name_of(pair.quantise),
+                what=f"it quantises the output of {producer.op_type} {name_of(producer)} for {readers}, in float",
+                cure="leave outputs in float (ONNX Runtime: OpTypesToExcludeOutputQuantization)",
+            )
+
+
+def check_sides(model: ir.Model) -> Iterator[Note]:
+    """Yield pairs before an operator without weights whose output is not quantised."""
+    for pair in _list_pairs(model):
+        if _find_product(pair.quantise.inputs[0]) is not None:
+            continue
+        for node, _ in pair.readers:
+            what = f"{node.op_type} {name_of(node)} reads int8 and gives float"
+            yield Note(node=name_of(pair.dequantise), what=what, cure=_CURE)
+
+
+def bypass(model: ir.Model) -> int:
+    """Let the readers that gain nothing read the float value; return how many pairs were passed by.
+
+    Where an operator loses its pair on one side, that on the other side helps no more: again, until nothing is left.
+    """
+    count = 0
+    while found := list(_list_pairs(model)):
+        for pair in found:
+            source = pair.quantise.inputs[0]
+            for node in {use.node for use in pair.dequantise.outputs[0].uses()}:
+                if any(node is reader for reader, _ in pair.readers):
+                    _read_float(node, pair.dequantise.outputs[0], source)
+        remove_dead(model)
+        count += len(found)
+    return count
+
+
+def bypass_all(model: ir.Model) -> None:
+    """Let every reader of a dequantised activation read the float value: what the graph means without rounding it."""
+    for node in list(model.graph):
+        quantise = made_by(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+        if quantise is None or quantise.inputs[0] is None or is_weight(quantise):
+            continue
+        for use in list(node.outputs[0].uses()):
+            use.node.replace_input_with(use.idx, quantise.inputs[0])
+    remove_dead(model)
+
+
+def _read_float(node: ir.Node, quantised: ir.Value, source: ir.Value | None) -> None:
+    for index, value in enumerate(node.inputs):
+        if value is quantised:
+            node.replace_input_with(index, source)
+
+
+def _list_pairs(model: ir.Model) -> Iterator[_Pair]:
+    """Yield pairs around an activation with at least one direct reader that gains nothing."""
+    for node in model.graph:
+        quantise = made_by(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+        if quantise is None or is_weight(quantise):
+            continue
+        is_output = _find_product(quantise.inputs[0]) is not None
+        idle = tuple(
+            (use.node, use.idx) for use in node.outputs[0].uses() if not _gains(use.node, use.idx, is_output=is_output)
+        )
+        if idle:
+            yield _Pair(quantise=quantise, dequantise=node, readers=idle)
+
+
+def _gains(node: ir.Node, index: int, *, is_output: bool) -> bool:
+    """Whether the reader computes in int8, or hands the integers on to one that does.
+
+    What reads the output of a product (``is_output``) is fused into it, unless it is a product itself.
+    """
+    if node.op_type in MOVES and index == 0:
+        readers = [found for output in node.outputs for found in list_readers(output)]
+        return bool(readers) and all(_gains(reader, place, is_output=is_output) for reader, place in readers)
+    if node.op_type in WEIGHTED:
+        # A product reads two integers or none; its bias is float.
+        return index < 2 and all(_is_dequantised(value) for value in node.inputs[:2])
+    if node.op_type == "QuantizeLinear":
+        return True
+    # Both sides: the only thing done with the output is quantising it.
+    outputs = [found for output in node.outputs for found in list_readers(output)]
+    if not is_output and outputs and all(reader.op_type == "QuantizeLinear" for reader, _ in outputs):
+        return True
+    return node.op_type == "Add" and _adds_shortcut(node, index)
+
+
+def _adds_shortcut(node: ir.Node, index: int) -> bool:
+    """Whether the other operand comes from a convolution, unquantised: the addition is fused into it."""
+    producer = _find_product(node.inputs[1 - index])
+    return producer is not None and producer.op_type in ("Conv", "ConvTranspose")
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "DequantizeLinear":
+            return True
+        if node.op_type not in MOVES:
+            return False
+        value = node.inputs[0]
+    return False
+
+
+def _find_product(value: ir.Value | None) -> ir.Node | None:
+    """Return the weighted operator that gives ``value``, its bias or normalisation added."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type in _FUSED_AFTER:
+        computed = [given for given in node.inputs if constant(given) is None]
+        if len(computed) != 1 or _is_dequantised(computed[0]):
+            return None
+        node = computed[0].producer() if computed[0] is not None else None
+    return node if node is not None and node.op_type in WEIGHTED else None

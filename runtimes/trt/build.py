@@ -1,0 +1,213 @@
+"""Builds a plan: one ONNX file in, one plan and its record out, by what the library at hand can do.
+
+In: a library, an ONNX file and :class:`~runtimes.trt.options.BuildOptions`. Out: files, written by way of a temporary
+one. The same input gives the same plan with TensorRT-RTX, which times nothing; enterprise TensorRT times kernels, and
+repeats only with a timing cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from runtimes.artifact import Artifact, TensorSpec, hash_files
+from runtimes.atomic import write_bytes
+from runtimes.errors import CorruptArtifact, UnsupportedModel, UsageError
+from runtimes.onnx_file import locate_external_data, read_header
+from runtimes.trt.library import Library
+from runtimes.trt.messages import MessageLog, Native, find_cure, find_operation, make_logger
+from runtimes.trt.options import BuildOptions, Hardware
+from runtimes.trt.parse import parse_model
+from runtimes.trt.profiles import Ranges, fit_profiles, is_dynamic, resolve_profile
+from runtimes.trt.record import PlanRecord, describe_plan, verify_plan, why_rebuild, write_record
+from runtimes.trt.targets import choose_sms
+
+
+def build_plan(library: Library, model: Path, out: Path, options: BuildOptions) -> Artifact:
+    """Build ``model`` into ``out``; a plan that is there and is what was asked for is kept.
+
+    Raises:
+        UsageError: an option that this library has not, or a profile that does not fit the model.
+        MissingDependency: a GPU generation that it cannot build for.
+        UnsupportedModel: the parser or the builder refuses the model.
+        CorruptArtifact: the ONNX file is damaged.
+        OutputError: ``out`` cannot be written.
+    """
+    header = read_header(model)
+    wanted = _plan_build(library, model, header.inputs, header.outputs, options)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if why_rebuild(out, wanted) is None:
+        return describe_plan(out, verify_plan(out))
+    log = MessageLog()
+    logger = make_logger(library.module, log)
+    # A builder of its own for each plan: a second plan of one builder differs in bytes (tensorrt_rtx 1.7.1).
+    builder = library.module.Builder(logger)
+    parsed = parse_model(library, builder, logger, log, model)
+    config = _configure(library, builder, wanted, options, log)
+    timings = _read_timings(library, config, options.timing_cache)
+    plan = builder.build_serialized_network(parsed.network, config)
+    if plan is None:
+        raise _refuse(library, log, model)
+    data = bytes(plan)
+    if timings is not None and options.timing_cache is not None:
+        write_bytes(options.timing_cache, bytes(timings.serialize()))
+    record = replace(wanted, plan_sha256=hashlib.sha256(data).hexdigest())
+    # The record goes first: a plan without one is refused as such, one beside an old record as another build's.
+    write_record(out, record)
+    write_bytes(out, data)
+    return describe_plan(out, record)
+
+
+def copy_plan(plan: Path, out: Path) -> Artifact:
+    """Check a plan and copy it with its record.
+
+    Raises:
+        CorruptArtifact: the plan or its record is missing, damaged, or of another build.
+    """
+    record = verify_plan(plan)
+    if not (out.exists() and plan.samefile(out)):
+        data = plan.read_bytes()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_record(out, record)
+        write_bytes(out, data)
+    return describe_plan(out, record)
+
+
+def _plan_build(
+    library: Library,
+    model: Path,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    options: BuildOptions,
+) -> PlanRecord:
+    """Decide everything about the build as data; nothing is built yet."""
+    files = (model, *locate_external_data(model, read_header(model).external))
+    flags = _choose_flags(library, options)
+    return PlanRecord(
+        library=library.name,
+        version=library.version,
+        sms=choose_sms(library, options.sms),
+        hardware=_check_hardware(library, options),
+        version_compatible=options.version_compatible,
+        profiles=_choose_ranges(inputs, options),
+        flags=flags,
+        settings=_choose_settings(options),
+        model_sha256=hash_files(files),
+        plan_sha256="",
+        inputs=inputs,
+        outputs=outputs,
+        expected=options.expected,
+        repeats=library.can_target_sms() or options.timing_cache is not None,
+    )
+
+
+def _choose_ranges(inputs: Sequence[TensorSpec], options: BuildOptions) -> tuple[Ranges, ...]:
+    if not is_dynamic(inputs) and not options.profiles:
+        return ()
+    return tuple(resolve_profile(profile, inputs) for profile in fit_profiles(options.profiles, options.longest))
+
+
+# Our options that are builder flags, by TensorRT's name.
+_FLAGS: Mapping[str, Callable[[BuildOptions], bool]] = {
+    "SPARSE_WEIGHTS": lambda options: options.sparse,
+    "VERSION_COMPATIBLE": lambda options: options.version_compatible,
+    "REFIT": lambda options: options.refit or options.strip,
+    "STRIP_PLAN": lambda options: options.strip,
+    "WEIGHT_STREAMING": lambda options: options.weight_streaming,
+}
+
+
+_GPU_FLAGS = frozenset({"VERSION_COMPATIBLE", "REFIT", "STRIP_PLAN"})
+
+
+def _choose_flags(library: Library, options: BuildOptions) -> tuple[str, ...]:
+    flags = sorted(name for name, is_asked in _FLAGS.items() if is_asked(options))
+    # TensorRT-RTX has the flags: without a GPU its builder fails on a CUDA call, or on a library it does not ship.
+    fails = _GPU_FLAGS if library.can_target_sms() else frozenset()
+    missing = [name for name in flags if name in fails or not library.has_flag(name)]
+    if missing:
+        raise UsageError(
+            f"{library.title} cannot build with {', '.join(missing)}", where="--target tensorrt", cure="leave it out"
+        )
+    if options.expected.int8 and "REFIT" in flags:
+        raise UsageError(
+            "an INT8 plan cannot be refitted: scales are folded into its kernels",
+            where="--refit, --strip",
+            cure="leave it out, or use --precision fp16",
+        )
+    if options.timing_cache is not None and not library.can_keep_timings():
+        raise UsageError(
+            f"{library.title} times no kernels when it builds", where="--timing-cache", cure="leave it out"
+        )
+    return tuple(flags)
+
+
+def _check_hardware(library: Library, options: BuildOptions) -> Hardware:
+    if options.hardware != "this" and library.can_target_sms():
+        raise UsageError(
+            f"{library.title} names its GPUs by --sm", where="--hardware", cure="leave it out, or list them with --sm"
+        )
+    return options.hardware
+
+
+def _choose_settings(options: BuildOptions) -> dict[str, int]:
+    asked = {"workspace_bytes": options.workspace_bytes, "optimization_level": options.optimization_level}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _configure(library: Library, builder: Native, wanted: PlanRecord, options: BuildOptions, log: MessageLog) -> Native:
+    trt = library.module
+    config = builder.create_builder_config()
+    # Detailed, so that the inspector can name every layer's types and kernel.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    for name in wanted.flags:
+        config.set_flag(getattr(trt.BuilderFlag, name))
+    if library.can_target_sms():
+        config.num_compute_capabilities = len(wanted.sms)
+        for number, sm in enumerate(wanted.sms):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), number)
+    elif wanted.hardware != "this":
+        level = {"same-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}[wanted.hardware]
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    for ranges in wanted.profiles:
+        _add_profile(builder, config, ranges, log)
+    return config
+
+
+def _add_profile(builder: Native, config: Native, ranges: Ranges, log: MessageLog) -> None:
+    profile = builder.create_optimization_profile()
+    for name, found in ranges.items():
+        profile.set_shape(name, found.min, found.opt, found.max)
+    if config.add_optimization_profile(profile) < 0:
+        raise UsageError(
+            f"TensorRT refuses the profile: {log.first_error()}",
+            where="--profile",
+            cure="keep it within the model's axes",
+        )
+
+
+def _read_timings(library: Library, config: Native, path: Path | None) -> Native:
+    """Give the builder the timings of earlier builds; None where there is no cache to keep."""
+    if path is None:
+        return None
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise CorruptArtifact(
+            f"{library.title} does not take the timing cache: of another version or GPU",
+            where=str(path),
+            cure="remove it, or name another file with --timing-cache",
+        )
+    return cache
+
+
+def _refuse(library: Library, log: MessageLog, model: Path) -> UnsupportedModel:
+    reason = log.first_error() or "its builder says nothing more"
+    node = find_operation(reason)
+    where = f"{model}:{node}" if node is not None else str(model)
+    return UnsupportedModel(f"{library.title} cannot build it: {reason}", where=where, cure=find_cure(reason))

@@ -1,0 +1,152 @@
+"""Which shapes a plan takes: optimization profiles as plain data, for TensorRT and for the choice at run time.
+
+In: words such as ``min=1x8,opt=8x128,max=32x512`` and input specifications. Out: shapes for every input. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runtimes.artifact import TensorSpec
+from runtimes.errors import DataError, UsageError
+
+Shape = tuple[int, ...]
+FORM = "min=1x8,opt=8x128,max=32x512"
+_PARTS = re.compile(r"min=(\d+)x(\d+),opt=(\d+)x(\d+),max=(\d+)x(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A range of (batch, sequence); the plan is tuned for ``opt``."""
+
+    min: tuple[int, int]
+    opt: tuple[int, int]
+    max: tuple[int, int]
+
+    def __str__(self) -> str:
+        """Write it as the user does."""
+        return ",".join(f"{name}={size[0]}x{size[1]}" for name, size in self.corners().items())
+
+    def corners(self) -> Mapping[str, tuple[int, int]]:
+        """The three shapes by name."""
+        return {"min": self.min, "opt": self.opt, "max": self.max}
+
+
+# From one short text to a batch of long ones: MiniLM's and BERT's tables end at 512.
+DEFAULT_PROFILE = Profile(min=(1, 1), opt=(8, 128), max=(32, 512))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRange:
+    """The shapes of one input in one profile."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+
+# One profile, resolved: ranges by input.
+Ranges = Mapping[str, InputRange]
+
+
+def parse_profile(text: str) -> Profile:
+    """Read ``min=1x8,opt=8x128,max=32x512``.
+
+    Raises:
+        UsageError: it is written otherwise, starts at 0, or min <= opt <= max does not hold.
+    """
+    match = _PARTS.fullmatch(text.replace(" ", ""))
+    if match is None:
+        raise UsageError(f"{text!r} is not a profile", where="--profile", cure=f"write BATCHxSEQUENCE as in {FORM}")
+    low, middle, high = ((int(match[at]), int(match[at + 1])) for at in (1, 3, 5))
+    if min(low) < 1 or any(not a <= b <= c for a, b, c in zip(low, middle, high, strict=True)):
+        raise UsageError(
+            f"{text!r} does not go from small to large", where="--profile", cure="let 1 <= min <= opt <= max, each axis"
+        )
+    return Profile(min=low, opt=middle, max=high)
+
+
+def fit_profiles(profiles: Sequence[Profile], longest: int | None) -> tuple[Profile, ...]:
+    """Return the profiles, or the default one cut to what the model takes where none is given.
+
+    Raises:
+        UsageError: a profile is longer than the model's longest sequence.
+    """
+    if not profiles:
+        most = min(DEFAULT_PROFILE.max[1], longest or DEFAULT_PROFILE.max[1])
+        opt = (DEFAULT_PROFILE.opt[0], min(DEFAULT_PROFILE.opt[1], most))
+        return (Profile(min=DEFAULT_PROFILE.min, opt=opt, max=(DEFAULT_PROFILE.max[0], most)),)
+    for profile in profiles:
+        if longest is not None and profile.max[1] > longest:
+            raise UsageError(
+                f"the model takes {longest} tokens at most", where=f"--profile {profile}", cure=f"end at {longest}"
+            )
+    return tuple(profiles)
+
+
+def resolve_profile(profile: Profile, specs: Sequence[TensorSpec]) -> Ranges:
+    """Return the shapes of every input that has a dynamic axis: ``batch`` is the batch, any other the sequence.
+
+    Raises:
+        UsageError: the model's axes are all fixed.
+    """
+    dynamic = [spec for spec in specs if any(isinstance(axis, str) for axis in spec.shape)]
+    if not dynamic:
+        raise UsageError("the model's shapes are fixed", where=f"--profile {profile}", cure="leave --profile out")
+    return {
+        spec.name: InputRange(**{name: _fill(spec, size) for name, size in profile.corners().items()})
+        for spec in dynamic
+    }
+
+
+def is_dynamic(specs: Sequence[TensorSpec]) -> bool:
+    """Whether any input has an axis without a fixed size."""
+    return any(isinstance(axis, str) for spec in specs for axis in spec.shape)
+
+
+def choose_profile(profiles: Sequence[Ranges], shapes: Mapping[str, Shape]) -> int:
+    """Return the profile to run ``shapes`` with: of those that hold them, the one tuned for the nearest size.
+
+    Raises:
+        DataError: none holds them; the message says what each takes.
+    """
+    if not profiles:
+        return 0
+    fitting = [number for number, ranges in enumerate(profiles) if _holds(ranges, shapes)]
+    if not fitting:
+        given = ", ".join(f"{name} {_write(shapes[name])}" for name in profiles[0])
+        ranges = " or ".join(describe_ranges(ranges) for ranges in profiles)
+        raise DataError(f"the plan does not take {given}", where="profile", cure=f"feed {ranges}, or build with more")
+    return min(fitting, key=lambda number: _distance(profiles[number], shapes))
+
+
+def describe_ranges(ranges: Ranges) -> str:
+    """Write ranges as ``input_ids 1x8 to 32x512``."""
+    return ", ".join(f"{name} {_write(found.min)} to {_write(found.max)}" for name, found in ranges.items())
+
+
+def _fill(spec: TensorSpec, size: tuple[int, int]) -> Shape:
+    return tuple(axis if isinstance(axis, int) else size[0] if axis == "batch" else size[1] for axis in spec.shape)
+
+
+def _holds(ranges: Ranges, shapes: Mapping[str, Shape]) -> bool:
+    return all(
+        all(low <= size <= high for low, size, high in zip(found.min, shapes[name], found.max, strict=True))
+        for name, found in ranges.items()
+    )
+
+
+def _distance(ranges: Ranges, shapes: Mapping[str, Shape]) -> float:
+    """How far the tuned sizes are from the given ones: the largest ratio on any axis."""
+    ratios = [
+        max(size / tuned, tuned / size)
+        for name, found in ranges.items()
+        for size, tuned in zip(shapes[name], found.opt, strict=True)
+    ]
+    return max(ratios)
+
+
+def _write(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,92 @@
+"""TensorRT as a :class:`~runtimes.protocol.Runtime`: builds where a library builds, runs where a GPU is.
+
+In: ONNX files and plans. Out: plans with their records, and sessions. Must not import onnx, torch or other runtimes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtimes.artifact import Artifact
+from runtimes.errors import CorruptArtifact, MissingDependency
+from runtimes.trt.build import build_plan, copy_plan
+from runtimes.trt.device import read_compute_capability, why_no_gpu
+from runtimes.trt.fit import require_gpu, require_version
+from runtimes.trt.inspector import require_picked
+from runtimes.trt.library import INSTALL_RTX, Library, choose_library, find_libraries, open_library
+from runtimes.trt.messages import MessageLog, make_logger
+from runtimes.trt.options import TrtOptions
+from runtimes.trt.record import PlanRecord, verify_plan
+from runtimes.trt.session import Engine, TrtSession, inspect_engine
+
+
+class TensorRt:
+    """TensorRT-RTX and TensorRT. A plan is opened by the package that built it, whatever the options prefer."""
+
+    name = "tensorrt"
+
+    def __init__(self, options: TrtOptions | None = None) -> None:
+        self.options = options or TrtOptions()
+
+    def why_unavailable(self) -> str | None:
+        """Return None where plans run here: a package is installed and there is a GPU."""
+        if not find_libraries():
+            return str(MissingDependency("TensorRT is not installed", cure=INSTALL_RTX))
+        return why_no_gpu()
+
+    def why_cannot_build(self) -> str | None:
+        """Return None where plans can be built here, which TensorRT-RTX does without a GPU."""
+        try:
+            self._choose_library()
+        except MissingDependency as error:
+            return str(error)
+        return None
+
+    def build(self, model: Path, out: Path) -> Artifact:
+        """Build a plan at ``out``, with its record beside it; a ``.plan`` is checked and copied.
+
+        Raises:
+            MissingDependency: no library builds here, or not for a GPU that was asked for.
+            UnsupportedModel: TensorRT refuses the model; the node, the reason and the cure are named.
+            UsageError: an option that the library has not, or a profile that does not fit.
+            CorruptArtifact: the file is damaged.
+        """
+        if model.suffix == ".plan":
+            return copy_plan(model, out)
+        return build_plan(self._choose_library(), model, out, self.options.build)
+
+    def open(self, artifact: Artifact) -> TrtSession:
+        """Load a plan on the GPU.
+
+        Raises:
+            CorruptArtifact: it is damaged, or of another version, package or GPU.
+            MissingDependency: the package that built it, or a GPU, is not there.
+            UnsupportedModel: an expected INT8 or sparse layer was not picked.
+        """
+        record = verify_plan(artifact.path)
+        where = str(artifact.path)
+        library = open_library(record.library)
+        require_version(record, library, where=where)
+        require_gpu(record, read_compute_capability(), where=where)
+        engine = _load(library, artifact.path, record, allow_host_code=self.options.run.allow_host_code)
+        if not self.options.run.allow_unpicked:
+            require_picked(inspect_engine(engine), record.expected)
+        return TrtSession(engine, record, self.options.run)
+
+    def _choose_library(self) -> Library:
+        return choose_library(self.options.library, for_sms=bool(self.options.build.sms))
+
+
+def _load(library: Library, path: Path, record: PlanRecord, *, allow_host_code: bool) -> Engine:
+    log = MessageLog()
+    runtime = library.module.Runtime(make_logger(library.module, log))
+    if record.version_compatible and allow_host_code:
+        runtime.engine_host_code_allowed = True
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise CorruptArtifact(
+            f"{library.title} does not load the plan: {log.first_error() or 'it says nothing more'}",
+            where=str(path),
+            cure="build it again on this machine",
+        )
+    return Engine(library=library, runtime=runtime, engine=engine, log=log)
