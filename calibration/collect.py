@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from calibration.data import DEFAULT_BATCH_SIZE, Dataset, Shard
 from calibration.linears import Linear, find_linears
+from calibration.magnitudes import merge_magnitudes
 from calibration.memory import map_large_blocks
 from calibration.observe import Observer
 from calibration.statistics import CalibrationStatistics
@@ -36,10 +37,10 @@ def collect(
     dataset: Dataset,
     tensors: Sequence[str],
     *,
+    measured: Sequence[str] = (),
     shard: Shard = (0, 1),
     advance: Callable[[int], None] = lambda _: None,
     batch_size: int = DEFAULT_BATCH_SIZE,
-    sample_rows: int = SAMPLE_ROWS,
     threads: int | None = None,
 ) -> CalibrationStatistics:
     """Gather the statistics of ``tensors`` over one shard of ``dataset``.
@@ -48,10 +49,10 @@ def collect(
         model: The float ONNX file.
         dataset: What to run it on.
         tensors: Names of float32 values in the graph.
+        measured: Names of float32 values of which only the largest magnitude is kept.
         shard: (i, n): this run takes the batches with number % n == i.
         advance: Called with the number of samples after every batch.
         batch_size: Samples a run.
-        sample_rows: Rows kept of every tensor.
         threads: Threads of ONNX Runtime; None for one a core.
 
     Raises:
@@ -59,8 +60,9 @@ def collect(
         UnsupportedModel: a tensor is missing, not float32, changes its channel count, or holds NaN or Inf (named).
         CorruptArtifact: the model cannot be read.
     """
-    observer = Observer(model, tensors, threads=threads)
+    observer = Observer(model, tensors, measured=measured, threads=threads)
     found: dict[str, TensorStatistics] = {}
+    magnitudes: dict[str, float] = {}
     samples = 0
     with map_large_blocks(), ThreadPoolExecutor(max_workers=2) as pool:
         for number, feeds in dataset.numbered_batches(batch_size=batch_size, shard=shard):
@@ -71,14 +73,16 @@ def collect(
             ) -> tuple[str, TensorStatistics]:
                 name, array = item
                 rows, identities = take_rows(name, array, observer.channel_axis[name], mask, number)
-                before = found.get(name) or TensorStatistics.empty(rows.shape[1], sample_rows)
+                before = found.get(name) or TensorStatistics.empty(rows.shape[1], SAMPLE_ROWS)
                 return name, _update(name, before, rows, identities)
 
-            found.update(pool.map(update, observer.run(feeds).items()))
+            observed = observer.run(feeds)
+            found.update(pool.map(update, observed.tensors.items()))
+            magnitudes = merge_magnitudes(magnitudes, observed.magnitudes)
             count = len(next(iter(feeds.values())))
             samples += count
             advance(count)
-    if not found:
+    if not samples:
         raise DataError(f"shard {shard[0]}/{shard[1]} has no batch", cure="use fewer shards, or give more samples")
     return CalibrationStatistics(
         model_sha256=hash_files(describe_onnx_files(model)),
@@ -87,6 +91,7 @@ def collect(
         shards=(shard[0],),
         samples=samples,
         tensors={name: found[name] for name in observer.tensors},
+        magnitudes=magnitudes,
     )
 
 

@@ -1,73 +1,74 @@
-"""The largest magnitude of every float tensor of a model over a dataset: what decides whether FP16 holds it.
+"""The largest magnitude of every float value of a model over a dataset: what decides whether FP16 holds it.
 
-In: an ONNX file and a dataset. Out: a mapping by tensor name. Merging two is taking the larger, in any order. Padded
-positions count: an infinity there turns into NaN elsewhere. What fills masks does not: lowering brings it into range.
-Must not import torch.
+In: an ONNX file. Out: which values to measure, the nodes that reduce each to two numbers inside the graph, and their
+magnitude. Merging two measurements is taking the larger, in any order. Padded positions count: an infinity there turns
+into NaN elsewhere. What fills masks does not: lowering brings it into range. Must not import torch or a runtime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
-
-from calibration.data import DEFAULT_BATCH_SIZE, Dataset
-from calibration.observe import Observer
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 #: What is below means "never attend", whatever its size.
 MASK_BELOW = -1e9
+_LARGEST, _SMALLEST = "::largest", "::smallest"
 
 
-def list_floats(model: ir.Model) -> tuple[str, ...]:
-    """Return the names of the float32 values that nodes of the main graph compute."""
-    return tuple(
-        value.name for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT and value.name
-    )
+def list_floats(model: Path) -> tuple[str, ...]:
+    """Return the names of the float32 values that the main graph of an ONNX file takes or computes, in its order.
 
-
-def collect_magnitudes(
-    model: Path,
-    dataset: Dataset,
-    tensors: tuple[str, ...],
-    *,
-    threads: int | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
-    advance: Callable[[int], None] = lambda _: None,
-) -> dict[str, float]:
-    """Return the largest magnitude of each tensor; infinity where one was infinite or NaN.
-
-    Args:
-        model: The float file.
-        dataset: What to run it on.
-        tensors: Names, as :func:`list_floats` gives them.
-        threads: Of ONNX Runtime; None for one a core.
-        batch_size: Samples a run.
-        advance: Called with the number of samples after every batch.
-
-    Raises:
-        DataError: the data does not fit the model.
-        UnsupportedModel: a tensor is not in the graph.
-        CorruptArtifact: the model cannot be read.
+    Values of an unknown type, and those that hold nothing, are left out. Where the file does not say its types, they
+    are inferred, unless its weights are past 2 GB.
     """
-    observer = Observer(model, tensors, threads=threads)
-    found: dict[str, float] = dict.fromkeys(tensors, 0.0)
-    for feeds in dataset.batches(batch_size=batch_size):
-        for name, array in observer.run(feeds).items():
-            found[name] = max(found[name], _measure(array))
-        advance(len(next(iter(feeds.values()))))
-    return found
+    import onnx_ir as ir
+
+    from calibration.infer_types import infer_types
+
+    loaded = ir.load(model)
+    if any(value.dtype is None for value in _list_values(loaded)):
+        infer_types(loaded)
+    floats = (value for value in _list_values(loaded) if value.dtype == ir.DataType.FLOAT and not _is_empty(value))
+    return tuple(value.name for value in floats if value.name)
 
 
-def _measure(array: NDArray[Any]) -> float:
-    if np.isnan(array).any():
-        return np.inf
-    return float(np.abs(array[array > MASK_BELOW]).max(initial=0.0))
+def make_reductions(names: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return (nodes, outputs), as ``onnx`` protos, that reduce each named value to its largest and smallest number."""
+    import onnx
+
+    nodes, outputs = [], []
+    for name in names:
+        for operator, suffix in (("ReduceMax", _LARGEST), ("ReduceMin", _SMALLEST)):
+            node = onnx.helper.make_node(operator, [name], [name + suffix], name=name + suffix, keepdims=0)
+            nodes.append(node)
+            outputs.append(onnx.ValueInfoProto(name=name + suffix))
+    return nodes, outputs
+
+
+def read_magnitudes(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the magnitude of each name from what its reductions gave."""
+    return {name: _measure(float(values[name + _LARGEST]), float(values[name + _SMALLEST])) for name in names}
 
 
 def merge_magnitudes(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
     """Return the larger of both for each tensor of either."""
     return {name: max(first.get(name, 0.0), second.get(name, 0.0)) for name in (*first, *second)}
+
+
+def _measure(largest: float, smallest: float) -> float:
+    # Where a mask was added, its filling hides the smallest score; what the mask was added to is measured by itself.
+    return max(largest, 0.0 if smallest <= MASK_BELOW else -smallest, 0.0)
+
+
+def _list_values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from (value for value in model.graph.inputs if value.name not in model.graph.initializers)
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _is_empty(value: ir.Value) -> bool:
+    return value.shape is not None and 0 in tuple(value.shape)

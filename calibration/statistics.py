@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.histogram import SIDE_BINS, Histogram
+from calibration.magnitudes import merge_magnitudes
 from calibration.tensor_statistics import TensorStatistics
 from runtimes.atomic import write_bytes
 from runtimes.errors import CorruptArtifact, DataError
 
 _METADATA_KEY = "stepdown"
-_FORMAT = "stepdown-statistics-1"
+_FORMAT = "stepdown-statistics-2"
 _CURE_REBUILD = "calibrate again, or fetch the file again"
 
 
@@ -33,6 +34,7 @@ class CalibrationStatistics:
 
     ``shards`` of ``shard_count`` are covered; a complete set is always written as shard 0 of 1. ``samples`` counts the
     data's samples, ``dataset_sha256`` covers the whole data (not one shard) and how it is cut into batches.
+    ``magnitudes`` holds the largest magnitude of every float value of the graph, the fillings of masks left out.
     """
 
     model_sha256: str
@@ -41,6 +43,7 @@ class CalibrationStatistics:
     shards: tuple[int, ...]
     samples: int
     tensors: Mapping[str, TensorStatistics]
+    magnitudes: Mapping[str, float] = field(default_factory=dict)
 
     def missing_shards(self) -> tuple[int, ...]:
         """Return the shards that have not been merged in."""
@@ -59,12 +62,12 @@ def merge(first: CalibrationStatistics, second: CalibrationStatistics) -> Calibr
     """
     where = f"shards {_name(first)} and {_name(second)}"
     cure = "merge the shards of one model, one data set and one shard count, each once"
-    for field, meaning in (
+    for name, meaning in (
         ("model_sha256", "different models"),
         ("dataset_sha256", "different data, or data read with other options"),
         ("shard_count", "different shard counts"),
     ):
-        if getattr(first, field) != getattr(second, field):
+        if getattr(first, name) != getattr(second, name):
             raise DataError(f"the statistics come from {meaning}", where=where, cure=cure)
     twice = sorted(set(first.shards) & set(second.shards))
     if twice:
@@ -81,6 +84,7 @@ def merge(first: CalibrationStatistics, second: CalibrationStatistics) -> Calibr
         shards=(0,) if complete else shards,
         samples=first.samples + second.samples,
         tensors={name: tensor.merge(second.tensors[name]) for name, tensor in first.tensors.items()},
+        magnitudes=merge_magnitudes(first.magnitudes, second.magnitudes),
     )
 
 
@@ -126,6 +130,7 @@ def write(path: Path, statistics: CalibrationStatistics) -> None:
         "shards": list(statistics.shards),
         "samples": statistics.samples,
         "tensors": [_describe(name, statistics.tensors[name]) for name in names],
+        "magnitudes": dict(statistics.magnitudes),
     }
     arrays: dict[str, NDArray[Any]] = {}
     for number, name in enumerate(names):
@@ -177,7 +182,7 @@ def read(path: Path) -> CalibrationStatistics:
         raise CorruptArtifact(f"not a statistics file: {error}", where=str(path), cure=_CURE_REBUILD) from error
     try:
         return _assemble(json.loads(metadata), arrays)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptArtifact(f"damaged statistics: {error!r}", where=str(path), cure=_CURE_REBUILD) from error
 
 
@@ -194,6 +199,7 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
             entry["name"]: _assemble_tensor(entry, {part: arrays[f"{number}.{part}"] for part in _PARTS})
             for number, entry in enumerate(header["tensors"])
         },
+        magnitudes={name: float(value) for name, value in header["magnitudes"].items()},
     )
 
 

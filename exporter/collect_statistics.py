@@ -37,11 +37,9 @@ def collect_statistics(options: CollectOptions, progress: Progress) -> Calibrati
         UsageError, UnsupportedModel, DataError: as tracing and reading data do.
         UnsupportedModel: the model has no linear layer with constant weights.
     """
-    from calibration.collect import collect
     from calibration.data import open_dataset
-    from calibration.linears import find_linears
-    from exporter.fuse import open_for_lowering
     from exporter.source import open_source
+    from exporter.static_plans import collect_for_plans
     from exporter.trace import trace
     from runtimes.errors import UnsupportedModel
 
@@ -57,10 +55,10 @@ def collect_statistics(options: CollectOptions, progress: Progress) -> Calibrati
             max_length=min(options.max_length, traced.max_length or options.max_length),
             limit=options.samples,
         )
-        tensors = dict.fromkeys(linear.activation for linear in find_linears(open_for_lowering(traced.artifact.path)))
-        if not tensors:
-            raise UnsupportedModel(
-                "no linear layer with constant weights", where=options.model, cure="there is nothing to calibrate"
-            )
         with progress.task("calibrating", len(dataset)) as task:
-            return collect(traced.artifact.path, dataset, tuple(tensors), shard=options.shard, advance=task.advance)
+            found = collect_for_plans(traced.artifact.path, dataset, shard=options.shard, advance=task.advance)
+    if not found.tensors:
+        raise UnsupportedModel(
+            "no linear layer with constant weights", where=options.model, cure="there is nothing to calibrate"
+        )
+    return found

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 from exporter.passes.attention import FIRST_OPSET, compose_attention, flatten_attention
-from exporter.passes.graph import opset, remove_dead
+from exporter.passes.graph import remove_dead
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
+from exporter.passes.prepare import name_nodes, prepare
 from exporter.passes.separate_norm import separate_norm
 from exporter.passes.store_integers import store_integers
 from exporter.passes.unsigned_weights import make_unsigned
@@ -28,9 +28,6 @@ from exporter.trace import write_model
 from runtimes.artifact import Artifact
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.parity import compare, require
-
-# Shape inference serialises the graph with its weights, which a protobuf message past 2 GB cannot hold.
-_INFERENCE_LIMIT_BYTES = 1_900_000_000
 
 
 def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Mapping[str, int]:
@@ -43,7 +40,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
         unsigned: Store int8 weights that the model brought as uint8, for CPUs that saturate uint8 x int8 products.
     """
     model = ir.load(source)
-    _prepare(model)
+    prepare(model, oldest_opset=FIRST_OPSET)
     applied = {
         "weights stored as integers": store_integers(model),
         "weights made unsigned": make_unsigned(model) if unsigned else 0,
@@ -54,7 +51,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
         "linears merged": merge_linears(model) if merged else 0,
     }
     remove_dead(model)
-    _name_nodes(model)
+    name_nodes(model)
     write_model(model, out)
     return applied
 
@@ -76,22 +73,3 @@ def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, 
     with closing(runtime.open(traced)) as before, closing(runtime.open(describe_onnx(fused))) as after:
         for feeds in batches:
             require(compare(before.run(feeds), after.run(feeds), read_tolerance("traced-to-fused")))
-
-
-def _prepare(model: ir.Model) -> None:
-    """Bring a foreign graph to what the passes expect: constants as initializers, shapes known, opset 23."""
-    common.LiftConstantsToInitializersPass()(model)
-    common.IdentityEliminationPass()(model)
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    if weights > _INFERENCE_LIMIT_BYTES:
-        return
-    if opset(model) < FIRST_OPSET:
-        from onnxscript.version_converter import convert_version
-
-        convert_version(model, FIRST_OPSET)
-    common.ShapeInferencePass()(model)
-
-
-def _name_nodes(model: ir.Model) -> None:
-    """Give every node a name of its own: plans and lowering speak of nodes by name."""
-    common.NameFixPass()(model)

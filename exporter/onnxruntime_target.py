@@ -14,18 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.machine import describe_machine
-from calibration.statistics import CalibrationStatistics
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
 from exporter.fuse import fuse_for_cpu, require_equal
-from exporter.held_out import HeldOut, open_held_out
+from exporter.held_out import HeldOut
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, usable_shapes
-from exporter.progress import Progress
-from exporter.static_plans import StaticPlans, collect_for_plans
-from exporter.stopwatch import Stopwatch
-from exporter.target import TargetResult
+from exporter.static_plans import StaticPlans
+from exporter.target import Job, TargetResult
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trace import Traced
 from exporter.trial import Candidate, Trial
@@ -42,63 +39,45 @@ OLDEST_RUNTIME = "1.24"
 # Tokens of the longest input the fused graphs are compared at, where the model takes more.
 LONGEST_PROBE = 512
 
-# Precisions that need statistics.
-_STATIC = ("auto", "int8", "int8-static")
-
 _ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
 _SOME_CPUS = "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
 
 
-def export_onnxruntime(
-    traced: Traced,
-    options: ExportOptions,
-    work: Path,
-    progress: Progress,
-    watch: Stopwatch,
-    *,
-    statistics: CalibrationStatistics | None = None,
-) -> TargetResult:
-    """Make the artifact for ONNX Runtime; see :func:`exporter.pipeline.export` for what it raises.
-
-    ``statistics`` of the traced model, or of another target of this export, take the place of collecting on the data.
-    """
+def export_onnxruntime(job: Job) -> TargetResult:
+    """Make the artifact for ONNX Runtime; see :func:`exporter.pipeline.export` for what it raises."""
+    traced, options, held_out, watch = job.traced, job.options, job.held_out, job.watch
     isa = named(options.for_isa) if options.for_isa else detect()
     timed = options.for_isa is None
-    progress.step("fusing the float graph")
-    held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
+    job.progress.step("fusing the float graph")
     with watch.time("fuse"):
-        graphs, fusions = _fuse(traced, work, unsigned=saturates_u8s8(isa))
+        graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
-    with watch.time("calibrate"):
-        statistics = _calibrate(statistics, held_out, graphs, options, progress)
-    plans = _plan(statistics, graphs, options, isa)
-    workshop = Workshop(graphs=graphs, directory=work, isa=isa, make_plan=plans.make_plan if plans else None)
+    plans = _plan(job, graphs, isa)
+    workshop = Workshop(graphs=graphs, directory=job.work, isa=isa, make_plan=plans.make_plan if plans else None)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = TrialBench(workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open, options))
-        trials = try_all(bench, _offer(options, plans, timed=timed), progress)
-        trials += mix(bench, trials, options, progress)
-    timing = _time(trials, traced, held_out, options, progress, watch) if timed else None
+        trials = try_all(bench, _offer(options, plans, timed=timed), job.progress)
+        trials += mix(bench, trials, options, job.progress)
+    timing = _time(trials, job) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     exact_on_any_cpu = is_exact_anywhere(chosen.artifact.path)
     findings = traced.findings + (plans.list_findings() if plans else ())
     found = Findings(target=TARGET, made_for=isa.level, tier="ran", findings=findings, seconds=dict(watch.seconds))
-    report = make_report(trials, timing, decision, options, held_out, found)
     return TargetResult(
         artifact=chosen.artifact,
         shipped=_name_files(chosen.artifact),
-        report=report,
+        report=make_report(trials, timing, decision, options, held_out, found),
         entry={
             "provider": chosen.spec.provider,
             "requires": {"onnxruntime": f">={OLDEST_RUNTIME}"},
             "exact_on_any_cpu": exact_on_any_cpu,
             "runs_on": _ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
         },
-        versions={name: str(found) for name, found in describe_machine()["versions"].items()},
+        versions={name: str(version) for name, version in describe_machine()["versions"].items()},
         steps=_list_steps(fusions, plans, chosen),
         calibration=plans.to_json() if plans else None,
-        statistics=statistics,
     )
 
 
@@ -136,27 +115,13 @@ def _fuse(traced: Traced, work: Path, *, unsigned: bool) -> tuple[FloatGraphs, M
     return graphs, fuse_for_cpu(graphs.traced, graphs.merged, merged=True, unsigned=unsigned)
 
 
-def _calibrate(
-    statistics: CalibrationStatistics | None,
-    held_out: HeldOut,
-    graphs: FloatGraphs,
-    options: ExportOptions,
-    progress: Progress,
-) -> CalibrationStatistics | None:
-    data = held_out.calibration
-    if statistics is not None or data is None or options.precision not in _STATIC:
-        return statistics
-    with progress.task("calibrating", len(data)) as task:
-        return collect_for_plans(graphs.fused, data, threads=options.threads, advance=task.advance)
-
-
-def _plan(
-    statistics: CalibrationStatistics | None, graphs: FloatGraphs, options: ExportOptions, isa: Isa
-) -> StaticPlans | None:
-    if statistics is None or options.precision not in _STATIC:
+def _plan(job: Job, graphs: FloatGraphs, isa: Isa) -> StaticPlans | None:
+    if job.statistics is None:
         return None
     bits = 7 if saturates_u8s8(isa) else 8
-    return StaticPlans(fused=graphs.fused, statistics=statistics, method=options.method, weight_bits=bits)
+    return StaticPlans(
+        graph=graphs.fused, statistics=job.statistics, method=job.options.method, weight_bits=bits, symmetric=False
+    )
 
 
 def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) -> tuple[CandidateSpec, ...]:
@@ -164,17 +129,11 @@ def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) ->
     return offer_candidates(options.precision, calibrated=plans is not None, providers=others, timed=timed)
 
 
-def _time(
-    trials: Sequence[Trial[CandidateSpec]],
-    traced: Traced,
-    held_out: HeldOut,
-    options: ExportOptions,
-    progress: Progress,
-    watch: Stopwatch,
-) -> Timing:
-    shapes = usable_shapes(traced.artifact.inputs, options.shapes)
-    plan = TimingPlan(shapes=shapes, vocabulary=held_out.vocabulary, seed=options.seed)
-    with watch.time("time"), progress.task("timing, interleaved", 2 * len(shapes)) as task:
+def _time(trials: Sequence[Trial[CandidateSpec]], job: Job) -> Timing:
+    options = job.options
+    shapes = usable_shapes(job.traced.artifact.inputs, options.shapes)
+    plan = TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=options.seed)
+    with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(shapes)) as task:
         return time_trials(
             trials,
             plan,

@@ -15,14 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from calibration.statistics import CalibrationStatistics
+from exporter.held_out import HeldOut, open_held_out
 from exporter.onnxruntime_target import export_onnxruntime
-from exporter.options import ExportOptions, check_options
+from exporter.options import CALIBRATED_PRECISIONS, ExportOptions, check_options
 from exporter.progress import Progress
 from exporter.report import Report
 from exporter.source import open_source
-from exporter.static_plans import read_complete, require_statistics_of
+from exporter.static_plans import collect_for_plans, read_complete, require_statistics_of
 from exporter.stopwatch import Stopwatch
-from exporter.target import TargetResult
+from exporter.target import Job, TargetResult
 from exporter.tensorrt_target import export_tensorrt
 from exporter.trace import Traced, trace
 from runtimes.artifact import Manifest, record_files, write_manifest
@@ -83,16 +85,57 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             traced = trace(source, work / "float", opset=options.opset)
         if statistics is not None:
             require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
-        results: list[TargetResult] = []
-        for target in options.targets:
-            folder = work / target
-            folder.mkdir()
-            result = _TARGETS[target](traced, options, folder, progress, Stopwatch(watch), statistics=statistics)
-            # One calibration serves every target.
-            statistics = result.statistics
-            results.append(result)
+        results = export_traced(traced, options, work, progress, watch, statistics=statistics)
         _write_output(staging, traced, results, options)
     return ExportResult(output=options.output, reports=tuple(result.report for result in results))
+
+
+def export_traced(
+    traced: Traced,
+    options: ExportOptions,
+    work: Path,
+    progress: Progress,
+    watch: Stopwatch,
+    *,
+    statistics: CalibrationStatistics | None = None,
+) -> tuple[TargetResult, ...]:
+    """Calibrate a traced model once and make it for every target; see :func:`export` for what it raises.
+
+    ``statistics`` of the traced model take the place of collecting on the data. Writes only below ``work``.
+    """
+    held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
+    if statistics is None:
+        with watch.time("calibrate"):
+            statistics = _calibrate(traced, held_out, options, progress)
+    results = []
+    for target in options.targets:
+        folder = work / target
+        folder.mkdir()
+        job = Job(
+            traced=traced,
+            options=options,
+            held_out=held_out,
+            statistics=statistics if _needs_statistics(target, options) else None,
+            work=folder,
+            progress=progress,
+            watch=Stopwatch(watch),
+        )
+        results.append(_TARGETS[target](job))
+    return tuple(results)
+
+
+def _calibrate(
+    traced: Traced, held_out: HeldOut, options: ExportOptions, progress: Progress
+) -> CalibrationStatistics | None:
+    data = held_out.calibration
+    if data is None or not any(_needs_statistics(target, options) for target in options.targets):
+        return None
+    with progress.task("calibrating", len(data)) as task:
+        return collect_for_plans(traced.artifact.path, data, threads=options.threads, advance=task.advance)
+
+
+def _needs_statistics(target: str, options: ExportOptions) -> bool:
+    return options.precision in CALIBRATED_PRECISIONS[target]
 
 
 def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult], options: ExportOptions) -> None:
@@ -105,7 +148,7 @@ def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult]
     for path in sorted(traced.artifact.path.parent.iterdir()):
         if path.name not in _MODEL_FILES and path.is_file():
             shutil.copyfile(path, staging / path.name)
-    # OPEN: today report.json is the report of the one target, and readers take it so. One target keeps that form.
+    # One target's report is the document; several stand in a list, in the order they were asked for.
     reports = [result.report.to_json() for result in results]
     _write_json(staging / "report.json", reports[0] if len(reports) == 1 else {"reports": reports})
     plans = {result.report.target: result.calibration for result in results if result.calibration is not None}

@@ -1,7 +1,7 @@
 """Static INT8 plans for any float form of one model, from one calibration.
 
-In: statistics of the fused graph, or of the traced one. Out: a plan a graph, made when asked for. Passes keep the names
-of activations and merged linears read the same ones, so the statistics of one form serve all.
+In: statistics of the traced graph. Out: a plan a graph, made when asked for. Passes keep the names of activations and
+merged linears read the same ones, so the statistics of the traced form serve all.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.collect import collect
-from calibration.data import Dataset
+from calibration.data import Dataset, Shard
 from calibration.linears import Linear, find_linears
 from calibration.lower.fold_smoothing import list_free
+from calibration.magnitudes import list_floats
 from calibration.plan import ActivationGroup, LinearPlan, Plan, choose_groups, make_static_plan
 from calibration.statistics import CalibrationStatistics, read, refuse_incomplete
 from exporter.fuse import open_for_lowering
+from exporter.passes.prepare import prepare
+from exporter.passes.untie_weights import untie_weights
 from runtimes.artifact import Artifact
 from runtimes.errors import DataError, UnsupportedModel
 
 
 class StaticPlans:
-    """Plans the linears of ``fused``, smoothed and not, and adapts the plans to its merged form.
+    """Plans the linears of ``graph``, smoothed and not, and adapts the plans to its merged form.
 
     ``symmetric`` gives int8 activations around zero, which is all that TensorRT takes.
     """
@@ -34,13 +37,13 @@ class StaticPlans:
     def __init__(
         self,
         *,
-        fused: Path,
+        graph: Path,
         statistics: CalibrationStatistics,
         method: str,
         weight_bits: int,
         symmetric: bool = False,
     ) -> None:
-        self._fused, self._symmetric = fused, symmetric
+        self._graph, self._symmetric = graph, symmetric
         self._statistics, self._method, self._weight_bits = statistics, method, weight_bits
         self._plans: dict[bool, Plan] = {}
         self._lacking: set[str] = set()
@@ -59,11 +62,11 @@ class StaticPlans:
 
     def _plan(self, graph: Path, *, smooth: bool) -> Plan:
         if smooth not in self._plans:
-            linears = self._find_linears(self._fused)
+            linears = self._find_linears(self._graph)
             self._plans[smooth] = self._decide(linears, smooth)
         # Deciding takes seconds, and merged linears are decided by the same activations: once is enough.
         plan = self._plans[smooth]
-        return plan if graph == self._fused else merge_plan(plan, self._find_linears(graph))
+        return plan if graph == self._graph else merge_plan(plan, self._find_linears(graph))
 
     def _find_linears(self, graph: Path) -> list[Linear]:
         found = find_linears(open_for_lowering(graph))
@@ -73,7 +76,7 @@ class StaticPlans:
     def _decide(self, linears: Sequence[Linear], smooth: bool) -> Plan:
         return make_static_plan(
             linears,
-            _read_weights(open_for_lowering(self._fused), linears),
+            _read_weights(open_for_lowering(self._graph), linears),
             self._statistics,
             method=self._method,
             smooth=smooth,
@@ -149,11 +152,27 @@ def _merge_entries(linear: Linear, parts: Sequence[LinearPlan]) -> LinearPlan:
 
 
 def collect_for_plans(
-    graph: Path, data: Dataset, *, threads: int | None, advance: Callable[[int], None]
+    traced: Path,
+    data: Dataset,
+    *,
+    advance: Callable[[int], None],
+    shard: Shard = (0, 1),
+    threads: int | None = None,
 ) -> CalibrationStatistics:
-    """Run a float graph over the calibration part and gather what its linears read."""
-    activations = dict.fromkeys(linear.activation for linear in find_linears(open_for_lowering(graph)))
-    return collect(graph, data, tuple(activations), advance=advance, threads=threads)
+    """Run a traced graph over data and gather what its linears read, and how large every float value gets.
+
+    Raises:
+        DataError: the data does not fit the model, or the shard has no batch.
+        UnsupportedModel: an activation holds NaN or infinity (named).
+    """
+    measured = list_floats(traced)
+    prepared = ir.load(traced)
+    prepare(prepared)
+    untie_weights(prepared)
+    # A pass may put a name of its own in the place of a value; what the file does not have cannot be observed.
+    read = dict.fromkeys(linear.activation for linear in find_linears(prepared))
+    activations = [name for name in read if name in set(measured)]
+    return collect(traced, data, activations, measured=measured, shard=shard, advance=advance, threads=threads)
 
 
 def read_complete(path: Path) -> CalibrationStatistics:

@@ -1,4 +1,4 @@
-"""What every target gives back to the pipeline. Plain data; must not import a runtime."""
+"""What every target gets from the pipeline and gives back to it. Plain data; must not import a runtime."""
 
 from __future__ import annotations
 
@@ -8,8 +8,36 @@ from pathlib import Path
 from typing import Any
 
 from calibration.statistics import CalibrationStatistics
+from exporter.held_out import HeldOut
+from exporter.options import ExportOptions
+from exporter.progress import Progress
 from exporter.report import Report
+from exporter.stopwatch import Stopwatch
+from exporter.trace import Traced
 from runtimes.artifact import Artifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One target's part of an export.
+
+    Attributes:
+        traced: The float model.
+        options: What the user asked for.
+        held_out: Data to judge by.
+        statistics: Of the traced model, one calibration for all targets; None where no precision needs them.
+        work: An empty directory; nothing is written outside of it.
+        progress: Says what is going on.
+        watch: Holds the seconds of what all targets share, and collects this target's own.
+    """
+
+    traced: Traced
+    options: ExportOptions
+    held_out: HeldOut
+    statistics: CalibrationStatistics | None
+    work: Path
+    progress: Progress
+    watch: Stopwatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +52,6 @@ class TargetResult:
         versions: Packages that made it.
         steps: What was done.
         calibration: What was decided for each activation; None where nothing was.
-        statistics: What was collected, for the next target.
     """
 
     artifact: Artifact
@@ -34,4 +61,3 @@ class TargetResult:
     versions: Mapping[str, str]
     steps: tuple[Mapping[str, Any], ...]
     calibration: Mapping[str, Any] | None
-    statistics: CalibrationStatistics | None

@@ -11,18 +11,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from calibration.linears import find_linears
-from calibration.lower.fold_smoothing import fold_smoothing
-from calibration.lower.tensorrt import Lowered, lower_tensorrt
+import numpy as np
+import onnx_ir as ir
+
+from calibration.linears import Linear, find_linears
+from calibration.lower.tensorrt.lower import Lowered, lower_tensorrt
+from calibration.lower.tensorrt.placement import Placement, place
+from calibration.lower.tensorrt.products import find_products
 from exporter.candidates import MakePlan
 from exporter.fuse import open_for_lowering
+from exporter.lint.check_file import lint_file
+from exporter.sparsity import describe_sparsity
 from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
+from runtimes.errors import UnsupportedModel
 from runtimes.ort import describe_onnx
 
 # What is not INT8 computes in; strong typing makes it so.
 Rest = Literal["fp32", "fp16", "bf16"]
+# Nodes named in the findings; the rest is counted.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,37 +76,116 @@ class TrtSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrtWorkshop:
-    """Lowers candidates to ONNX. ``lowered`` remembers what each lowering said, by its graph."""
+class Lowering:
+    """What became of a candidate's graph.
 
-    traced: Path
+    Attributes:
+        done: Which nodes read INT8, which stayed in FP32 and why.
+        left: Linears that are not worth INT8, and why.
+        sparse: Nodes whose weights hold 2:4.
+        doubtful: Nodes of operators that TensorRT lacks by its documentation; its parser has the last word.
+    """
+
+    done: Lowered
+    left: Mapping[str, str]
+    sparse: tuple[str, ...]
+    doubtful: Mapping[str, str]
+
+    def list_findings(self) -> tuple[str, ...]:
+        """Return a sentence for everything that is not as the candidate's name says."""
+        narrow = _list_some(self.done.kept, "stays in FP32")
+        unmeasured = self.done.unmeasured
+        if unmeasured:
+            names = ", ".join(unmeasured[:_SHOWN])
+            narrow += (f"{len(unmeasured)} float values were not calibrated: nobody can say they fit FP16 ({names})",)
+        left = _list_some(self.left, "is not quantised")
+        return narrow + left + _list_some(self.doubtful, "may be refused")
+
+
+def _list_some(reasons: Mapping[str, str], what: str) -> tuple[str, ...]:
+    shown = tuple(f"{node} {what}: {why}" for node, why in list(reasons.items())[:_SHOWN])
+    rest = len(reasons) - len(shown)
+    return (*shown, f"and {rest} more nodes like these") if rest else shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrtWorkshop:
+    """Lowers candidates to ONNX. ``lowered`` remembers what became of each graph.
+
+    Attributes:
+        prepared: The float graph, see :mod:`exporter.tensorrt_graph`.
+        directory: Where files are written.
+        make_plan: Gives symmetric static plans; None where there are no statistics.
+        magnitudes: Largest magnitude by value, over the calibration data.
+    """
+
+    prepared: Path
     directory: Path
     make_plan: MakePlan | None
-    lowered: dict[TrtSpec, Lowered] = field(default_factory=dict)
+    magnitudes: Mapping[str, float]
+    lowered: dict[TrtSpec, Lowering] = field(default_factory=dict)
 
     def build(self, spec: TrtSpec) -> Artifact:
-        """Write the candidate's ONNX file and describe it."""
+        """Write the candidate's ONNX file and describe it.
+
+        Raises:
+            UnsupportedModel: it cannot be lowered, or the lint finds an error in what came out, which is ours.
+        """
         if spec.plain:
-            return describe_onnx(self.traced)
+            return describe_onnx(self.prepared)
         key = spec.graph()
         directory = self.directory / key.name.replace(", ", "_").replace(" ", "-")
         path = directory / "model.onnx"
         if key not in self.lowered:
             directory.mkdir(parents=True, exist_ok=True)
-            model = open_for_lowering(self.traced)
-            plan = None
-            if spec.arithmetic == "int8-static":
-                assert self.make_plan is not None, "INT8 is offered only with statistics"
-                plan = fold_smoothing(model, self.make_plan(self.traced, smoothed=False))
-            linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
-            self.lowered[key] = lower_tensorrt(model, linears, plan, rest=spec.rest, attention=spec.attention)
+            model = open_for_lowering(self.prepared)
+            lowering = self._lower(model, key)
             write_model(model, path)
+            self.lowered[key] = replace(lowering, doubtful=_check_rules(path))
         return describe_onnx(path)
 
     def find_source(self, spec: TrtSpec) -> Path:
         """Return the float graph that the candidate is made from."""
         del spec
-        return self.traced
+        return self.prepared
+
+    def _lower(self, model: ir.Model, spec: TrtSpec) -> Lowering:
+        linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
+        placed, plan = Placement(quantised=(), left={}), None
+        if spec.arithmetic == "int8-static":
+            assert self.make_plan is not None, "INT8 is offered only with statistics"
+            placed = place(model, linears)
+            # The product that smoothing costs is fused into what comes before it, on a GPU.
+            plan = self.make_plan(self.prepared, smoothed=True)
+        sparse = tuple(linear.node for linear in linears if _is_sparse(model, linear))
+        products = find_products(model, self.magnitudes) if spec.attention else ()
+        done = lower_tensorrt(
+            model, placed.quantised, plan, precision=spec.rest, magnitudes=self.magnitudes, products=products
+        )
+        return Lowering(done=done, left=placed.left, sparse=sparse, doubtful={})
+
+
+def _is_sparse(model: ir.Model, linear: Linear) -> bool:
+    """Whether the weight is pruned to 2:4 along what the product sums over."""
+    stored = model.graph.initializers[linear.weight].const_value
+    if linear.kind == "Conv" or stored is None:
+        return False
+    nonzero = np.asarray(stored.numpy() != 0)
+    return describe_sparsity(nonzero if linear.transposed else nonzero.T).pattern == "2:4"
+
+
+def _check_rules(path: Path) -> Mapping[str, str]:
+    """Return nodes of operators that may be missing; raise where our own graph breaks any other rule of our lint."""
+    found = [finding for finding in lint_file(path, "tensorrt") if finding.severity == "error"]
+    broken = [finding for finding in found if finding.rule != "operator"]
+    if broken:
+        first = broken[0]
+        raise UnsupportedModel(
+            f"the lowered graph breaks {len(broken)} rules of TensorRT; the first, {first.rule}: {first.what}",
+            where=first.node,
+            cure=f"{first.cure}; --precision fp32 needs none of it",
+        )
+    return {finding.node: finding.what for finding in found}
 
 
 def offer_trt_candidates(

@@ -1,209 +1,132 @@
-"""The TensorRT target: calibrate, lower, judge, build plans, time where a GPU is, choose.
+"""The TensorRT target: lower, judge, build plans, time where a GPU is, choose.
 
-In: a traced model and options. Out: the chosen plan with the report on all candidates, and the graph it was built from.
-Says how far it went: the graph's rules and numbers checked on ONNX Runtime (lowered), a plan (built), the plan run on
-its GPU (ran). Writes only below ``work``.
+In: a traced model, its statistics and options. Out: the chosen plan with the report on all candidates, and the graph it
+was built from. Says how far it went: the graph's rules and numbers checked on ONNX Runtime (lowered), a plan (built),
+the plan run on its GPU (ran). Writes only below ``work``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
-from calibration.lower.tensorrt import Lowered
-from calibration.statistics import CalibrationStatistics
 from exporter.choice import Decision, decide, decide_untimed
-from exporter.held_out import HeldOut, open_held_out
 from exporter.options import ExportOptions
 from exporter.probe_feeds import usable_shapes
-from exporter.progress import Progress
 from exporter.report import Tier
-from exporter.static_plans import StaticPlans, collect_for_plans
-from exporter.stopwatch import Stopwatch
-from exporter.target import TargetResult
-from exporter.tensorrt_candidates import Rest, TrtSpec, TrtWorkshop, offer_trt_candidates
+from exporter.static_plans import StaticPlans
+from exporter.target import Job, TargetResult
+from exporter.tensorrt_candidates import Lowering, TrtSpec, TrtWorkshop, offer_trt_candidates
+from exporter.tensorrt_graph import prepare_for_tensorrt
+from exporter.tensorrt_plans import Plans, build_plans
 from exporter.timing import Timing, TimingPlan, time_trials
-from exporter.trace import Traced
 from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
-from runtimes.errors import UnsupportedModel
 from runtimes.ort import OnnxRuntime, OrtOptions
 from runtimes.protocol import Session
-from runtimes.trt.options import BuildOptions, Expectation, TrtOptions
+from runtimes.trt.options import TrtOptions
 from runtimes.trt.record import PlanRecord, read_record
 from runtimes.trt.runtime import TensorRt
 
 TARGET = "tensorrt"
-_STATIC = ("auto", "int8")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plans:
-    """Plans by candidate, and why TensorRT refused the others."""
-
-    built: Mapping[TrtSpec, Artifact]
-    refused: Mapping[TrtSpec, UnsupportedModel]
-
-
-def export_tensorrt(
-    traced: Traced,
-    options: ExportOptions,
-    work: Path,
-    progress: Progress,
-    watch: Stopwatch,
-    *,
-    statistics: CalibrationStatistics | None = None,
-) -> TargetResult:
-    """Make the plan; see :func:`exporter.pipeline.export` for what it raises.
-
-    ``statistics`` of the traced model, or of another target of this export, take the place of collecting on the data.
-    """
-    held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
-    with watch.time("calibrate"):
-        statistics = _calibrate(statistics, traced, held_out, options, progress)
-    plans = _plan(statistics, traced, options)
-    workshop = TrtWorkshop(traced=traced.artifact.path, directory=work, make_plan=plans.make_plan if plans else None)
-    with watch.time("lower and judge"), held_out.judges(traced, options) as (judge, tuner):
-        bench = TrialBench(
-            workshop=workshop,
-            judge=judge,
-            tuner=tuner,
-            # The oracle of the integers, also where there is a GPU: what it says can be checked anywhere.
-            open_built=lambda _, artifact: OnnxRuntime(OrtOptions(threads=options.threads)).open(artifact),
-        )
-        trials = try_all(bench, _offer(options, plans), progress)
-        trials += mix(bench, trials, options, progress)
+def export_tensorrt(job: Job) -> TargetResult:
+    """Make the plan; see :func:`exporter.pipeline.export` for what it raises."""
+    options, watch = job.options, job.watch
+    plans = _plan(job)
+    with watch.time("lower and judge"):
+        workshop = _open_workshop(job, plans)
+        trials = _judge_all(job, workshop, _offer(options, plans))
     tier = _find_tier(options)
     with watch.time("build"):
-        made = _build_all(trials, workshop, traced, options, work, progress, runs=tier == "ran")
+        made = build_plans(trials, workshop, job, runs=tier == "ran")
     # A plan is what ships and what is weighed; a candidate without one cannot.
     kept = tuple(
         replace(trial, artifact=made.built.get(trial.spec, trial.artifact))
         for trial in trials
         if trial.spec not in made.refused
     )
-    timing = _time(kept, traced, held_out, options, progress, watch) if tier == "ran" else None
+    timing = _time(kept, job) if tier == "ran" else None
     decision = _decide(kept, timing, options)
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
-    graph = workshop.build(chosen.spec)
     record = read_record(chosen.artifact.path) if tier != "lowered" else None
-    lowered = workshop.lowered.get(chosen.spec.graph())
+    lowering = workshop.lowered.get(chosen.spec.graph())
     found = Findings(
         target=TARGET,
         made_for=_name_gpus(record),
         tier=tier,
-        findings=traced.findings + _list_findings(plans, lowered, made),
+        findings=job.traced.findings + _list_findings(plans, lowering, made, chosen.spec),
         seconds=dict(watch.seconds),
     )
-    report = make_report(kept, timing, decision, options, held_out, found)
+    graph = workshop.build(chosen.spec)
     return TargetResult(
         artifact=chosen.artifact,
         shipped=_name_files(chosen.artifact, graph),
-        report=report,
+        report=make_report(kept, timing, decision, options, job.held_out, found),
         entry=_describe(record, graph),
         versions={name: str(version) for name, version in describe_machine()["versions"].items()},
         steps=_list_steps(plans, chosen.name, record),
         calibration=plans.to_json() if plans else None,
-        statistics=statistics,
     )
 
 
-def _calibrate(
-    statistics: CalibrationStatistics | None,
-    traced: Traced,
-    held_out: HeldOut,
-    options: ExportOptions,
-    progress: Progress,
-) -> CalibrationStatistics | None:
-    data = held_out.calibration
-    if statistics is not None or data is None or options.precision not in _STATIC:
-        return statistics
-    with progress.task("calibrating", len(data)) as task:
-        return collect_for_plans(traced.artifact.path, data, threads=options.threads, advance=task.advance)
+def _open_workshop(job: Job, plans: StaticPlans | None) -> TrtWorkshop:
+    return TrtWorkshop(
+        prepared=_locate_prepared(job),
+        directory=job.work,
+        make_plan=plans.make_plan if plans else None,
+        magnitudes=job.statistics.magnitudes if job.statistics is not None else {},
+    )
 
 
-def _plan(statistics: CalibrationStatistics | None, traced: Traced, options: ExportOptions) -> StaticPlans | None:
-    if statistics is None or options.precision not in _STATIC:
+def _plan(job: Job) -> StaticPlans | None:
+    prepared = _locate_prepared(job)
+    prepared.parent.mkdir()
+    prepare_for_tensorrt(job.traced.artifact.path, prepared)
+    if job.statistics is None:
         return None
     return StaticPlans(
-        fused=traced.artifact.path, statistics=statistics, method=options.method, weight_bits=8, symmetric=True
+        graph=prepared, statistics=job.statistics, method=job.options.method, weight_bits=8, symmetric=True
     )
+
+
+def _locate_prepared(job: Job) -> Path:
+    return job.work / "prepared" / "model.onnx"
 
 
 def _offer(options: ExportOptions, plans: StaticPlans | None) -> tuple[TrtSpec, ...]:
+    asked = options.tensorrt
+    # A forced type is the type of everything; auto and INT8 leave the rest to --rest.
+    rest = asked.rest if options.precision in ("auto", "int8") else options.precision
     return offer_trt_candidates(
         options.precision,
-        _choose_rest(options),
+        rest,
         calibrated=plans is not None,
-        attention=options.tensorrt.attention,
-        sparse=options.tensorrt.build.sparse,
+        attention=asked.attention,
+        sparse=asked.build.sparse,
     )
 
 
-def _choose_rest(options: ExportOptions) -> Rest:
-    match options.precision:
-        case "fp32":
-            return "fp32"
-        case "bf16":
-            return "bf16"
-        case "fp16":
-            return "fp16"
-        case _:
-            return options.tensorrt.rest
+def _judge_all(job: Job, workshop: TrtWorkshop, specs: Sequence[TrtSpec]) -> tuple[Trial[TrtSpec], ...]:
+    """Judge every candidate by its graph on ONNX Runtime: the oracle of the integers, also where there is a GPU."""
+    with job.held_out.judges(job.traced, job.options) as (judge, tuner):
+        bench = TrialBench(
+            workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open_graph, job.options, workshop)
+        )
+        trials = try_all(bench, specs, job.progress)
+        return trials + mix(bench, trials, job.options, job.progress)
 
 
-def _build_all(
-    trials: Sequence[Trial[TrtSpec]],
-    workshop: TrtWorkshop,
-    traced: Traced,
-    options: ExportOptions,
-    work: Path,
-    progress: Progress,
-    *,
-    runs: bool,
-) -> _Plans:
-    """Build every candidate's plan; one that TensorRT refuses, or runs otherwise than asked, is out with the reason.
-
-    Raises:
-        UnsupportedModel: TensorRT refuses the plain float graph, or all others of a forced precision.
-    """
-    built: dict[TrtSpec, Artifact] = {}
-    refused: dict[TrtSpec, UnsupportedModel] = {}
-    if options.tensorrt.lower_only:
-        return _Plans(built=built, refused=refused)
-    with progress.task("building plans", len(trials)) as task:
-        for number, trial in enumerate(trials):
-            build = _choose_build(trial.spec, workshop.lowered.get(trial.spec.graph()), traced, options)
-            runtime = TensorRt(TrtOptions(library=options.tensorrt.library, build=build, run=options.tensorrt.run))
-            try:
-                plan = runtime.build(trial.artifact.path, work / "plans" / f"{number}.plan")
-                if runs:
-                    # Opening looks at what TensorRT picked for each layer.
-                    runtime.open(plan).close()
-                built[trial.spec] = plan
-            except UnsupportedModel as error:
-                refused[trial.spec] = error
-            task.advance(1)
-    # Without plain float nothing can be compared; with it alone, a forced precision has nothing to choose from.
-    if any(spec.plain for spec in refused) or (refused and len(built) == 1 and options.precision != "auto"):
-        raise next(iter(refused.values()))
-    return _Plans(built=built, refused=refused)
-
-
-def _choose_build(spec: TrtSpec, lowered: Lowered | None, traced: Traced, options: ExportOptions) -> BuildOptions:
-    """Return the user's build options with what this candidate is: which layers must run in INT8, and sparse."""
-    int8 = lowered.int8_nodes if lowered is not None else ()
-    return replace(
-        options.tensorrt.build,
-        longest=traced.max_length,
-        sparse=spec.sparse,
-        expected=Expectation(int8=int8, sparse=lowered.sparse_nodes if spec.sparse and lowered is not None else ()),
-    )
+def _open_graph(options: ExportOptions, workshop: TrtWorkshop, spec: TrtSpec, graph: Artifact) -> Session:
+    # ONNX Runtime's CPU has no BF16; the same graph with FP32 in its place has the same integers.
+    judged = workshop.build(replace(spec, rest="fp32")) if spec.rest == "bf16" else graph
+    return OnnxRuntime(OrtOptions(threads=options.threads)).open(judged)
 
 
 def _find_tier(options: ExportOptions) -> Tier:
@@ -212,17 +135,11 @@ def _find_tier(options: ExportOptions) -> Tier:
     return "ran" if TensorRt().why_unavailable() is None else "built"
 
 
-def _time(
-    trials: Sequence[Trial[TrtSpec]],
-    traced: Traced,
-    held_out: HeldOut,
-    options: ExportOptions,
-    progress: Progress,
-    watch: Stopwatch,
-) -> Timing:
-    shapes = usable_shapes(traced.artifact.inputs, options.shapes)
-    plan = TimingPlan(shapes=shapes, vocabulary=held_out.vocabulary, seed=options.seed)
-    with watch.time("time"), progress.task("timing, interleaved", 2 * len(shapes)) as task:
+def _time(trials: Sequence[Trial[TrtSpec]], job: Job) -> Timing:
+    options = job.options
+    shapes = usable_shapes(job.traced.artifact.inputs, options.shapes)
+    plan = TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=options.seed)
+    with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(shapes)) as task:
         return time_trials(trials, plan, partial(_open_plan, options), task.advance, max_drop=options.max_drop)
 
 
@@ -233,7 +150,7 @@ def _open_plan(options: ExportOptions, trial: Trial[TrtSpec]) -> Session:
 def _decide(trials: Sequence[Trial[TrtSpec]], timing: Timing | None, options: ExportOptions) -> Decision:
     forced = options.precision not in ("auto", "fp32")
     if timing is None:
-        made_for = "TensorRT: no GPU here"
+        made_for = "TensorRT: lowered only" if options.tensorrt.lower_only else "TensorRT: no GPU here"
         return decide_untimed(trials, max_drop=options.max_drop, made_for=made_for, forced=forced)
     return decide(trials, timing, max_drop=options.max_drop, forced=forced)
 
@@ -244,7 +161,7 @@ def _name_gpus(record: PlanRecord | None) -> str:
 
 def _name_files(artifact: Artifact, graph: Artifact) -> Mapping[str, Path]:
     """``model.sm80_86.plan`` with its record, and the graph: what TensorRT on another machine builds from."""
-    named = {"model.onnx" if path == graph.path else path.name: path for path in graph.files}
+    named = {"model.onnx" if path == graph.path else path.name: path for path in graph.files or (graph.path,)}
     if artifact.kind != "plan":
         return named
     plan, record = artifact.files
@@ -263,9 +180,12 @@ def _describe(record: PlanRecord | None, graph: Artifact) -> Mapping[str, Any]:
     }
 
 
-def _list_findings(plans: StaticPlans | None, lowered: Lowered | None, made: _Plans) -> tuple[str, ...]:
+def _list_findings(
+    plans: StaticPlans | None, lowering: Lowering | None, made: Plans, chosen: TrtSpec
+) -> tuple[str, ...]:
     refused = tuple(f"TensorRT refuses {spec.name}: {error.what}" for spec, error in made.refused.items())
-    return (plans.list_findings() if plans else ()) + (lowered.findings if lowered else ()) + refused
+    judged = ("judged with FP32 in the place of BF16, which ONNX Runtime's CPU lacks",) if chosen.rest == "bf16" else ()
+    return (plans.list_findings() if plans else ()) + (lowering.list_findings() if lowering else ()) + refused + judged
 
 
 def _list_steps(plans: StaticPlans | None, candidate: str, record: PlanRecord | None) -> tuple[Mapping[str, Any], ...]:

@@ -8,8 +8,8 @@ import pytest
 
 from calibration.linears import find_linears
 from exporter.fuse import fuse_for_cpu, open_for_lowering
-from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import ExportOptions
+from exporter.pipeline import export_traced
 from exporter.progress import SilentProgress
 from exporter.stopwatch import Stopwatch
 from runtimes.ort import OnnxRuntime
@@ -38,7 +38,7 @@ def export_case(traced_case, texts, tmp_path):
             model=name, output=tmp_path, calibration_data=str(texts), precision="int8", for_isa="avx2", max_drop=0.5
         )
         options = replace(options, **changes)
-        return export_onnxruntime(traced_case(name), options, tmp_path, SilentProgress(), Stopwatch())
+        return export_traced(traced_case(name), options, tmp_path, SilentProgress(), Stopwatch())[0]
 
     return export
 

@@ -23,8 +23,8 @@ from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import BLOCK, lower_weight_only, pack_blocks
 from calibration.plan import ActivationGroup, LinearPlan, Plan
 from calibration.quantise import quantise_weight
-from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import ExportOptions
+from exporter.pipeline import export_traced
 from exporter.progress import SilentProgress
 from exporter.source import open_source
 from exporter.stopwatch import Stopwatch
@@ -268,7 +268,8 @@ def test_weight_only_keeps_activations_in_float_before_avx2(answers, name):
 
 def _export(traced, options, directory):
     directory.mkdir()
-    return export_onnxruntime(traced, replace(options, output=directory), directory, SilentProgress(), Stopwatch())
+    changed = replace(options, output=directory)
+    return export_traced(traced, changed, directory, SilentProgress(), Stopwatch())[0]
 
 
 def _draw_tokens(path, vocabulary):

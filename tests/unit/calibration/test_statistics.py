@@ -19,7 +19,13 @@ def make(shard, count, *, names=("a", "b"), **changes):
         tensors = {name: tensor.update(rows, identities) for name, tensor in tensors.items()}
         samples += 10
     made = CalibrationStatistics(
-        model_sha256="m", dataset_sha256="d", shard_count=count, shards=(shard,), samples=samples, tensors=tensors
+        model_sha256="m",
+        dataset_sha256="d",
+        shard_count=count,
+        shards=(shard,),
+        samples=samples,
+        tensors=tensors,
+        magnitudes={"a": 1.0 + shard, "b": 9.0 - shard},
     )
     return dataclasses.replace(made, **changes)
 
@@ -111,7 +117,7 @@ def test_files_of_another_kind_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b"stepdown-statistics-1", b"stepdown-statistics-9"), (b"rows", b"rosw"), (b'"0.minimum"', b'"0.maximum_"')],
+    [(b"stepdown-statistics-2", b"stepdown-statistics-1"), (b"rows", b"rosw"), (b'"0.minimum"', b'"0.maximum_"')],
 )
 def test_damaged_headers_are_refused(tmp_path, old, new):
     write(tmp_path / "s", make(0, 1))
@@ -120,6 +126,15 @@ def test_damaged_headers_are_refused(tmp_path, old, new):
     (tmp_path / "s").write_bytes(whole.replace(old, new, 1))
     with pytest.raises(CorruptArtifact):
         read(tmp_path / "s")
+
+
+def test_merging_keeps_the_larger_magnitude():
+    assert merge(make(0, 3), make(2, 3)).magnitudes == {"a": 3.0, "b": 9.0}
+
+
+def test_an_infinite_magnitude_survives_the_file(tmp_path):
+    write(tmp_path / "s", make(0, 1, magnitudes={"scores": float("inf")}))
+    assert read(tmp_path / "s").magnitudes == {"scores": float("inf")}
 
 
 def test_dead_tensors_are_named():

@@ -1,0 +1,25 @@
+"""The float graph that candidates for TensorRT are lowered from.
+
+In: a traced ONNX file. Out: another one with the same inputs, outputs and arithmetic. Attention, GELU and layer norms
+stay as they were traced: TensorRT fuses by patterns of its own, and what ONNX Runtime's CPU likes is in their way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from calibration.lower.tensorrt.types import FIRST_OPSET
+from exporter.passes.graph import remove_dead
+from exporter.passes.prepare import name_nodes, prepare
+from exporter.trace import write_model
+
+
+def prepare_for_tensorrt(traced: Path, out: Path) -> Path:
+    """Write the graph to ``out``, in an existing directory, and return the path: opset 19 or later, types known."""
+    model = ir.load(traced)
+    prepare(model, oldest_opset=FIRST_OPSET)
+    remove_dead(model)
+    name_nodes(model)
+    return write_model(model, out)
