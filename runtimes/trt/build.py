@@ -113,13 +113,15 @@ def _choose_ranges(inputs: Sequence[TensorSpec], options: BuildOptions) -> tuple
 _FLAGS: Mapping[str, Callable[[BuildOptions], bool]] = {
     "SPARSE_WEIGHTS": lambda options: options.sparse,
     "VERSION_COMPATIBLE": lambda options: options.version_compatible,
-    "REFIT": lambda options: options.refit or options.strip,
+    "REFIT": lambda options: options.refit,
+    # The same weights come back: TensorRT may optimise for their values, and 11.3 drops biases with REFIT (its notes).
+    "REFIT_IDENTICAL": lambda options: options.strip and not options.refit,
     "STRIP_PLAN": lambda options: options.strip,
     "WEIGHT_STREAMING": lambda options: options.weight_streaming,
 }
 
 
-_GPU_FLAGS = frozenset({"VERSION_COMPATIBLE", "REFIT", "STRIP_PLAN"})
+_GPU_FLAGS = frozenset({"VERSION_COMPATIBLE", "REFIT", "REFIT_IDENTICAL", "STRIP_PLAN"})
 
 
 def _choose_flags(library: Library, options: BuildOptions) -> tuple[str, ...]:
@@ -133,8 +135,8 @@ def _choose_flags(library: Library, options: BuildOptions) -> tuple[str, ...]:
         )
     if options.expected.int8 and "REFIT" in flags:
         raise UsageError(
-            "an INT8 plan cannot be refitted: scales are folded into its kernels",
-            where="--refit, --strip",
+            "an INT8 plan cannot take other weights: scales are folded into its kernels",
+            where="--refit",
             cure="leave it out, or use --precision fp16",
         )
     if options.timing_cache is not None and not library.can_keep_timings():

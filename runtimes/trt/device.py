@@ -3,7 +3,7 @@
 In: nothing. Out: :class:`Device`. Through NVIDIA's own binding of the driver (``cuda.bindings.driver``), which comes
 with no compute library and imports without a driver. The one module that knows it. Must not import torch or TensorRT.
 
-Source: CUDA Driver API reference, 13.x (cuMemAlloc, cuStreamBeginCapture, cuGraphLaunch).
+Source: CUDA Driver API reference, 13.x (cuCtxSetCurrent, cuMemAlloc, cuStreamBeginCapture, cuGraphLaunch).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from runtimes.errors import MissingDependency, UsageError
 Handle: TypeAlias = Any
 
 _INSTALL = "pip install 'stepdown[tensorrt]' or 'stepdown[tensorrt-rtx]'"
+_CURES = {"CUDA_ERROR_OUT_OF_MEMORY": "free memory of the GPU, feed a smaller batch, or build a smaller --profile"}
 
 
 def why_no_gpu() -> str | None:
@@ -63,12 +64,12 @@ class Buffer:
     def free(self) -> None:
         """Give the memory back; twice is fine."""
         if self._pointer is not None:
-            _call(self._driver, self._driver.cuMemFree, self._pointer)
-            self._pointer = None
+            pointer, self._pointer = self._pointer, None
+            _call(self._driver, self._driver.cuMemFree, pointer)
 
 
 class Device:
-    """The first GPU of the machine, with one stream. Not thread-safe.
+    """The first GPU of the machine, with one stream. Not thread-safe: one thread at a time.
 
     The primary context is used, which CUDA's runtime library (and so TensorRT and PyTorch) uses too.
     """
@@ -76,14 +77,19 @@ class Device:
     def __init__(self) -> None:
         self._driver = driver = _import_driver()
         self._device = _start(driver)
-        context = _call(driver, driver.cuDevicePrimaryCtxRetain, self._device)
-        _call(driver, driver.cuCtxSetCurrent, context)
-        self._stream: Any = _call(driver, driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        self._context = _call(driver, driver.cuDevicePrimaryCtxRetain, self._device)
+        self._recorded: list[Handle] = []
+        self.make_current()
+        self._stream: Handle = _call(driver, driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
 
     @property
     def stream(self) -> int:
         """The stream's handle, as TensorRT takes it."""
         return int(self._open_stream())
+
+    def make_current(self) -> None:
+        """Let the calling thread use this GPU: CUDA knows a current context for each thread, and a new one has none."""
+        _call(self._driver, self._driver.cuCtxSetCurrent, self._context)
 
     def allocate(self, size_bytes: int) -> Buffer:
         """Return memory on the GPU.
@@ -112,7 +118,7 @@ class Device:
     def record(self, queue: Callable[[], object]) -> Callable[[], None]:
         """Record what ``queue`` puts on the stream and return the call that runs all of it at once (a CUDA graph).
 
-        The graph lives as long as the returned call.
+        The graph holds the addresses it was recorded with and lives until :meth:`close`.
         """
         driver, stream = self._driver, self._open_stream()
         # Thread-local: what other threads do with CUDA meanwhile is neither recorded nor an error.
@@ -121,18 +127,26 @@ class Device:
         )
         try:
             queue()
-        finally:
-            graph = _call(driver, driver.cuStreamEndCapture, stream)
+        except BaseException:
+            # The stream must leave the recording; that nothing came of it is said by what is raised.
+            driver.cuStreamEndCapture(stream)
+            raise
+        graph = _call(driver, driver.cuStreamEndCapture, stream)
         recorded = _call(driver, driver.cuGraphInstantiate, graph, 0)
+        self._recorded.append(recorded)
         _call(driver, driver.cuGraphDestroy, graph)
         return lambda: _call(driver, driver.cuGraphLaunch, recorded, stream)
 
     def close(self) -> None:
-        """Release the stream and the context; twice is fine."""
-        if self._stream is not None:
-            _call(self._driver, self._driver.cuStreamDestroy, self._stream)
-            self._stream = None
-            _call(self._driver, self._driver.cuDevicePrimaryCtxRelease, self._device)
+        """Release recorded runs, the stream and the context; twice is fine."""
+        if self._stream is None:
+            return
+        self.make_current()
+        while self._recorded:
+            _call(self._driver, self._driver.cuGraphExecDestroy, self._recorded.pop())
+        _call(self._driver, self._driver.cuStreamDestroy, self._stream)
+        self._stream = None
+        _call(self._driver, self._driver.cuDevicePrimaryCtxRelease, self._device)
 
     def _open_stream(self) -> Handle:
         if self._stream is None:
@@ -166,5 +180,6 @@ def _call(driver: ModuleType, function: Callable[..., tuple[Any, ...]], *argumen
     """Call the driver: every function returns (code, values...); one value comes back alone, none as None."""
     code, *values = function(*arguments)
     if code != driver.CUresult.CUDA_SUCCESS:
-        raise UsageError(f"CUDA refuses {function.__name__}: {code.name}", where="GPU", cure="see `stepdown doctor`")
+        cure = _CURES.get(code.name, "see `stepdown doctor`")
+        raise UsageError(f"CUDA refuses {function.__name__}: {code.name}", where="GPU", cure=cure)
     return values[0] if values else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from runtimes.errors import CorruptArtifact
 from runtimes.trt.library import Library
 from runtimes.trt.record import PlanRecord
+from runtimes.trt.targets import DATA_CENTER_CURE, is_data_center
 
 _AMPERE = 80
 
@@ -38,11 +39,13 @@ def require_gpu(record: PlanRecord, sm: int, *, where: str) -> None:
     if runs_on(record, sm):
         return
     made_for = ", ".join(f"sm{one}" for one in record.sms)
-    raise CorruptArtifact(
-        f"the plan is for {made_for}; this GPU is sm{sm}",
-        where=where,
-        cure=f"export with --sm {sm}" if record.library == "tensorrt-rtx" else "build it on this GPU",
-    )
+    raise CorruptArtifact(f"the plan is for {made_for}; this GPU is sm{sm}", where=where, cure=_find_cure(record, sm))
+
+
+def _find_cure(record: PlanRecord, sm: int) -> str:
+    if record.library == "tensorrt":
+        return "build it on this GPU; with --hardware ampere-plus it runs on Ampere and later"
+    return DATA_CENTER_CURE if is_data_center(sm) else f"export with --sm {sm}"
 
 
 def runs_on(record: PlanRecord, sm: int) -> bool:
@@ -59,5 +62,5 @@ def runs_on(record: PlanRecord, sm: int) -> bool:
 
 
 def _count(version: str) -> tuple[int, ...]:
-    """``1.7.1.116`` -> (1, 7, 1): the build number is not part of what a plan is tied to."""
+    """``1.7.1.116`` -> (1, 7, 1): whether another build of one version will do is left to TensorRT, which says so."""
     return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())

@@ -36,6 +36,10 @@ class MessageLog:
         """Keep one message."""
         self.messages.append((severity, text))
 
+    def clear(self) -> None:
+        """Forget what was said, so that an error to come is told and not one that is over."""
+        self.messages.clear()
+
     def errors(self) -> tuple[str, ...]:
         """Every error, without positions in TensorRT's sources, each once."""
         bad = [text for severity, text in self.messages if severity in _BAD]

@@ -8,16 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtimes.artifact import Artifact
-from runtimes.errors import CorruptArtifact, MissingDependency
+from runtimes.errors import MissingDependency
 from runtimes.trt.build import build_plan, copy_plan
 from runtimes.trt.device import read_compute_capability, why_no_gpu
+from runtimes.trt.engine import inspect_engine, load_engine
 from runtimes.trt.fit import require_gpu, require_version
 from runtimes.trt.inspector import require_picked
 from runtimes.trt.library import INSTALL_RTX, Library, choose_library, find_libraries, open_library
-from runtimes.trt.messages import MessageLog, make_logger
 from runtimes.trt.options import TrtOptions
-from runtimes.trt.record import PlanRecord, verify_plan
-from runtimes.trt.session import Engine, TrtSession, inspect_engine
+from runtimes.trt.record import verify_plan
+from runtimes.trt.session import TrtSession
 
 
 class TensorRt:
@@ -61,32 +61,18 @@ class TensorRt:
         Raises:
             CorruptArtifact: it is damaged, or of another version, package or GPU.
             MissingDependency: the package that built it, or a GPU, is not there.
-            UnsupportedModel: an expected INT8 or sparse layer was not picked.
+            UnsupportedModel: an expected INT8 or sparse layer was not picked, or the GPU has no memory for it.
+            UsageError: an option of the run that the plan or the package has not.
         """
         record = verify_plan(artifact.path)
         where = str(artifact.path)
         library = open_library(record.library)
         require_version(record, library, where=where)
         require_gpu(record, read_compute_capability(), where=where)
-        engine = _load(library, artifact.path, record, allow_host_code=self.options.run.allow_host_code)
+        engine = load_engine(library, artifact.path, record, self.options.run)
         if not self.options.run.allow_unpicked:
             require_picked(inspect_engine(engine), record.expected)
         return TrtSession(engine, record, self.options.run)
 
     def _choose_library(self) -> Library:
         return choose_library(self.options.library, for_sms=bool(self.options.build.sms))
-
-
-def _load(library: Library, path: Path, record: PlanRecord, *, allow_host_code: bool) -> Engine:
-    log = MessageLog()
-    runtime = library.module.Runtime(make_logger(library.module, log))
-    if record.version_compatible and allow_host_code:
-        runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
-    if engine is None:
-        raise CorruptArtifact(
-            f"{library.title} does not load the plan: {log.first_error() or 'it says nothing more'}",
-            where=str(path),
-            cure="build it again on this machine",
-        )
-    return Engine(library=library, runtime=runtime, engine=engine, log=log)

@@ -14,6 +14,7 @@ from runtimes.trt.options import DEFAULT_SMS
 
 # H100, H200, B200, B300: TensorRT-RTX names no such target (1.7.1 knows 75, 80, 86, 89, 120, 121).
 _DATA_CENTER_SMS = {90, 100, 103}
+DATA_CENTER_CURE = "for an H100, H200 or B200 build there with stepdown[tensorrt]; it takes the same graph"
 
 
 def choose_sms(library: Library, asked: Sequence[int]) -> tuple[int, ...]:
@@ -37,8 +38,13 @@ def choose_sms(library: Library, asked: Sequence[int]) -> tuple[int, ...]:
         raise MissingDependency(
             f"{library.title} cannot target sm{missing[0]}; it knows {', '.join(f'sm{sm}' for sm in known)}",
             where="--sm",
-            cure="for an H100, H200 or B200 build there with stepdown[tensorrt]; it takes the same graph"
-            if _DATA_CENTER_SMS.intersection(missing)
+            cure=DATA_CENTER_CURE
+            if any(map(is_data_center, missing))
             else "choose among these, or update tensorrt-rtx",
         )
     return tuple(sorted(set(asked or (sm for sm in DEFAULT_SMS if sm in known))))
+
+
+def is_data_center(sm: int) -> bool:
+    """Whether TensorRT-RTX leaves this generation to TensorRT."""
+    return sm in _DATA_CENTER_SMS
