@@ -13,10 +13,11 @@ SHELL := /bin/sh
 .PHONY: help demo test check bench docs picture constraints clean
 
 help:
-	@echo 'make demo         export a real model to INT8 ONNX Runtime and run it'
+	@echo 'make demo         export a real model to INT8, for ONNX Runtime and TensorRT, and run it'
 	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
 	@echo 'make check        lint, format, types, import directions and tests'
-	@echo 'make bench        measure (SUITE=encoder, attention, calibration, gate, gate_overhead, interleaving)'
+	@echo 'make bench        measure (SUITE=encoder, attention, calibration, gate, gate_overhead, interleaving,'
+	@echo '                  tensorrt, tensorrt_corpus, tensorrt_lint)'
 	@echo 'make docs         write the command line reference anew'
 	@echo 'make picture      draw the table of the last demo into docs/result-table.svg'
 	@echo 'make constraints  pin anew what the environment is made of'
@@ -31,7 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	model=$$($(BIN)/python -m bench.assets minilm); \
 	texts=$$($(BIN)/python -m bench.assets lee-background); \
-	$(BIN)/stepdown export "$$model" --target onnxruntime --calibration-data "$$texts" -o out/minilm --force
+	targets='--target onnxruntime'; \
+	if $(BIN)/python -c 'import tensorrt_rtx' 2>/dev/null; then targets="$$targets --target tensorrt"; fi; \
+	$(BIN)/stepdown export "$$model" $$targets --calibration-data "$$texts" -o out/minilm --force
 	$(BIN)/stepdown run out/minilm --text 'A step-down transformer lowers the voltage.'
 
 MARK ?= not slow

@@ -1,4 +1,4 @@
-"""The candidate table as a picture: ``python -m exporter.picture out/report.json docs/result-table.svg``.
+"""The candidate tables as a picture: ``python -m exporter.picture out/report.json docs/result-table.svg``.
 
 In: the ``report.json`` of a real export. Out: an SVG. Must not import: torch, a runtime.
 """
@@ -9,6 +9,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,37 @@ from runtimes.errors import CorruptArtifact, StepdownError, UsageError
 _COLUMNS = 150
 
 
-def read_report(path: Path) -> Report:
-    """Read what ``Report.to_json`` wrote.
+def read_reports(path: Path) -> tuple[Report, ...]:
+    """Read what an export wrote, one report a target.
 
     Raises:
-        CorruptArtifact: it is missing, not JSON, or no report.
+        CorruptArtifact: it is missing, not JSON, or holds no report.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        rows = tuple(_read_row(row) for row in data.pop("rows"))
-        return Report(**{**data, "findings": tuple(data["findings"])}, rows=rows)
+        reports = json.loads(path.read_text(encoding="utf-8"))["reports"]
+        return tuple(_read_report(data) for data in reports)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptArtifact(f"not a report: {error}", where=str(path), cure="export again") from error
 
 
-def _read_row(row: dict[str, Any]) -> CandidateRow:
+def _read_report(data: Mapping[str, Any]) -> Report:
+    rows = tuple(map(_read_row, data["rows"]))
+    return Report(**{**data, "findings": tuple(data["findings"]), "rows": rows})
+
+
+def _read_row(row: Mapping[str, Any]) -> CandidateRow:
     speed = {shape: Ratio(**ratio) for shape, ratio in row["speed"].items()}
     return CandidateRow(**{**row, "speed": speed})
 
 
-def draw_table(report: Report) -> str:
-    """Return the table and the verdict as SVG that loads nothing from elsewhere."""
+def draw_tables(reports: Sequence[Report]) -> str:
+    """Return the tables with their verdicts as SVG that loads nothing from elsewhere."""
     from rich.console import Console
 
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(render_table(report))
-    console.print(report.verdict, highlight=False, markup=False)
+    for report in reports:
+        console.print(render_table(report))
+        console.print(report.verdict, highlight=False, markup=False)
     svg = console.export_svg(title="stepdown export", unique_id="stepdown")
     # rich names a web font; without it the viewer's own monospace font is used.
     return re.sub(r"@font-face \{.*?\}\n?", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
@@ -55,7 +61,7 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) != 2:
             raise UsageError("two paths are needed", cure="python -m exporter.picture REPORT.json TABLE.svg")
-        write_text(Path(arguments[1]), draw_table(read_report(Path(arguments[0]))))
+        write_text(Path(arguments[1]), draw_tables(read_reports(Path(arguments[0]))))
     except StepdownError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -148,18 +148,15 @@ def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult]
     for path in sorted(traced.artifact.path.parent.iterdir()):
         if path.name not in _MODEL_FILES and path.is_file():
             shutil.copyfile(path, staging / path.name)
-    # One target's report is the document; several stand in a list, in the order they were asked for.
-    reports = [result.report.to_json() for result in results]
-    _write_json(staging / "report.json", reports[0] if len(reports) == 1 else {"reports": reports})
-    plans = {result.report.target: result.calibration for result in results if result.calibration is not None}
-    if plans:
-        _write_json(staging / "calibration.json", next(iter(plans.values())) if len(plans) == 1 else plans)
+    _write_json(staging / "report.json", {"reports": [result.report.to_json() for result in results]})
+    decided = {result.report.target: result.calibration for result in results if result.calibration is not None}
+    if decided:
+        _write_json(staging / "calibration.json", decided)
     write_manifest(staging, _make_manifest(staging, traced, results, options))
 
 
 def _make_manifest(staging: Path, traced: Traced, results: Sequence[TargetResult], options: ExportOptions) -> Manifest:
     versions = {name: found for result in results for name, found in result.versions.items()}
-    first = results[0].report
     return Manifest(
         tool={"stepdown": version("stepdown"), **versions},
         source={
@@ -173,17 +170,13 @@ def _make_manifest(staging: Path, traced: Traced, results: Sequence[TargetResult
         steps=tuple(_plain(step) for result in results for step in result.steps),
         artifacts={result.report.target: _plain(_describe(result)) for result in results},
         files=record_files(staging),
-        machine=_plain(first.machine),
-        measurements={"chosen": _plain(asdict(first.chosen())), "verdict": first.verdict}
-        if len(results) == 1
-        else {
-            result.report.target: {
-                "chosen": _plain(asdict(result.report.chosen())),
-                "verdict": result.report.verdict,
-            }
-            for result in results
-        },
+        machine=_plain(results[0].report.machine),
+        measurements={result.report.target: _summarise(result.report) for result in results},
     )
+
+
+def _summarise(report: Report) -> dict[str, Any]:
+    return {"chosen": _plain(asdict(report.chosen())), "verdict": report.verdict}
 
 
 def _describe(result: TargetResult) -> dict[str, Any]:

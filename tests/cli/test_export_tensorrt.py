@@ -77,7 +77,7 @@ def test_lower_only_claims_no_plan(model, tmp_path, stepdown):
     out = tmp_path / "out"
     words = ("--target", "tensorrt", "--lower-only", "--precision", "fp32")
     assert stepdown("export", model, *words, "-o", out).code == 0
-    assert json.loads((out / "report.json").read_text())["tier"] == "lowered"
+    assert json.loads((out / "report.json").read_text())["reports"][0]["tier"] == "lowered"
     assert sorted(path.name for path in (out / "tensorrt").iterdir()) == ["model.onnx"]
 
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from exporter.picture import draw_table, main, read_report
+from exporter.picture import draw_tables, main, read_reports
 from exporter.report import CandidateRow, Ratio, Report
 from runtimes.errors import CorruptArtifact
 
@@ -39,13 +39,13 @@ def test_a_report_comes_back_from_json(tmp_path):
     path = tmp_path / "report.json"
     open_bound = replace(REPORT.rows[1], speed={"8x128": Ratio(ratio=1.86, low=None, high=None)})
     for report in (REPORT, replace(REPORT, rows=(REPORT.rows[0], open_bound))):
-        path.write_text(json.dumps(report.to_json(), allow_nan=False))
-        assert read_report(path) == report
-        assert "<svg" in draw_table(report)
+        path.write_text(json.dumps({"reports": [report.to_json()]}, allow_nan=False))
+        assert read_reports(path) == (report,)
+        assert "<svg" in draw_tables([report])
 
 
 def test_the_picture_says_what_the_table_says():
-    svg = draw_table(REPORT)
+    svg = draw_tables([REPORT])
     words = " ".join(ET.fromstring(svg).itertext()).replace("\xa0", " ")
     assert all(word in words for word in ("23.1", "1.86 [1.80, 1.90]", "0.9950", "int8 ships"))
     assert "url(http" not in svg
@@ -54,7 +54,7 @@ def test_the_picture_says_what_the_table_says():
 def test_what_is_no_report_is_named(tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(CorruptArtifact, match=r"report\.json"):
-        read_report(tmp_path / "report.json")
+        read_reports(tmp_path / "report.json")
     assert main([str(tmp_path / "report.json"), str(tmp_path / "t.svg")]) == 8
     assert main([]) == 2
     assert not (tmp_path / "t.svg").exists()
