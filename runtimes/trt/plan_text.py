@@ -1,0 +1,128 @@
+"""What a TensorRT-RTX plan says of itself: its matrix products as they were fused, and the types of what lies between.
+
+In: the bytes of a plan with detailed verbosity, as :mod:`runtimes.trt.build` makes it. Out: :class:`Gemm` and counts.
+Beside its kernels a plan holds the compiler's last intermediate text. Nobody documents it: it was read off plans of
+tensorrt_rtx 1.7.1, and another version may write it otherwise. So it tells what became of a graph where no GPU can, and
+nothing is decided by it. Must not import TensorRT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from runtimes.errors import UnsupportedModel
+
+# The version whose plans were read; tests and benchmarks hold on to it.
+READ_FROM = "1.7.1"
+
+# One compiled part of the network: its tensors first, then its steps.
+_PART = re.compile(rb"\ndescriptors \{\n")
+# tensor={ alignment=128 const_payload_size=768 dims={ 1 384 } name="w" offset=0 ... region="..." ... type=half }
+_TENSOR = re.compile(rb'\n  (?:sub_)?tensor=\{ ([^\n]*?dims=\{([^}]*)\}[^\n]*?) name="([^"\n]*)"([^\n]*) type=(\w+) \}')
+# fully_connected={ name="key+query" output={"y" } input={"x" "w" "alpha" "beta" } ... }
+_NAMES = rb'((?:"[^"\n]*" ?)*)'
+_GEMM = re.compile(rb'\n  fully_connected=\{ name="([^"\n]*)" output=\{' + _NAMES + rb"\} input=\{" + _NAMES + rb"\}")
+_CONSTANT = b"const_payload_size="
+_GPU_MEMORY = b'region="devmem'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """One matrix product of a plan. Types are TensorRT's words: ``int8``, ``half``, ``float``.
+
+    Attributes:
+        nodes: The ONNX nodes it computes; more than one where products of one input were joined.
+        left: Type of the left operand.
+        right: Type of the right operand.
+        result: Type of what it writes. The scales of an int8 product are multiplied in by the next kernel, so what is
+            written here are the bare sums.
+        depth: Length of the sums of a product with a constant (a linear); None where both operands are computed.
+    """
+
+    nodes: tuple[str, ...]
+    left: str
+    right: str
+    result: str
+    depth: int | None
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its right operand is a constant."""
+        return self.depth is not None
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether it multiplies int8 by int8."""
+        return (self.left, self.right) == ("int8", "int8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tensor:
+    dtype: str
+    constant: bool
+    on_gpu: bool
+    first_axis: int | None
+
+
+def read_gemms(plan: bytes) -> tuple[Gemm, ...]:
+    """Return the matrix products of a plan in the order they run; once more for each further profile.
+
+    Raises:
+        UnsupportedModel: the plan holds no such text.
+    """
+    return tuple(gemm for tensors, part in _split(plan) for gemm in _list_gemms(tensors, part))
+
+
+def count_types(plan: bytes) -> Counter[str]:
+    """Count what kernels hand to each other through the GPU's memory, by element type; constants are left out.
+
+    Raises:
+        UnsupportedModel: the plan holds no such text.
+    """
+    return Counter(tensor.dtype for tensors, _ in _split(plan) for tensor in tensors.values() if tensor.on_gpu)
+
+
+def _split(plan: bytes) -> Iterator[tuple[Mapping[str, _Tensor], bytes]]:
+    """Yield each compiled part with its tensors: names are unique within a part only."""
+    starts = [match.start() for match in _PART.finditer(plan)]
+    if not starts:
+        raise _refuse("the plan does not say what it consists of")
+    for start, end in zip(starts, [*starts[1:], len(plan)], strict=True):
+        part = plan[start:end]
+        yield dict(map(_read_tensor, _TENSOR.finditer(part))), part
+
+
+def _read_tensor(found: re.Match[bytes]) -> tuple[str, _Tensor]:
+    head, dims, name, tail, dtype = found.groups()
+    axes = dims.split()
+    return name.decode(), _Tensor(
+        dtype=dtype.decode(),
+        constant=_CONSTANT in head,
+        on_gpu=_GPU_MEMORY in tail,
+        first_axis=int(axes[0]) if axes and axes[0].isdigit() else None,
+    )
+
+
+def _list_gemms(tensors: Mapping[str, _Tensor], part: bytes) -> Iterator[Gemm]:
+    for found in _GEMM.finditer(part):
+        names = [name.decode() for group in found.groups()[1:] for name in re.findall(rb'"([^"]*)"', group)]
+        unknown = [name for name in names[:3] if name not in tensors]
+        if len(names) < 3 or unknown:
+            raise _refuse(f"the plan describes no operand {', '.join(unknown)} of {found[1].decode()}")
+        result, left, right = (tensors[name] for name in names[:3])
+        yield Gemm(
+            nodes=tuple(found[1].decode().split("+")),
+            left=left.dtype,
+            right=right.dtype,
+            result=result.dtype,
+            depth=right.first_axis if right.constant else None,
+        )
+
+
+def _refuse(what: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        what, cure=f"build it with `stepdown export --target tensorrt` and tensorrt-rtx {READ_FROM}"
+    )
