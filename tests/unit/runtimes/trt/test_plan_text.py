@@ -33,7 +33,7 @@ def write_part(tensors, steps):
 
 LINEAR = write_part(
     [
-        '  sub_tensor={ base="q.1" const_offset=0 dims={ "rows" 384 } mem_prop=0 name="x^deref" offset=0 rank0=0 type=int8 }\n',
+        '  sub_tensor={ base="q.1" const_offset=0 dims={ "rows" 384 } name="x^deref" offset=0 rank0=0 type=int8 }\n',
         write_tensor("w", "int8", dims="384 1152", constant=True, region="consts"),
         write_tensor("y", "half"),
         write_tensor("{ForeignNode[a...b]}_out", "float"),
