@@ -107,10 +107,11 @@ def check_options(options: ExportOptions) -> None:
         raise UsageError(
             "samples and lengths start at 1", where="--samples, --max-length", cure="give a positive number"
         )
-    if options.precision == "int8-static" and options.calibration_data is None and options.statistics is None:
+    needs_data = options.precision == "int8-static" or (options.precision == "int8" and "tensorrt" in options.targets)
+    if needs_data and options.calibration_data is None and options.statistics is None:
         raise UsageError(
             "static INT8 needs calibration data",
-            where="--precision int8-static",
+            where=f"--precision {options.precision}",
             cure="pass --calibration-data FILE or --statistics FILE",
         )
 

@@ -102,6 +102,12 @@ class Lowering:
         return narrow + left + _list_some(self.doubtful, "may be refused")
 
 
+def find_worthwhile(prepared: Path) -> tuple[str, ...]:
+    """Return the names of the linears of a prepared graph that are worth INT8."""
+    model = open_for_lowering(prepared)
+    return tuple(linear.node for linear in place(model, find_linears(model)).quantised)
+
+
 def _list_some(reasons: Mapping[str, str], what: str) -> tuple[str, ...]:
     shown = tuple(f"{node} {what}: {why}" for node, why in list(reasons.items())[:_SHOWN])
     rest = len(reasons) - len(shown)
@@ -196,7 +202,7 @@ def offer_trt_candidates(
     Args:
         precision: ``auto``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         rest: The type of what is not INT8.
-        calibrated: Whether there are statistics, which INT8 needs.
+        calibrated: Whether INT8 can be made: there are statistics, and linears that are worth it.
         attention: Whether the products of attention are INT8 too.
         sparse: Whether the model has 2:4 weights and sparse kernels may be used.
     """
@@ -208,7 +214,8 @@ def offer_trt_candidates(
         "int8": ("int8",),
     }
     specs = [TrtSpec(arithmetic="float", rest="fp32", plain=True)]
-    if "float" in wanted[precision]:
+    # In FP32 it would be the plain one again.
+    if "float" in wanted[precision] and rest != "fp32":
         specs.append(TrtSpec(arithmetic="float", rest=rest))
     if "int8" in wanted[precision] and calibrated:
         specs.append(TrtSpec(arithmetic="int8-static", rest=rest, attention=attention))

@@ -20,13 +20,14 @@ from exporter.probe_feeds import usable_shapes
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
 from exporter.target import Job, TargetResult
-from exporter.tensorrt_candidates import Lowering, TrtSpec, TrtWorkshop, offer_trt_candidates
+from exporter.tensorrt_candidates import Lowering, Rest, TrtSpec, TrtWorkshop, find_worthwhile, offer_trt_candidates
 from exporter.tensorrt_graph import prepare_for_tensorrt
 from exporter.tensorrt_plans import Plans, build_plans
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
+from runtimes.errors import UnsupportedModel
 from runtimes.ort import OnnxRuntime, OrtOptions
 from runtimes.protocol import Session
 from runtimes.trt.options import TrtOptions
@@ -34,6 +35,8 @@ from runtimes.trt.record import PlanRecord, read_record
 from runtimes.trt.runtime import TensorRt
 
 TARGET = "tensorrt"
+# A forced type is the type of everything; auto and INT8 leave the rest to --rest.
+_FORCED: Mapping[str, Rest] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
 
 def export_tensorrt(job: Job) -> TargetResult:
@@ -42,7 +45,7 @@ def export_tensorrt(job: Job) -> TargetResult:
     plans = _plan(job)
     with watch.time("lower and judge"):
         workshop = _open_workshop(job, plans)
-        trials = _judge_all(job, workshop, _offer(options, plans))
+        trials = _judge_all(job, workshop, _offer(options, plans, find_worthwhile(workshop.prepared)))
     tier = _find_tier(options)
     with watch.time("build"):
         made = build_plans(trials, workshop, job, runs=tier == "ran")
@@ -100,14 +103,18 @@ def _locate_prepared(job: Job) -> Path:
     return job.work / "prepared" / "model.onnx"
 
 
-def _offer(options: ExportOptions, plans: StaticPlans | None) -> tuple[TrtSpec, ...]:
+def _offer(options: ExportOptions, plans: StaticPlans | None, worthwhile: Sequence[str]) -> tuple[TrtSpec, ...]:
     asked = options.tensorrt
-    # A forced type is the type of everything; auto and INT8 leave the rest to --rest.
-    rest = asked.rest if options.precision in ("auto", "int8") else options.precision
+    if options.precision == "int8" and not worthwhile:
+        raise UnsupportedModel(
+            "no linear of the model is worth INT8 on a GPU: all are too small",
+            where="--precision int8",
+            cure="leave the precision to stepdown, or use --precision fp16",
+        )
     return offer_trt_candidates(
         options.precision,
-        rest,
-        calibrated=plans is not None,
+        _FORCED.get(options.precision, asked.rest),
+        calibrated=plans is not None and bool(worthwhile),
         attention=asked.attention,
         sparse=asked.build.sparse,
     )

@@ -1,0 +1,129 @@
+"""Candidates for TensorRT: which are offered, and what lowering makes of each."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from calibration.data import open_dataset
+from exporter.static_plans import StaticPlans, collect_for_plans
+from exporter.tensorrt_candidates import TrtSpec, TrtWorkshop, find_worthwhile, offer_trt_candidates
+from exporter.tensorrt_graph import prepare_for_tensorrt
+from exporter.trial import PLAIN
+from runtimes.ort import OnnxRuntime, describe_onnx
+
+WIDTH = 32
+MODEL = f"""<ir_version: 8, opset_import: ["" : 17]>
+mlp (float[batch, {WIDTH}] x) => (float[batch, {WIDTH}] y) {{
+    two = Constant <value = float {{2.0}}> ()
+    up = MatMul (x, w0)
+    kept = Identity (up)
+    raised = Pow (kept, two)
+    y = MatMul (raised, w1)
+}}"""
+
+
+def _names(precision, rest="fp16", **changes):
+    settings = {"calibrated": True, "attention": False, "sparse": False, **changes}
+    return [spec.name for spec in offer_trt_candidates(precision, rest, **settings)]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Two linears with a square between; the second one's weight is pruned to 2:4."""
+    random = np.random.default_rng(0)
+    first, second = (random.standard_normal((WIDTH, WIDTH)).astype(np.float32) for _ in range(2))
+    second.reshape(WIDTH // 4, 4, WIDTH)[:, :2] = 0
+    proto = onnx.parser.parse_model(MODEL)
+    proto.graph.initializer.extend(
+        [onnx.numpy_helper.from_array(first, "w0"), onnx.numpy_helper.from_array(second, "w1")]
+    )
+    for node in proto.graph.node:
+        node.name = f"n_{node.output[0]}"
+    path = tmp_path / "traced.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def _workshop(model, tmp_path, *, scale=1.0):
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(1).standard_normal((16, WIDTH), np.float32) * scale)
+    dataset = open_dataset(str(tmp_path / "data.npz"), describe_onnx(model).inputs, None)
+    statistics = collect_for_plans(model, dataset, advance=lambda _: None)
+    prepared = prepare_for_tensorrt(model, tmp_path / "prepared.onnx")
+    plans = StaticPlans(graph=prepared, statistics=statistics, method="minmax", weight_bits=8, symmetric=True)
+    return TrtWorkshop(
+        prepared=prepared, directory=tmp_path, make_plan=plans.make_plan, magnitudes=statistics.magnitudes
+    )
+
+
+def test_plain_float_is_always_there_to_compare_with():
+    assert all(_names(precision)[0] == PLAIN for precision in ("auto", "fp32", "fp16", "bf16", "int8"))
+
+
+def test_each_precision_offers_what_it_says():
+    assert _names("auto") == [PLAIN, "fp16", "int8-static, fp16"]
+    assert _names("fp32") == [PLAIN]
+    assert _names("int8", "bf16") == [PLAIN, "int8-static, bf16"]
+    assert _names("auto", "fp32") == [PLAIN, "int8-static, fp32"]
+    assert _names("auto", calibrated=False) == [PLAIN, "fp16"]
+
+
+def test_sparse_kernels_double_what_is_not_plain():
+    assert _names("auto", sparse=True) == [PLAIN, "fp16", "int8-static, fp16", "fp16, 2:4", "int8-static, fp16, 2:4"]
+
+
+def test_the_prepared_graph_answers_like_the_traced_one(model, tmp_path):
+    prepared = prepare_for_tensorrt(model, tmp_path / "prepared.onnx")
+    loaded = ir.load(prepared)
+    assert loaded.graph.opset_imports[""] >= 19
+    assert {"Constant", "Identity"}.isdisjoint(node.op_type for node in loaded.graph)
+    assert all(value.dtype is not None for node in loaded.graph for value in node.outputs)
+    feeds = {"x": np.random.default_rng(2).standard_normal((3, WIDTH)).astype(np.float32)}
+    before, after = (OnnxRuntime().open(describe_onnx(path)).run(feeds) for path in (model, prepared))
+    np.testing.assert_array_equal(before["y"], after["y"])
+
+
+def test_int8_reaches_every_linear_and_the_rest_is_narrow(model, tmp_path):
+    workshop = _workshop(model, tmp_path)
+    spec = TrtSpec(arithmetic="int8-static")
+    artifact = workshop.build(spec)
+    assert workshop.lowered[spec].done.int8 == ("n_up", "n_y")
+    assert workshop.lowered[spec].list_findings() == ()
+    loaded = ir.load(artifact.path)
+    kinds = {node.op_type: node.outputs[0].dtype for node in loaded.graph}
+    assert (kinds["Pow"], kinds["QuantizeLinear"]) == (ir.DataType.FLOAT16, ir.DataType.INT8)
+    assert [value.dtype for value in (*loaded.graph.inputs, *loaded.graph.outputs)] == [ir.DataType.FLOAT] * 2
+
+
+def test_a_candidate_for_sparse_kernels_is_the_same_file(model, tmp_path):
+    workshop = _workshop(model, tmp_path)
+    spec = TrtSpec(arithmetic="int8-static", sparse=True)
+    assert workshop.build(spec).path == workshop.build(spec.graph()).path
+    assert workshop.lowered[spec.graph()].sparse == ("n_y",)
+
+
+def test_layers_left_in_float_are_not_quantised(model, tmp_path):
+    workshop = _workshop(model, tmp_path)
+    spec = TrtSpec(arithmetic="int8-static", float_layers=("n_up",))
+    assert "1 in float" in spec.name
+    workshop.build(spec)
+    assert workshop.lowered[spec].done.int8 == ("n_y",)
+
+
+def test_what_overflows_stays_in_float32_with_the_reason(model, tmp_path):
+    workshop = _workshop(model, tmp_path, scale=100.0)
+    spec = TrtSpec(arithmetic="float")
+    workshop.build(spec)
+    (finding, *_) = workshop.lowered[spec].list_findings()
+    assert "stays in FP32" in finding
+    assert "in calibration; FP16 ends at 65504" in finding
+
+
+def test_small_linears_are_not_worth_it(tmp_path):
+    text = MODEL.replace(str(WIDTH), "8")
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.extend(
+        [onnx.numpy_helper.from_array(np.eye(8, dtype=np.float32), name) for name in ("w0", "w1")]
+    )
+    onnx.save(proto, tmp_path / "small.onnx")
+    assert find_worthwhile(prepare_for_tensorrt(tmp_path / "small.onnx", tmp_path / "prepared.onnx")) == ()
