@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import onnx
 import pytest
 
 from exporter.cli.parsing import parse_bytes, parse_sms
@@ -14,6 +16,25 @@ from tests.contract import tiny_models
 @pytest.fixture
 def model(tmp_path):
     return tiny_models.write_onnx(tmp_path)
+
+
+@pytest.fixture
+def mlp(tmp_path):
+    """Two linears that are worth INT8, and data to calibrate with."""
+    width = 32
+    proto = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+    mlp (float[batch, {width}] x) => (float[batch, {width}] y) {{
+        up = MatMul (x, w0)
+        act = Relu (up)
+        y = MatMul (act, w1)
+    }}""")
+    random = np.random.default_rng(0)
+    for name in ("w0", "w1"):
+        weight = random.standard_normal((width, width)).astype(np.float32) / width**0.5
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    onnx.save(proto, tmp_path / "mlp.onnx")
+    np.savez(tmp_path / "data.npz", x=random.standard_normal((64, width)).astype(np.float32))
+    return (tmp_path / "mlp.onnx", "--calibration-data", tmp_path / "data.npz")
 
 
 @pytest.fixture
@@ -32,8 +53,9 @@ def rtx():
         (["--target", "tensorrt", "--precision", "weights-4"], 2, "tensorrt has no precision weights-4"),
         (["--precision", "fp16"], 2, "onnxruntime has no precision fp16"),
         (["--sm", "89"], 2, "--target tensorrt"),
+        (["--target", "tensorrt", "--precision", "int8"], 2, "--calibration-data"),
     ],
-    ids=["profile", "sm", "precision", "other target's precision", "no target"],
+    ids=["profile", "sm", "precision", "other target's precision", "no target", "no data"],
 )
 def test_options_that_cannot_be_carried_out(model, tmp_path, stepdown, options, code, message):
     result = stepdown("export", model, *options, "-o", tmp_path / "out")
@@ -71,6 +93,42 @@ def test_a_real_plan_is_built_and_nothing_more_is_claimed(rtx, model, tmp_path, 
     assert verify_plan(out / entry["path"]).sms == (80, 89)
     assert (out / "tensorrt" / "model.onnx").is_file()
     assert result.json()["reports"][0]["timed"] is False
+
+
+def test_one_calibration_serves_both_targets(rtx, mlp, tmp_path, stepdown):
+    out = tmp_path / "out"
+    words = ("--target", "onnxruntime", "--target", "tensorrt", "--trt-library", rtx.name, "--precision", "int8")
+    result = stepdown("export", *mlp, *words, "--max-drop", "5%", "--for-isa", "avx2", "-o", out, "--json")
+    assert result.code == 0, result.err
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert list(manifest["artifacts"]) == ["onnxruntime", "tensorrt"]
+    calibrated = [step for step in manifest["steps"] if step["step"] == "calibrate"]
+    assert len(calibrated) == 2
+    assert calibrated[0] == calibrated[1]
+    reports = {report["target"]: report for report in json.loads((out / "report.json").read_text())["reports"]}
+    (chosen,) = [row for row in reports["tensorrt"]["rows"] if row["chosen"]]
+    assert chosen["name"] == "int8-static, fp16"
+    assert reports["tensorrt"]["verdict"].endswith("not timed")
+    assert len(verify_plan(out / manifest["artifacts"]["tensorrt"]["path"]).expected.int8) == 2
+
+
+def test_equal_exports_give_equal_plans(rtx, mlp, tmp_path, stepdown):
+    plans = []
+    for name in ("a", "b"):
+        words = ("--target", "tensorrt", "--trt-library", rtx.name, "--precision", "int8", "--max-drop", "5%")
+        result = stepdown("export", *mlp, *words, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+        (plan,) = (tmp_path / name / "tensorrt").glob("*.plan")
+        plans.append(plan.read_bytes())
+    assert plans[0] == plans[1]
+
+
+def test_a_model_too_small_for_int8_says_so(model, tmp_path, stepdown):
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32))
+    words = ("--target", "tensorrt", "--lower-only", "--precision", "int8")
+    result = stepdown("export", model, *words, "--calibration-data", tmp_path / "data.npz", "-o", tmp_path / "out")
+    assert result.code == 4
+    assert "--precision fp16" in result.err
 
 
 def test_lower_only_claims_no_plan(model, tmp_path, stepdown):

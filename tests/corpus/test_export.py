@@ -8,11 +8,12 @@ import pytest
 
 from calibration.linears import find_linears
 from exporter.fuse import fuse_for_cpu, open_for_lowering
-from exporter.options import ExportOptions
+from exporter.options import ExportOptions, TensorRtOptions
 from exporter.pipeline import export_traced
 from exporter.progress import SilentProgress
 from exporter.stopwatch import Stopwatch
 from runtimes.ort import OnnxRuntime
+from runtimes.trt.runtime import TensorRt
 from tests.corpus.architectures import CASES
 
 _TEXT_CASES = [
@@ -73,6 +74,16 @@ def test_case_exports_calibrates_and_runs_in_int8(export_case, name):
     feeds |= {spec.name: np.zeros((3, 9, 4), spec.dtype) for spec in session.inputs if len(spec.shape) == 3}
     outputs = session.run(feeds)
     assert all(np.isfinite(array).all() and len(array) == 3 for array in outputs.values())
+
+
+@pytest.mark.parametrize("name", _TEXT_CASES)
+def test_case_becomes_a_plan_for_tensorrt(export_case, name):
+    """INT8 with the rest in FP16, and a real plan where TensorRT-RTX is: or TensorRT's own reason, listed here."""
+    installed = TensorRt().why_cannot_build() is None
+    result = export_case(name, targets=("tensorrt",), for_isa=None, tensorrt=TensorRtOptions(lower_only=not installed))
+    assert result.report.tier == ("built" if installed else "lowered")
+    assert result.report.chosen().name.startswith("int8-static, fp16")
+    assert result.report.chosen().drop < 0.02
 
 
 def test_a_cnn_exports_without_texts(export_case):
