@@ -1,4 +1,4 @@
-"""How good the embeddings of a model are: against those of float, and against what people say.
+"""How good the vectors of a model are: against those of float, and against what people say.
 
 In: a session that gives token vectors, a tokenizer, texts or scored pairs. Out: plain numbers.
 """
@@ -6,7 +6,7 @@ In: a session that gives token vectors, a tokenizer, texts or scored pairs. Out:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.texts import encode_texts, select_feeds
-from runtimes.errors import DataError, UnsupportedModel
+from runtimes.errors import BudgetMissed, DataError, UnsupportedModel
 from runtimes.protocol import Session
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Cosine of each text's embedding with its reference: the mean and the worst."""
+    """Cosine of each vector (a text's, or a token's) with its reference: the mean and the worst."""
 
     mean: float
     minimum: float
@@ -51,20 +51,25 @@ def embed_texts(session: Session, tokenizer: Tokenizer, texts: Sequence[str]) ->
 
     Raises:
         UnsupportedModel: the model gives no ``last_hidden_state``, nor a single output of three axes.
+        BudgetMissed: it answers NaN or infinity.
     """
-    output = _find_token_output(session)
     parts = []
-    for start in range(0, len(texts), _BATCH):
-        feeds = encode_texts(tokenizer, texts[start : start + _BATCH])
-        tokens = session.run(select_feeds(session.inputs, feeds))[output].astype(np.float64)
-        mask = feeds["attention_mask"][..., None].astype(np.float64)
-        mean = (tokens * mask).sum(axis=1) / mask.sum(axis=1)
-        parts.append(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    for tokens, mask in _run_batches(session, tokenizer, texts):
+        mean = (tokens * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        parts.append(_normalise(mean))
     return np.concatenate(parts)
 
 
+def embed_tokens(session: Session, tokenizer: Tokenizer, texts: Sequence[str]) -> Vectors:
+    """Return a unit vector of every token that is not padding [tokens, width], in the order of the texts.
+
+    Raises as :func:`embed_texts`.
+    """
+    return np.concatenate([_normalise(tokens[mask > 0]) for tokens, mask in _run_batches(session, tokenizer, texts)])
+
+
 def compare_embeddings(reference: Vectors, vectors: Vectors) -> Agreement:
-    """Compare unit embeddings row by row."""
+    """Compare unit vectors row by row."""
     cosines = (reference * vectors).sum(axis=1)
     return Agreement(mean=float(cosines.mean()), minimum=float(cosines.min()))
 
@@ -97,6 +102,26 @@ def correlate_ranks(left: Vectors, right: Vectors) -> float:
     if not a.any() or not b.any():
         raise DataError("cannot correlate values that are all alike", cure="give data that differs")
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def _run_batches(
+    session: Session, tokenizer: Tokenizer, texts: Sequence[str]
+) -> Iterator[tuple[Vectors, NDArray[np.int64]]]:
+    """Yield token vectors [batch, sequence, width] and the mask [batch, sequence] of each batch of texts."""
+    output = _find_token_output(session)
+    for start in range(0, len(texts), _BATCH):
+        feeds = encode_texts(tokenizer, texts[start : start + _BATCH])
+        tokens = session.run(select_feeds(session.inputs, feeds))[output].astype(np.float64)
+        if not np.isfinite(tokens).all():
+            raise BudgetMissed(
+                "the model answers NaN or infinity", where=output, cure="look for overflow, and for masks in int8"
+            )
+        yield tokens, feeds["attention_mask"]
+
+
+def _normalise(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def _rank(values: Vectors) -> Vectors:

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +55,20 @@ def trace_float(model: Path, directory: Path) -> Path:
     return path
 
 
-def export(model: Path, texts: Path, directory: Path, *, threads: int) -> Built:
-    """Export for ONNX Runtime with default choices and return the directory and the time it took."""
-    command = ["export", str(model), "--target", "onnxruntime", "--calibration-data", str(texts)]
+def export(
+    model: Path | str,
+    data: Path,
+    directory: Path,
+    *,
+    threads: int,
+    target: str = "onnxruntime",
+    options: Sequence[str] = (),
+) -> Built:
+    """Export with default choices, but for ``options``, and return the directory and the time it took.
+
+    Raises as :func:`run_measured`.
+    """
+    command = ["export", str(model), "--target", target, "--calibration-data", str(data), *options]
     command += ["--threads", str(threads), "-o", str(directory), "--force"]
     cost = run_measured([_find_command(), *command])
     return Built(path=directory, seconds=cost.seconds)
@@ -72,7 +84,7 @@ def _find_command() -> str:
     return str(Path(sys.executable).with_name("stepdown"))
 
 
-def run_measured(command: list[str]) -> Cost:
+def run_measured(command: Sequence[str]) -> Cost:
     """Run a program to its end and return its time and peak memory.
 
     Raises:
@@ -82,6 +94,8 @@ def run_measured(command: list[str]) -> Cost:
     figures = json.loads(done.stdout)
     if figures["code"] != 0:
         reason = done.stderr.strip()[-600:]
-        raise UnsupportedModel(f"it ended with {figures['code']}: {reason}", where=" ".join(command[1:4]))
+        # A program given as text is no name.
+        words = [word for word in command[1:4] if "\n" not in word]
+        raise UnsupportedModel(f"it ended with {figures['code']}: {reason}", where=" ".join(words))
     # Linux counts kibibytes, macOS bytes (getrusage(2)).
     return Cost(seconds=figures["seconds"], peak_bytes=figures["peak"] * (1 if sys.platform == "darwin" else 1024))

@@ -5,10 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from bench.quality import Pair, compare_embeddings, correlate_ranks, embed_texts, read_pairs, score_pairs
+from bench.quality import (
+    Pair,
+    compare_embeddings,
+    correlate_ranks,
+    embed_texts,
+    embed_tokens,
+    read_pairs,
+    score_pairs,
+)
 from bench.texts import encode_texts, make_feeds, open_tokenizer, select_feeds
 from runtimes.artifact import TensorSpec
-from runtimes.errors import DataError, UnsupportedModel
+from runtimes.errors import BudgetMissed, DataError, UnsupportedModel
 
 tokenizers = pytest.importorskip("tokenizers")
 WORDS = ["[PAD]", "[UNK]", "cat", "dog", "car", "the", "a"]
@@ -73,6 +81,23 @@ def test_embeddings_are_masked_means_of_unit_length(tokenizer):
     assert vectors[0].tolist() == np.eye(7)[2].tolist()
     assert vectors[1][0] == 0  # padding has no part
     np.testing.assert_allclose(vectors[1][[2, 3]], np.sqrt([0.5, 0.5]))
+
+
+def test_every_token_that_is_not_padding_has_a_unit_vector(tokenizer):
+    vectors = embed_tokens(Lookup(), tokenizer, ["cat", "the dog car"] * 5)
+    assert vectors.shape == (20, 7)
+    assert vectors[:4].argmax(axis=1).tolist() == [2, 5, 3, 4]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1)
+
+
+@pytest.mark.parametrize("embed", [embed_texts, embed_tokens])
+def test_a_model_that_overflows_is_named_and_not_averaged(tokenizer, embed):
+    class Overflowing(Lookup):
+        def run(self, feeds):
+            return {name: value / np.float32(1e-40) for name, value in super().run(feeds).items()}
+
+    with np.errstate(over="ignore"), pytest.raises(BudgetMissed, match="NaN or infinity"):
+        embed(Overflowing(), tokenizer, ["cat"])
 
 
 def test_many_texts_go_in_batches_of_eight_in_order(tokenizer):
