@@ -24,6 +24,14 @@ def feeds():
 """
 
 
+@pytest.fixture(autouse=True)
+def _heed_interrupts():
+    """Let what is started here heed Ctrl-C: a shell's background job ignores it, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("place", ["notes.txt/out", "x" * 300])
 @pytest.mark.parametrize("verb", ["calibrate", "export"])
 def test_an_output_that_has_no_place(tmp_path, model, verb, place):
