@@ -107,9 +107,9 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path, model, verb, sent, c
     assert list_files(output.parent) == before
 
 
-# What lies in the work folder of an export shows how far it is: tracing, fusing, and building (the tiny model is then
+# What lies in the work folder of an export shows how far it is: tracing, fusing and building (the tiny model is then
 # judged in no time, and timed for seconds).
-@pytest.mark.parametrize("sign", ["float", "merged/model.onnx", "int8-dynamic*/model.onnx"])
+@pytest.mark.parametrize("sign", ["float", "onnxruntime/merged/model.onnx", "onnxruntime/int8-dynamic*/model.onnx"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_export_interrupted_at_any_stage_leaves_nothing(tmp_path, model, sign, times):
     """Also where Ctrl-C comes again while the first one is being cleaned up after."""
