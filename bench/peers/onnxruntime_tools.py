@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.texts import Feeds, encode_texts, open_tokenizer
 
+if TYPE_CHECKING:
+    from onnxruntime.quantization import CalibrationMethod
+
+Method = Literal["minmax", "percentile"]
 _SEQUENCE = 128
 
 
@@ -34,9 +38,37 @@ def quantize_static(
     The default quantises every Add, Softmax and attention product; the linears alone, with no output quantised, is the
     best that its options reach on a Transformer.
     """
-    from onnxruntime import quantization
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+    _quantize_static(model, out, batches, activations=activations, linears_only=linears_only)
 
+
+def quantize_for_tensorrt(
+    model: Path, out: Path, batches: Sequence[Feeds], *, linears_only: bool, method: Method = "minmax"
+) -> None:
+    """The same as TensorRT takes it: symmetric int8 activations (zero point 0) and a float bias.
+
+    Its percentile keeps every tensor of every sample, and needs samples of one length.
+    """
+    legal = {"ActivationSymmetric": True, "QuantizeBias": False}
+    _quantize_static(
+        model, out, batches, activations="s8", linears_only=linears_only, method=method, extra_options=legal
+    )
+
+
+def _quantize_static(
+    model: Path,
+    out: Path,
+    batches: Sequence[Feeds],
+    *,
+    activations: Literal["u8", "s8"],
+    linears_only: bool,
+    method: Method = "minmax",
+    extra_options: Mapping[str, object] | None = None,
+) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization import QuantFormat, QuantType
+
+    # Quantising what a linear gives costs accuracy and saves nothing: the next operator is in float.
+    placement = {"OpTypesToExcludeOutputQuantization": ["MatMul"]} if linears_only else {}
     with _quiet():
         quantization.quantize_static(
             model,
@@ -45,12 +77,19 @@ def quantize_static(
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8 if activations == "u8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=_find_method(method),
             per_channel=True,
+            op_types_to_quantize=["MatMul"] if linears_only else None,
             nodes_to_quantize=_find_linears(model) if linears_only else None,
-            # Quantising what a linear gives costs accuracy and saves nothing: the next operator is in float.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]} if linears_only else None,
+            extra_options={**placement, **(extra_options or {})},
         )
+
+
+def _find_method(name: str) -> CalibrationMethod:
+    from onnxruntime.quantization import CalibrationMethod
+
+    # Its entropy method ends in an error on a graph with an attention mask (numpy: too many bins for data range).
+    return {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}[name]
 
 
 def _find_linears(model: Path) -> list[str]:
@@ -64,15 +103,12 @@ def _find_linears(model: Path) -> list[str]:
 
 def calibrate(model: Path, batches: Sequence[Feeds], method: str) -> int:
     """Calibrate as ``quantize_static`` does and return how many tensors got a range."""
-    from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
-    # Its entropy method ends in an error on a graph with an attention mask (numpy: too many bins for data range).
-    methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
     augmented = model.with_name(f"{model.stem}.{method}.augmented.onnx")
     with _quiet():
         calibrator = create_calibrator(
-            model, None, augmented_model_path=str(augmented), calibrate_method=methods[method]
+            model, None, augmented_model_path=str(augmented), calibrate_method=_find_method(method)
         )
         try:
             calibrator.collect_data(_Reader(batches))
@@ -96,11 +132,12 @@ class _Reader:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Its quantisers warn on the root logger about steps that do not apply here."""
+    """Its quantisers warn on the root logger about steps that do not apply here, and its percentile prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         logging.disable(before)
 

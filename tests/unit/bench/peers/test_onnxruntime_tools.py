@@ -55,6 +55,19 @@ def test_default_placement_quantises_both_products_and_linears_only_one(model, t
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize("linears_only", [True, False])
+def test_what_tensorrt_takes_is_symmetric_and_has_no_integer_bias(model, tmp_path, capsys, method, linears_only):
+    out = tmp_path / "out.onnx"
+    onnxruntime_tools.quantize_for_tensorrt(model, out, BATCHES[:1] * 2, linears_only=linears_only, method=method)
+    held = {one.name: numpy_helper.to_array(one) for one in onnx.load(out).graph.initializer}
+    quantised = [node for node in onnx.load(out).graph.node if node.op_type == "QuantizeLinear"]
+    assert quantised
+    assert {(held[node.input[2]].dtype.name, held[node.input[2]].item()) for node in quantised} == {("int8", 0)}
+    assert not any(array.dtype == np.int32 for array in held.values())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
 def test_calibration_gives_ranges_and_leaves_no_file(model, method):
     assert onnxruntime_tools.calibrate(model, BATCHES[:1] * 2, method) >= 2
     assert [path.name for path in model.parent.iterdir()] == ["m.onnx"]
