@@ -96,7 +96,10 @@ def _open_exported(directory: Path, manifest: Manifest, threads: int | None) -> 
     if "onnxruntime" in manifest.artifacts or "tensorrt" not in manifest.artifacts:
         model, options = choose_artifact(directory, manifest, threads)
         return OnnxRuntime(options).open(describe_onnx(model))
-    plan = directory / manifest.artifacts["tensorrt"]["path"]
+    entry = manifest.artifacts["tensorrt"]
+    plan = directory / entry["path"]
+    if "provider" in entry:
+        return OnnxRuntime(OrtOptions(threads=threads, providers=(entry["provider"],))).open(describe_onnx(plan))
     if plan.suffix != ".plan":
         raise CorruptArtifact(
             "it holds a graph for TensorRT, and no plan", where=str(directory), cure="export it without --lower-only"

@@ -6,7 +6,7 @@ they are. Nothing is built, timed or judged here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -45,6 +45,7 @@ class TrtSpec:
         sparse: Whether 2:4 weights may use sparse kernels.
         float_layers: Names of linears left in float.
         plain: The traced graph itself, in float32.
+        provider: An ONNX Runtime execution provider that runs the traced graph instead of a plan; empty for a plan.
     """
 
     arithmetic: Literal["float", "int8-static"]
@@ -53,12 +54,15 @@ class TrtSpec:
     sparse: bool = False
     float_layers: tuple[str, ...] = ()
     plain: bool = False
+    provider: str = ""
 
     @property
     def name(self) -> str:
         """The name shown in tables and used for files."""
         if self.plain:
             return PLAIN
+        if self.provider:
+            return f"{self.arithmetic}, ONNX Runtime {self.provider.removesuffix('ExecutionProvider')}"
         flags = {"attention": self.attention, "2:4": self.sparse}
         parts: list[str] = [self.rest] if self.arithmetic == "float" else [self.arithmetic, self.rest]
         parts += [name for name, is_set in flags.items() if is_set]
@@ -137,7 +141,7 @@ class TrtWorkshop:
         Raises:
             UnsupportedModel: it cannot be lowered, or the lint finds an error in what came out, which is ours.
         """
-        if spec.plain:
+        if spec.plain or spec.provider:
             return describe_onnx(self.prepared)
         key = spec.graph()
         directory = self.directory / key.name.replace(", ", "_").replace(" ", "-")
@@ -195,7 +199,7 @@ def _check_rules(path: Path) -> Mapping[str, str]:
 
 
 def offer_trt_candidates(
-    precision: str, rest: Rest, *, calibrated: bool, attention: bool, sparse: bool
+    precision: str, rest: Rest, *, calibrated: bool, attention: bool, sparse: bool, providers: Sequence[str] = ()
 ) -> tuple[TrtSpec, ...]:
     """Return what makes sense to build: the plain float first, then what ``precision`` allows.
 
@@ -205,6 +209,7 @@ def offer_trt_candidates(
         calibrated: Whether INT8 can be made: there are statistics, and linears that are worth it.
         attention: Whether the products of attention are INT8 too.
         sparse: Whether the model has 2:4 weights and sparse kernels may be used.
+        providers: ONNX Runtime's, on the GPU that plans are timed on: what a user would run otherwise.
     """
     wanted: Mapping[str, tuple[str, ...]] = {
         "auto": ("float", "int8"),
@@ -221,4 +226,6 @@ def offer_trt_candidates(
         specs.append(TrtSpec(arithmetic="int8-static", rest=rest, attention=attention))
     if sparse:
         specs += [replace(spec, sparse=True) for spec in specs if not spec.plain]
+    if precision == "auto":
+        specs += [TrtSpec(arithmetic="float", rest="fp32", provider=provider) for provider in providers]
     return tuple(specs)

@@ -42,8 +42,9 @@ def build_plans(trials: Sequence[Trial[TrtSpec]], workshop: TrtWorkshop, job: Jo
     refused: dict[TrtSpec, UnsupportedModel] = {}
     if options.tensorrt.lower_only:
         return Plans(built=built, refused=refused)
-    with job.progress.task("building plans", len(trials)) as task:
-        for number, trial in enumerate(trials):
+    planned = [trial for trial in trials if not trial.spec.provider]
+    with job.progress.task("building plans", len(planned)) as task:
+        for number, trial in enumerate(planned):
             build = _choose_build(trial.spec, workshop.lowered.get(trial.spec.graph()), job)
             runtime = TensorRt(TrtOptions(library=options.tensorrt.library, build=build, run=options.tensorrt.run))
             try:

@@ -28,13 +28,14 @@ from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
 from runtimes.errors import UnsupportedModel
-from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort import OnnxRuntime, OrtOptions, available_providers
 from runtimes.protocol import Session
 from runtimes.trt.options import TrtOptions
 from runtimes.trt.record import PlanRecord, read_record
 from runtimes.trt.runtime import TensorRt
 
 TARGET = "tensorrt"
+CUDA = "CUDAExecutionProvider"
 # A forced type is the type of everything; auto and INT8 leave the rest to --rest.
 _FORCED: Mapping[str, Rest] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
@@ -58,7 +59,7 @@ def export_tensorrt(job: Job) -> TargetResult:
     timing = _time(kept, job) if tier == "ran" else None
     decision = _decide(kept, timing, options)
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
-    record = read_record(chosen.artifact.path) if tier != "lowered" else None
+    record = read_record(chosen.artifact.path) if chosen.artifact.kind == "plan" else None
     lowering = workshop.lowered.get(chosen.spec.graph())
     found = Findings(
         target=TARGET,
@@ -72,7 +73,7 @@ def export_tensorrt(job: Job) -> TargetResult:
         artifact=chosen.artifact,
         shipped=_name_files(chosen.artifact, graph),
         report=make_report(kept, timing, decision, options, job.held_out, found),
-        entry=_describe(record, graph),
+        entry=_describe(chosen.spec, record, graph),
         versions={name: str(version) for name, version in describe_machine()["versions"].items()},
         steps=_list_steps(plans, chosen.name, record),
         calibration=plans.to_json() if plans else None,
@@ -117,6 +118,7 @@ def _offer(options: ExportOptions, plans: StaticPlans | None, worthwhile: Sequen
         calibrated=plans is not None and bool(worthwhile),
         attention=asked.attention,
         sparse=asked.build.sparse,
+        providers=[CUDA] if _find_tier(options) == "ran" and CUDA in available_providers() else (),
     )
 
 
@@ -151,6 +153,8 @@ def _time(trials: Sequence[Trial[TrtSpec]], job: Job) -> Timing:
 
 
 def _open_plan(options: ExportOptions, trial: Trial[TrtSpec]) -> Session:
+    if trial.spec.provider:
+        return OnnxRuntime(OrtOptions(threads=options.threads, providers=(trial.spec.provider,))).open(trial.artifact)
     return TensorRt(TrtOptions(run=options.tensorrt.run)).open(trial.artifact)
 
 
@@ -176,7 +180,9 @@ def _name_files(artifact: Artifact, graph: Artifact) -> Mapping[str, Path]:
     return {name: plan, f"{name}.json": record, **named}
 
 
-def _describe(record: PlanRecord | None, graph: Artifact) -> Mapping[str, Any]:
+def _describe(spec: TrtSpec, record: PlanRecord | None, graph: Artifact) -> Mapping[str, Any]:
+    if spec.provider:
+        return {"provider": spec.provider, "requires": {"onnxruntime-gpu": ""}, "runs_on": "what the provider runs on"}
     if record is None:
         return {"graph_sha256": graph.sha256, "requires": {}, "runs_on": "nothing yet: build a plan from the graph"}
     return {

@@ -28,6 +28,11 @@ def _names(precision, rest="fp16", **changes):
     return [spec.name for spec in offer_trt_candidates(precision, rest, **settings)]
 
 
+def test_what_a_user_would_run_otherwise_is_timed_too():
+    assert _names("auto", providers=["CUDAExecutionProvider"])[-1] == "float, ONNX Runtime CUDA"
+    assert _names("int8", providers=["CUDAExecutionProvider"]) == _names("int8")
+
+
 @pytest.fixture
 def model(tmp_path):
     """Two linears with a square between; the second one's weight is pruned to 2:4."""
