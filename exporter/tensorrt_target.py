@@ -16,13 +16,12 @@ from typing import Any
 from bench.machine import describe_machine
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.options import ExportOptions
-from exporter.probe_feeds import usable_shapes
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
 from exporter.target import Job, TargetResult
 from exporter.tensorrt_candidates import Lowering, Rest, TrtSpec, TrtWorkshop, find_worthwhile, offer_trt_candidates
 from exporter.tensorrt_graph import prepare_for_tensorrt
-from exporter.tensorrt_plans import Plans, build_plans
+from exporter.tensorrt_plans import Plans, build_plans, choose_shapes
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
@@ -43,6 +42,8 @@ _FORCED: Mapping[str, Rest] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 def export_tensorrt(job: Job) -> TargetResult:
     """Make the plan; see :func:`exporter.pipeline.export` for what it raises."""
     options, watch = job.options, job.watch
+    # Profiles that do not fit the model are refused before any work.
+    shapes = choose_shapes(job)
     plans = _plan(job)
     with watch.time("lower and judge"):
         workshop = _open_workshop(job, plans)
@@ -56,7 +57,7 @@ def export_tensorrt(job: Job) -> TargetResult:
         for trial in trials
         if trial.spec not in made.refused
     )
-    timing = _time(kept, job) if tier == "ran" else None
+    timing = _time(kept, job, shapes) if tier == "ran" else None
     decision = _decide(kept, timing, options)
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
     record = read_record(chosen.artifact.path) if chosen.artifact.kind == "plan" else None
@@ -144,9 +145,8 @@ def _find_tier(options: ExportOptions) -> Tier:
     return "ran" if TensorRt().why_unavailable() is None else "built"
 
 
-def _time(trials: Sequence[Trial[TrtSpec]], job: Job) -> Timing:
+def _time(trials: Sequence[Trial[TrtSpec]], job: Job, shapes: tuple[tuple[int, int], ...]) -> Timing:
     options = job.options
-    shapes = usable_shapes(job.traced.artifact.inputs, options.shapes)
     plan = TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=options.seed)
     with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(shapes)) as task:
         return time_trials(trials, plan, partial(_open_plan, options), task.advance, max_drop=options.max_drop)

@@ -114,7 +114,7 @@ def choose_profile(profiles: Sequence[Ranges], shapes: Mapping[str, Shape]) -> i
     """
     if not profiles:
         return 0
-    fitting = [number for number, ranges in enumerate(profiles) if _holds(ranges, shapes)]
+    fitting = [number for number, ranges in enumerate(profiles) if holds(ranges, shapes)]
     if not fitting:
         given = ", ".join(f"{name} {_write(shapes[name])}" for name in profiles[0])
         ranges = " or ".join(describe_ranges(ranges) for ranges in profiles)
@@ -131,7 +131,8 @@ def _fill(spec: TensorSpec, size: tuple[int, int]) -> Shape:
     return tuple(axis if isinstance(axis, int) else size[0] if axis == "batch" else size[1] for axis in spec.shape)
 
 
-def _holds(ranges: Ranges, shapes: Mapping[str, Shape]) -> bool:
+def holds(ranges: Ranges, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a profile takes inputs of these shapes."""
     return all(
         all(low <= size <= high for low, size, high in zip(found.min, shapes[name], found.max, strict=True))
         for name, found in ranges.items()
