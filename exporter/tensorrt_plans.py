@@ -6,7 +6,7 @@ refused. Writes only below ``work``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -20,8 +20,8 @@ from exporter.tolerances import read_tolerance
 from exporter.trial import Trial
 from runtimes.artifact import Artifact
 from runtimes.errors import ParityFailure, StepdownError, UnsupportedModel
-from runtimes.ort import OnnxRuntime
 from runtimes.parity import compare, require
+from runtimes.protocol import Session
 from runtimes.trt.options import BuildOptions, Expectation, TrtOptions
 from runtimes.trt.profiles import fit_profiles, holds, is_dynamic, resolve_profile
 from runtimes.trt.runtime import TensorRt
@@ -35,15 +35,20 @@ class Plans:
     refused: Mapping[TrtSpec, StepdownError]
 
 
-def build_plans(trials: Sequence[Trial[TrtSpec]], workshop: TrtWorkshop, job: Job, *, runs: bool) -> Plans:
+OpenGraph = Callable[[TrtSpec, Artifact], Session]
+
+
+def build_plans(
+    trials: Sequence[Trial[TrtSpec]], workshop: TrtWorkshop, job: Job, *, oracle: OpenGraph | None
+) -> Plans:
     """Build every candidate's plan; one that TensorRT refuses, or runs otherwise than asked, is out with the reason.
 
     Args:
         trials: Judged candidates, the plain float one among them.
         workshop: Remembers which nodes of each graph read INT8.
         job: What to build for.
-        runs: Whether plans run here. Opening one looks at what TensorRT picked for each layer, and running it shows
-            whether it answers like the graph that was judged.
+        oracle: Opens the graph that a candidate was judged by; None where plans do not run here. Opening a plan looks
+            at what TensorRT picked for each layer, and running it shows whether it answers like that graph.
 
     Raises:
         UnsupportedModel: TensorRT refuses the plain float graph, or all others of a forced precision.
@@ -61,8 +66,9 @@ def build_plans(trials: Sequence[Trial[TrtSpec]], workshop: TrtWorkshop, job: Jo
             runtime = TensorRt(TrtOptions(library=options.tensorrt.library, build=build, run=options.tensorrt.run))
             try:
                 plan = runtime.build(trial.artifact.path, job.work / "plans" / f"{number}.plan")
-                if runs:
-                    _require_alike(runtime, plan, trial.artifact, job)
+                if oracle is not None:
+                    with closing(oracle(trial.spec, trial.artifact)) as graph, closing(runtime.open(plan)) as session:
+                        _require_alike(graph, session, job)
                 built[trial.spec] = plan
             except (UnsupportedModel, ParityFailure) as error:
                 refused[trial.spec] = error
@@ -94,12 +100,11 @@ def _make_feeds(job: Job, shape: tuple[int, int]) -> Mapping[str, NDArray[np.gen
     return make_feeds(inputs, shape, vocabulary=job.held_out.vocabulary, seed=job.options.seed)
 
 
-def _require_alike(runtime: TensorRt, plan: Artifact, graph: Artifact, job: Job) -> None:
-    """Raise ParityFailure where a plan answers otherwise than its graph does on ONNX Runtime, at any timed shape."""
-    with closing(runtime.open(plan)) as session, closing(OnnxRuntime().open(graph)) as oracle:
-        for shape in choose_shapes(job):
-            feeds = _make_feeds(job, shape)
-            require(compare(oracle.run(feeds), session.run(feeds), read_tolerance("graph-to-plan")))
+def _require_alike(graph: Session, plan: Session, job: Job) -> None:
+    """Raise ParityFailure where a plan answers otherwise than its graph at any timed shape."""
+    for shape in choose_shapes(job):
+        feeds = _make_feeds(job, shape)
+        require(compare(graph.run(feeds), plan.run(feeds), read_tolerance("graph-to-plan")))
 
 
 def _choose_build(spec: TrtSpec, lowering: Lowering | None, job: Job) -> BuildOptions:

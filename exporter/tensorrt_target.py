@@ -50,7 +50,8 @@ def export_tensorrt(job: Job) -> TargetResult:
         trials = _judge_all(job, workshop, _offer(options, plans, find_worthwhile(workshop.prepared)))
     tier = _find_tier(options)
     with watch.time("build"):
-        made = build_plans(trials, workshop, job, runs=tier == "ran")
+        oracle = partial(_open_graph, options, workshop) if tier == "ran" else None
+        made = build_plans(trials, workshop, job, oracle=oracle)
     # A plan is what ships and what is weighed; a candidate without one cannot.
     kept = tuple(
         replace(trial, artifact=made.built.get(trial.spec, trial.artifact))
