@@ -19,7 +19,7 @@ from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.trt.library import Library
 from runtimes.trt.messages import MessageLog, Native, find_cure, find_operation, make_logger
 from runtimes.trt.options import BuildOptions, Hardware
-from runtimes.trt.parse import parse_model
+from runtimes.trt.parse import parse_model, refuse_long_file
 from runtimes.trt.profiles import Ranges, fit_profiles, is_dynamic, resolve_profile
 from runtimes.trt.record import PlanRecord, describe_plan, verify_plan, why_rebuild, write_record
 from runtimes.trt.targets import choose_sms
@@ -31,10 +31,11 @@ def build_plan(library: Library, model: Path, out: Path, options: BuildOptions) 
     Raises:
         UsageError: an option that this library has not, or a profile that does not fit the model.
         MissingDependency: a GPU generation that it cannot build for.
-        UnsupportedModel: the parser or the builder refuses the model.
+        UnsupportedModel: the parser or the builder refuses the model, or its file has 2 GB or more.
         CorruptArtifact: the ONNX file is damaged.
         OutputError: ``out`` cannot be written.
     """
+    refuse_long_file(model)
     header = read_header(model)
     wanted = _plan_build(library, model, header.inputs, header.outputs, options)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -128,8 +128,10 @@ class Device:
         try:
             queue()
         except BaseException:
-            # The stream must leave the recording; that nothing came of it is said by what is raised.
-            driver.cuStreamEndCapture(stream)
+            # The stream must leave the recording; why nothing came of it is said by what is raised.
+            _, graph = driver.cuStreamEndCapture(stream)
+            if graph is not None:
+                _call(driver, driver.cuGraphDestroy, graph)
             raise
         graph = _call(driver, driver.cuStreamEndCapture, stream)
         recorded = _call(driver, driver.cuGraphInstantiate, graph, 0)

@@ -118,7 +118,8 @@ def read_complaints(parser: Native) -> tuple[Complaint, ...]:
 # What parsers 10.x to 11.x and builders say, and what helps. The first match wins, so the special come first.
 _CURES: Sequence[tuple[str, str]] = (
     (r"Turing", "leave 75 out of --sm, or export with --precision fp16: Turing has no float32 products here"),
-    (r"no such operator|plugin", "export the model without this operator"),
+    (r"no such operator|plugin", "export the model without this operator, or for an earlier operator set (--opset)"),
+    (r"opset|operator set", "export the model for an earlier operator set (--opset)"),
     (
         r"zero point|symmetric",
         "quantise symmetrically: int8, zero point 0 (`stepdown lint MODEL --for tensorrt --fix`)",

@@ -14,6 +14,8 @@ from runtimes.trt.messages import Complaint, MessageLog, Native, find_cure, read
 
 # As many complaints as fit a screen; the count says that there are more.
 _SHOWN = 5
+# A message of protocol buffers is shorter: its lengths are signed 32-bit numbers.
+_LONGEST_FILE_BYTES = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,20 @@ def parse_model(library: Library, builder: Native, logger: Native, log: MessageL
     if not parser.parse_from_file(str(model)):
         raise _refuse(library, read_complaints(parser), log, model)
     return Parsed(network=network, parser=parser)
+
+
+def refuse_long_file(model: Path) -> None:
+    """Refuse an ONNX file that no parser reads; weights beside it may be as large as they like.
+
+    Raises:
+        UnsupportedModel: it has 2 GB or more.
+    """
+    if model.is_file() and model.stat().st_size >= _LONGEST_FILE_BYTES:
+        raise UnsupportedModel(
+            "an ONNX file holds less than 2 GB",
+            where=str(model),
+            cure="save its weights beside the graph: onnx.save(model, path, save_as_external_data=True)",
+        )
 
 
 def _refuse(library: Library, complaints: tuple[Complaint, ...], log: MessageLog, model: Path) -> UnsupportedModel:

@@ -98,6 +98,8 @@ class TrtSession:
 
     def close(self) -> None:
         """Release the GPU's memory; twice is fine, running afterwards is a UsageError."""
+        if self._engine is not None:
+            self._device.make_current()
         self._cleanup.close()
 
     def _bind(self, feeds: Tensors) -> Arrays:
@@ -109,9 +111,11 @@ class TrtSession:
         given = {name: np.asarray(array, order="C") for name, array in feeds.items()}
         shapes = {name: array.shape for name, array in given.items()}
         if shapes != self._shapes:
+            profile = choose_profile(self._record.profiles, shapes)
+            # From here on what was bound is no more, whatever comes of this.
             self._binding += 1
             self._shapes = {}
-            self._use_profile(engine, choose_profile(self._record.profiles, shapes))
+            self._use_profile(engine, profile)
             self._bind_inputs(engine, given)
             self._bind_outputs(engine)
             self._shapes = shapes
@@ -120,7 +124,8 @@ class TrtSession:
     def _bind_inputs(self, engine: Engine, given: Arrays) -> None:
         for name, array in given.items():
             if not self._context.set_input_shape(name, array.shape):
-                raise DataError(f"TensorRT refuses the shape: {engine.log.first_error()}", where=name)
+                reason = engine.log.first_error() or "it says nothing more"
+                raise DataError(f"TensorRT refuses the shape: {reason}", where=name)
             self._place(engine, name, array.nbytes)
 
     def _bind_outputs(self, engine: Engine) -> None:
@@ -136,9 +141,8 @@ class TrtSession:
         if number == self._profile:
             return
         if not self._context.set_optimization_profile_async(number, self._device.stream):
-            raise UnsupportedModel(
-                f"TensorRT refuses profile {number}: {engine.log.first_error()}", where="plan", cure="build it again"
-            )
+            reason = engine.log.first_error() or "it says nothing more"
+            raise UnsupportedModel(f"TensorRT refuses profile {number}: {reason}", where="plan", cure="build it again")
         self._device.wait()
         self._profile = number
 
@@ -147,7 +151,8 @@ class TrtSession:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size_bytes < size_bytes:
             if buffer is not None:
-                buffer.free()
+                # Out of the books first: there may be no memory for the larger one.
+                self._buffers.pop(name).free()
             self._buffers[name] = buffer = self._device.allocate(size_bytes)
         if not self._context.set_tensor_address(name, buffer.address):
             reason = engine.log.first_error() or "it has no such tensor"

@@ -16,6 +16,7 @@ from runtimes.trt.profiles import parse_profile
 from runtimes.trt.record import read_record
 from runtimes.trt.runtime import TensorRt
 from tests.contract import tiny_models
+from tests.stand_ins.cuda_driver import Gpu
 from tests.stand_ins.tensorrt_api import make_tensorrt
 
 PROFILE = parse_profile("min=1x1,opt=2x1,max=8x1")
@@ -155,16 +156,16 @@ def test_the_runtime_builds_here_and_copies_plans(rtx, model, tmp_path):
     assert not (tmp_path / "c.plan").exists()
 
 
-def enterprise(major, monkeypatch, **how):
+def enterprise(release, monkeypatch, **how):
     """The stand-in as an installed package, on a machine whose GPU is an RTX 4090."""
-    module = make_tensorrt(major, **how)
+    module = make_tensorrt(release, **{"gpu": Gpu(), **how})
     monkeypatch.setattr(targets, "read_compute_capability", lambda: 89)
     return Library(name="tensorrt", module=module, version=module.__version__)
 
 
-@pytest.mark.parametrize("major", [10, 11])
-def test_enterprise_calls(major, monkeypatch, model, tmp_path):
-    library = enterprise(major, monkeypatch)
+@pytest.mark.parametrize("release", ["10", "11"])
+def test_enterprise_calls(release, monkeypatch, model, tmp_path):
+    library = enterprise(release, monkeypatch)
     cache = tmp_path / "timings"
     options = BuildOptions(
         profiles=(PROFILE, parse_profile("min=1x1,opt=8x1,max=64x1")),
@@ -176,47 +177,102 @@ def test_enterprise_calls(major, monkeypatch, model, tmp_path):
         timing_cache=cache,
     )
     build_plan(library, model, tmp_path / "m.plan", options)
-    (config,) = library.module.built
-    assert {flag.name for flag in config.flags_set} == {"SPARSE_WEIGHTS", "VERSION_COMPATIBLE", "WEIGHT_STREAMING"}
+    (config,) = library.module.seen_configs
+    assert config.seen_flags == {"SPARSE_WEIGHTS", "VERSION_COMPATIBLE", "WEIGHT_STREAMING"}
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
     assert config.profiling_verbosity.name == "DETAILED"
-    assert [profile.shapes["x"] for profile in config.profiles] == [
+    assert [shapes["x"] for shapes in config.seen_profiles] == [
         ((1, 4), (2, 4), (8, 4)),
         ((1, 4), (8, 4), (64, 4)),
     ]
-    assert (list(config.pools.values()), cache.read_bytes()) == ([10**9], b"timed;")
+    assert (config.seen_pools, cache.read_bytes()) == ({"WORKSPACE": 10**9}, b"timed;")
     record = json.loads((tmp_path / "m.plan.json").read_text())
     assert (record["sms"], record["hardware"], record["repeats"]) == ([89], "ampere-plus", True)
 
 
-@pytest.mark.parametrize("major", [10, 11])
-def test_enterprise_without_a_gpu_says_so(major, monkeypatch):
-    reason = why_cannot_build(enterprise(major, monkeypatch, gpu=False))
+def test_enterprise_repeats_only_with_a_timing_cache(monkeypatch, model, tmp_path):
+    library = enterprise("11", monkeypatch)
+    build_plan(library, model, tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,)))
+    assert not read_record(tmp_path / "m.plan").repeats
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        (BuildOptions(refit=True), {"REFIT"}),
+        (BuildOptions(strip=True), {"REFIT_IDENTICAL", "STRIP_PLAN"}),
+        (BuildOptions(strip=True, refit=True), {"REFIT", "STRIP_PLAN"}),
+    ],
+    ids=["refit", "strip", "both"],
+)
+def test_weights_that_come_back_are_told_from_weights_that_change(monkeypatch, model, tmp_path, options, flags):
+    library = enterprise("10", monkeypatch)
+    build_plan(library, model, tmp_path / "m.plan", options)
+    assert library.module.seen_configs[0].seen_flags == flags
+
+
+@pytest.mark.parametrize("release", ["10", "11"])
+def test_enterprise_without_a_gpu_says_so(release, monkeypatch):
+    reason = why_cannot_build(enterprise(release, monkeypatch, gpu=None))
     assert "needs a GPU" in reason
+
+
+def test_rtx_is_asked_for_the_gpus_by_name_and_for_no_timings(model, tmp_path):
+    module = make_tensorrt("rtx")
+    library = Library(name="tensorrt-rtx", module=module, version=module.__version__)
+    build_plan(library, model, tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,), sms=(120, 80)))
+    assert module.seen_configs[0].seen_sms == {0: "SM80", 1: "SM120"}
+    with pytest.raises(UsageError, match="times no kernels"):
+        build_plan(library, model, tmp_path / "t.plan", BuildOptions(timing_cache=tmp_path / "timings"))
+    with pytest.raises(UsageError, match="names its GPUs by --sm"):
+        build_plan(library, model, tmp_path / "h.plan", BuildOptions(hardware="ampere-plus"))
+
+
+@pytest.mark.parametrize("wanted", [None, "tensorrt"])
+def test_packages_that_build_nothing_here_are_named_with_what_would(monkeypatch, wanted):
+    library = enterprise("11", monkeypatch, gpu=None)
+    monkeypatch.setattr("runtimes.trt.library.import_module", lambda name: _only(name, "tensorrt", library.module))
+    with pytest.raises(MissingDependency, match=r"TensorRT 11\.1\.0\.106(.|\n)*tensorrt-rtx"):
+        choose_library(wanted, for_sms=False)
+
+
+def test_the_first_package_that_builds_here_is_taken(monkeypatch):
+    modules = {"tensorrt": make_tensorrt("11"), "tensorrt_rtx": make_tensorrt("rtx")}
+    monkeypatch.setattr("runtimes.trt.library.import_module", modules.__getitem__)
+    assert choose_library(None, for_sms=False).name == "tensorrt-rtx"
+    modules["tensorrt"] = make_tensorrt("11", gpu=Gpu())
+    assert choose_library(None, for_sms=False).name == "tensorrt"
+    assert choose_library(None, for_sms=True).name == "tensorrt-rtx"
+
+
+def _only(asked, name, module):
+    if asked != name:
+        raise ImportError(asked)
+    return module
 
 
 def test_enterprise_takes_no_list_of_gpus(monkeypatch):
     with pytest.raises(UsageError, match="--trt-library tensorrt-rtx"):
-        targets.choose_sms(enterprise(11, monkeypatch), (89,))
+        targets.choose_sms(enterprise("11", monkeypatch), (89,))
 
 
 def test_a_foreign_timing_cache_is_refused(monkeypatch, model, tmp_path):
     (tmp_path / "timings").write_bytes(b"foreign")
     options = BuildOptions(profiles=(PROFILE,), timing_cache=tmp_path / "timings")
     with pytest.raises(CorruptArtifact, match="another version or GPU"):
-        build_plan(enterprise(11, monkeypatch), model, tmp_path / "m.plan", options)
+        build_plan(enterprise("11", monkeypatch), model, tmp_path / "m.plan", options)
 
 
 def test_an_int8_plan_is_not_refitted(monkeypatch, model, tmp_path):
     options = BuildOptions(profiles=(PROFILE,), refit=True, expected=Expectation(int8=("mm",)))
     with pytest.raises(UsageError, match="scales are folded"):
-        build_plan(enterprise(11, monkeypatch), model, tmp_path / "m.plan", options)
+        build_plan(enterprise("11", monkeypatch), model, tmp_path / "m.plan", options)
 
 
 def test_a_parser_that_says_nothing_is_still_an_error(monkeypatch, model, tmp_path):
     with pytest.raises(UnsupportedModel, match="says nothing more"):
         build_plan(
-            enterprise(11, monkeypatch, parses=False), model, tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,))
+            enterprise("11", monkeypatch, parses=False), model, tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,))
         )
 
 
@@ -230,6 +286,70 @@ def test_nothing_installed_names_the_extras(monkeypatch):
 
 def _nothing(name):
     raise ImportError(name)
+
+
+def write_with_weights_beside(folder):
+    """The model of ``write_qdq`` with its int8 weight in a file of its own."""
+    import onnx
+
+    folder.mkdir()
+    model = onnx.load(write_qdq(folder / "m.onnx"))
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=1024)
+    return folder / "m.onnx"
+
+
+def test_weights_beside_the_graph_give_the_same_plan_and_count_in_its_record(rtx, tmp_path):
+    options = BuildOptions(profiles=(PROFILE,))
+    whole = build_plan(rtx, write_qdq(tmp_path / "m.onnx"), tmp_path / "whole.plan", options)
+    beside = write_with_weights_beside(tmp_path / "beside")
+    split = build_plan(rtx, beside, tmp_path / "split.plan", options)
+    assert split.sha256 == whole.sha256
+    before = read_record(split.path).model_sha256
+    weights = beside.with_name("m.data")
+    weights.write_bytes(bytes([2]) * weights.stat().st_size)
+    build_plan(rtx, beside, split.path, options)
+    assert read_record(split.path).model_sha256 != before
+
+
+def test_a_file_of_more_than_2_gb_says_how_to_save_it(monkeypatch, tmp_path):
+    path = tmp_path / "m.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # sparse: it takes no room
+    with pytest.raises(UnsupportedModel, match=r"2 GB(.|\n)*weights beside the graph"):
+        build_plan(enterprise("11", monkeypatch), path, tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,)))
+    assert not (tmp_path / "m.plan").exists()
+
+
+@pytest.mark.slow
+def test_weights_of_more_than_2_gb_become_a_plan(rtx, tmp_path):
+    from onnx import TensorProto, helper
+
+    rows, width = 2_200_000, 256
+    data = tmp_path / "m.data"
+    with data.open("wb") as file:
+        file.truncate(rows * width * 4)  # zeros, sparse
+    table = TensorProto(name="table", dims=[rows, width], data_type=TensorProto.FLOAT)
+    table.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": data.name, "offset": "0", "length": str(rows * width * 4)}.items():
+        table.external_data.add(key=key, value=value)
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "sequence"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "sequence", width])
+    graph = helper.make_graph([helper.make_node("Gather", ["table", "ids"], ["y"], name="n")], "g", [ids], [y], [table])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    artifact = build_plan(rtx, tmp_path / "m.onnx", tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,), sms=(89,)))
+    assert artifact.path.stat().st_size > 2**31
+
+
+def test_an_operator_of_a_later_operator_set_says_what_to_do(rtx, tmp_path):
+    import onnx
+
+    model = onnx.load(write_qdq(tmp_path / "m.onnx"))
+    model.opset_import[0].version = 30
+    model.graph.node[-1].op_type = "OperatorOfTomorrow"
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedModel, match=r"OperatorOfTomorrow add(.|\n)*--opset"):
+        build_plan(rtx, tmp_path / "m.onnx", tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,)))
 
 
 def test_the_record_is_never_that_of_an_older_plan(rtx, tmp_path, monkeypatch):

@@ -61,6 +61,16 @@ def test_what_was_not_picked_is_an_error_that_names_it():
     require_picked(rows, Expectation(int8=("mm",)))
 
 
+def test_a_node_in_several_layers_counts_by_the_one_that_is_as_asked():
+    rows = read_layers(
+        text(
+            layer("product", {"DataType": "INT8"}, nodes=("mm",), tactic="sparse"),
+            layer("around it", {"DataType": "HALF"}, nodes=("mm", "gelu")),
+        )
+    )
+    assert find_unpicked(rows, Expectation(int8=("mm", "gelu"), sparse=("mm", "gelu"))) == (("gelu",), ("gelu",))
+
+
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"Layers": ["names", "only"]}'])
 def test_another_answer_is_refused(broken):
     with pytest.raises(CorruptArtifact):

@@ -1,0 +1,192 @@
+# ruff: noqa: ARG002 - the signatures are theirs
+"""The half of the API of ``tensorrt`` 10 and 11 and of ``tensorrt_rtx`` that runs plans: see tensorrt_api.py.
+
+Running copies the input ``x`` to every output, over the memory of :mod:`tests.stand_ins.cuda_driver`.
+"""
+
+import ctypes
+import json
+from enum import IntEnum
+from pathlib import Path
+
+
+class Strict:
+    """An object with the attributes that its class declares, and no others."""
+
+    __slots__ = ()
+
+
+class Severity(IntEnum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+class ParserError(Strict):
+    """One refusal, as a parser words it."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self, reason):
+        self.seen = reason
+
+    def desc(self):
+        return self.seen
+
+    def node(self):
+        return 0
+
+    def node_name(self):
+        return "first"
+
+    def node_operator(self):
+        return "Gemm"
+
+
+class EngineInspector(Strict):
+    __slots__ = ("seen_text",)
+
+    def __init__(self, text):
+        self.seen_text = text
+
+    def get_engine_information(self, format):
+        assert format.name == "JSON"
+        return self.seen_text
+
+
+class IRuntimeCache(Strict):
+    __slots__ = ("seen_data",)
+
+    def __init__(self):
+        self.seen_data = b""
+
+    def deserialize(self, blob):
+        self.seen_data = bytes(blob)
+        return not self.seen_data.startswith(b"foreign")
+
+    def serialize(self):
+        return self.seen_data + b"finished;"
+
+
+class IRuntimeConfig(Strict):
+    __slots__ = ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "seen_cache")
+
+    def create_runtime_cache(self):
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.seen_cache = cache
+        return True
+
+
+class IExecutionContext(Strict):
+    """Copies the input ``x`` to every output. ``seen_profiles`` are those that were switched to."""
+
+    __slots__ = ("_gpu", "_places", "_shapes", "seen_config", "seen_profiles")
+
+    def __init__(self, gpu, config):
+        self._gpu, self._shapes, self._places = gpu, {}, {}
+        self.seen_config, self.seen_profiles = config, []
+
+    def set_input_shape(self, name, shape):
+        self._shapes[name] = tuple(shape)
+        return True
+
+    def get_tensor_shape(self, name):
+        return self._shapes.get(name, self._shapes["x"])
+
+    def set_tensor_address(self, name, memory):
+        self._places[name] = memory
+        return memory in self._gpu.memory
+
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        self.seen_profiles.append(profile_index)
+        # A profile knows no shapes: they must be set anew.
+        self._shapes = {}
+        return True
+
+    def execute_async_v3(self, stream_handle):
+        rows, columns = self._shapes["x"]
+        source = self._places["x"]
+        for name, target in self._places.items():
+            if name not in self._shapes:
+                self._gpu.put(stream_handle, lambda target=target: ctypes.memmove(target, source, rows * columns * 4))
+        return True
+
+
+class ICudaEngine(Strict):
+    __slots__ = ("_budget", "_gpu", "_layers", "seen_contexts", "seen_flags", "seen_weights")
+
+    def __init__(self, gpu, flags, layers):
+        self._gpu, self._layers, self._budget = gpu, layers, None
+        self.seen_flags, self.seen_contexts, self.seen_weights = flags, [], None
+
+    @property
+    def weight_streaming_budget_v2(self):
+        return self._budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, size):
+        self._budget = size if "WEIGHT_STREAMING" in self.seen_flags else self._budget
+
+    def create_execution_context(self, runtime_config=None):
+        self.seen_contexts.append(IExecutionContext(self._gpu, runtime_config))
+        return self.seen_contexts[-1]
+
+    def create_engine_inspector(self):
+        return EngineInspector(json.dumps({"Layers": self._layers}))
+
+
+class RtxEngine(ICudaEngine):
+    """With what TensorRT-RTX finishes on the device."""
+
+    __slots__ = ()
+
+    def create_runtime_config(self):
+        return IRuntimeConfig()
+
+
+class Refitter(Strict):
+    __slots__ = ("seen_engine", "seen_model")
+
+    def __init__(self, engine, logger):
+        self.seen_engine, self.seen_model = engine, None
+
+    def refit_cuda_engine(self):
+        self.seen_engine.seen_weights = self.seen_model
+        return self.seen_model is not None
+
+
+class OnnxParserRefitter(Strict):
+    """Refuses a model that holds the word "other"."""
+
+    __slots__ = ("seen_errors", "seen_refitter")
+
+    def __init__(self, refitter, logger):
+        self.seen_refitter, self.seen_errors = refitter, []
+
+    @property
+    def num_errors(self):
+        return len(self.seen_errors)
+
+    def get_error(self, index):
+        return self.seen_errors[index]
+
+    def refit_from_file(self, model):
+        data = Path(model).read_bytes()
+        if b"other" in data:
+            self.seen_errors.append(ParserError("the weights have another shape"))
+            return False
+        self.seen_refitter.seen_model = data
+        return True
+
+
+def list_classes(*, is_rtx):
+    """Return the classes of this half by their names in the package."""
+    plain = (ParserError, EngineInspector, IExecutionContext, Refitter, OnnxParserRefitter)
+    named = {one.__name__: one for one in plain}
+    if is_rtx:
+        return {**named, "ICudaEngine": RtxEngine, "IRuntimeCache": IRuntimeCache, "IRuntimeConfig": IRuntimeConfig}
+    return {**named, "ICudaEngine": ICudaEngine}

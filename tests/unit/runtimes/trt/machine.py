@@ -1,0 +1,39 @@
+"""A machine with a GPU and TensorRT, both stand-ins, for tests of what runs plans."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from runtimes.trt import device, runtime
+from runtimes.trt.library import Library
+from tests.stand_ins.cuda_driver import Gpu, make_driver
+from tests.stand_ins.tensorrt_api import make_tensorrt
+
+
+@dataclass(frozen=True)
+class Machine:
+    gpu: Gpu
+    module: ModuleType
+    library: Library
+
+
+def make_machine(release, monkeypatch, *, sm=89, memory_bytes=1 << 20, layers=()):
+    """Put a GPU and one release of TensorRT ("10", "11" or "rtx") in place of what this machine has."""
+    gpu = Gpu(sm=sm, memory_bytes=memory_bytes)
+    module = make_tensorrt(release, gpu=gpu, layers=layers)
+    name = "tensorrt-rtx" if release == "rtx" else "tensorrt"
+    library = Library(name=name, module=module, version=module.__version__)
+    monkeypatch.setattr(device, "_import_driver", lambda: make_driver(gpu))
+    monkeypatch.setattr(runtime, "open_library", lambda _: library)
+    device.read_compute_capability.cache_clear()
+    return Machine(gpu=gpu, module=module, library=library)
+
+
+def write_copy(path, *, operator="Identity"):
+    """Write a model from x to y, both [batch, 4]: what the stand-in runs."""
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], name="first")], "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
