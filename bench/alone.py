@@ -160,7 +160,7 @@ def hash_model(spec: SubjectSpec) -> str:
     """Return one hash over the files that are the model; of a checkpoint, the weights and the config."""
     if spec.kind == "onnx":
         return hash_files(describe_onnx_files(spec.model))
-    if spec.kind == "pt2":
+    if spec.kind in ("pt2", "plan"):
         return hash_files((spec.model,))
     return hash_files(_list_checkpoint(spec.model))
 

@@ -23,7 +23,8 @@ def describe_figures(spec: SubjectSpec) -> Figures:
 
     ``size_bytes`` is of the files that hold the model, weights beside it included and tokenizers not. ``parameters``
     counts the elements of every stored tensor, quantised ones and scales included; of a checkpoint, of the floating
-    ones. None where the files do not tell: a checkpoint has no graph, one without ``.safetensors`` no readable header.
+    ones. None where the files do not tell: a checkpoint has no graph, one without ``.safetensors`` no readable header,
+    and what a plan of TensorRT holds is its own affair.
 
     Raises:
         CorruptArtifact: the model is missing or damaged.
@@ -36,6 +37,8 @@ def describe_figures(spec: SubjectSpec) -> Figures:
     if spec.kind == "pt2":
         nodes, parameters = pt2_file.count_contents(spec.model)
         return Figures(size_bytes=_sum_bytes([spec.model]), nodes=nodes, parameters=parameters)
+    if spec.kind == "plan":
+        return Figures(size_bytes=_sum_bytes([spec.model]))
     return _describe_checkpoint(spec.model)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-RuntimeName = Literal["onnxruntime", "torch", "torch-compile"]
+RuntimeName = Literal["onnxruntime", "torch", "torch-compile", "tensorrt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +15,10 @@ class SubjectSpec:
 
     Attributes:
         label: Its name in tables and files.
-        runtime: ``onnxruntime``, ``torch`` (eager) or ``torch-compile``.
+        runtime: ``onnxruntime``, ``torch`` (eager), ``torch-compile`` or ``tensorrt``.
         device: ``cpu`` or ``cuda``; for ONNX Runtime any execution provider by its short name (``tensorrt``).
-        model: An ``.onnx`` file, a ``.pt2`` program, or a checkpoint folder.
-        kind: Which of the three: ``onnx``, ``pt2``, ``huggingface``.
+        model: An ``.onnx`` file, a ``.pt2`` program, a ``.plan`` of TensorRT, or a checkpoint folder.
+        kind: Which of the four: ``onnx``, ``pt2``, ``plan``, ``huggingface``.
         threads: Threads within an operator; None takes one for each processor of the affinity, or leaves it to the
             runtime.
         affinity: The only logical processors it may use; empty leaves all.
@@ -29,7 +29,7 @@ class SubjectSpec:
     runtime: RuntimeName
     device: str
     model: Path
-    kind: Literal["onnx", "pt2", "huggingface"]
+    kind: Literal["onnx", "pt2", "plan", "huggingface"]
     threads: int | None = None
     affinity: tuple[int, ...] = ()
     device_inputs: bool = False

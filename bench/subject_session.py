@@ -17,6 +17,8 @@ from runtimes.errors import MissingDependency, UsageError
 from runtimes.ort import OnnxRuntime, OrtOptions, choose_providers
 from runtimes.protocol import Runtime, Session
 from runtimes.torch_rt import CudaClock, TorchOptions, TorchRuntime
+from runtimes.trt.options import RunOptions, TrtOptions
+from runtimes.trt.runtime import TensorRt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,9 @@ def open_session(spec: SubjectSpec) -> OpenedSession:
 def choose_clock(spec: SubjectSpec) -> Clock:
     """Return the clock of a subject: the host's, or that of the GPU where PyTorch runs there.
 
-    ONNX Runtime waits for its device at the end of each run; PyTorch does not, and its clock does.
+    ONNX Runtime and TensorRT sessions wait for the device at the end of each run; PyTorch does not, and its clock does.
     """
-    if spec.runtime != "onnxruntime" and spec.device == "cuda":
+    if spec.runtime in ("torch", "torch-compile") and spec.device == "cuda":
         return Clock(now_ns=CudaClock().now_ns)
     return Clock()
 
@@ -70,6 +72,8 @@ def choose_runtime(spec: SubjectSpec) -> Runtime:
     if spec.runtime == "onnxruntime":
         providers = choose_providers(spec.device)
         return OnnxRuntime(OrtOptions(threads=threads, providers=providers, device_inputs=spec.device_inputs))
+    if spec.runtime == "tensorrt":
+        return TensorRt(TrtOptions(run=RunOptions(device_inputs=spec.device_inputs)))
     return TorchRuntime(
         TorchOptions(
             threads=threads,

@@ -11,15 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from bench.subject import RuntimeName, SubjectSpec
 from exporter.source import open_source
-from exporter.subject import choose_artifact, verify_files
+from exporter.subject import choose_artifact, choose_plan, verify_files
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import UsageError
 from runtimes.ort import name_device
+from runtimes.trt.record import verify_plan
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 FORM = "[LABEL=][RUNTIME[@DEVICE]:]PATH"
@@ -27,11 +29,24 @@ _WORDS = re.compile(
     r"(?:(?P<label>[^=/]+)=)?(?:(?P<runtime>[a-z][a-z-]+)(?:@(?P<device>[a-z0-9]+))?:)?(?P<path>.+)", re.DOTALL
 )
 # What the parts of a model's file name say nothing about it.
-_PLAIN_NAMES = {"model", "model_quantized", "onnx", "onnxruntime"}
+_PLAIN_NAMES = {"model", "model_quantized", "onnx", "onnxruntime", "tensorrt"}
 
-Kind = Literal["onnx", "pt2", "huggingface"]
+Kind = Literal["onnx", "pt2", "plan", "huggingface"]
 # A factory is named by more than a path, so it never comes here.
 _KINDS: dict[str, Kind] = {"onnx": "onnx", "exported_program": "pt2", "huggingface": "huggingface"}
+# What runs each kind, the default first.
+_FITTING: dict[Kind, tuple[RuntimeName, ...]] = {
+    "onnx": ("onnxruntime",),
+    "plan": ("tensorrt",),
+    "pt2": ("torch", "torch-compile"),
+    "huggingface": ("torch", "torch-compile"),
+}
+# Where else than on ONNX Runtime's execution providers a model can run.
+_DEVICES: dict[RuntimeName, tuple[str, ...]] = {
+    "torch": ("cpu", "cuda"),
+    "torch-compile": ("cpu", "cuda"),
+    "tensorrt": ("cuda",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +104,10 @@ def resolve_subjects(words: Sequence[str], options: SubjectOptions) -> tuple[Ben
 
 def _resolve(word: str, options: SubjectOptions) -> BenchSubject:
     parts = _split(word)
-    model = _find_model(parts["path"] or "")
+    model = _find_model(parts["path"] or "", parts["runtime"])
     runtime = _choose_runtime(parts["runtime"], model, word)
     device = parts["device"] or model.device
-    if runtime != "onnxruntime" and device not in {"cpu", "cuda"}:
-        raise UsageError(f"PyTorch does not run on '{device}' here", where=word, cure=f"use {runtime}@cpu or @cuda")
+    _check_device(runtime, device, word)
     spec = SubjectSpec(
         label=(parts["label"] or _name_model(model)).strip(),
         runtime=runtime,
@@ -115,27 +129,49 @@ def _split(word: str) -> dict[str, str | None]:
     return match.groupdict()
 
 
-def _find_model(word: str) -> _Model:
+def _find_model(word: str, runtime: str | None) -> _Model:
     path = Path(word).expanduser()
     if not word or not path.exists():
         raise UsageError(
             "there is no such model",
             where=word or "SUBJECT",
-            cure=f"write {FORM} with an exported directory, an .onnx file, a .pt2 program or a checkpoint directory",
+            cure=f"write {FORM} with an exported directory, an .onnx, .pt2 or .plan file, or a checkpoint directory",
         )
     if (path / MANIFEST_NAME).is_file():
-        manifest = read_manifest(path)
-        verify_files(path, manifest)
-        model, chosen = choose_artifact(path, manifest, None)
-        device = name_device(chosen.providers[0])
-        return _Model(path=model, kind="onnx", directory=path, task=manifest.source.get("task"), device=device)
+        return _find_exported(path, runtime)
+    if path.suffix == ".plan":
+        verify_plan(path)
+        return _Model(path=path, kind="plan", directory=path.parent, task=None, device="cuda")
     source = open_source(word)
     directory = path if source.kind == "huggingface" else path.parent
     return _Model(path=path, kind=_KINDS[source.kind], directory=directory, task=source.task)
 
 
+def _find_exported(directory: Path, runtime: str | None) -> _Model:
+    """Return what an exported directory holds for a runtime: its plan where that is asked for, or all there is."""
+    manifest = read_manifest(directory)
+    verify_files(directory, manifest)
+    model = partial(_Model, directory=directory, task=manifest.source.get("task"))
+    entry = manifest.artifacts.get("tensorrt", {})
+    is_alone = bool(entry) and "onnxruntime" not in manifest.artifacts
+    if is_alone and "provider" in entry:  # ONNX Runtime was faster than every plan
+        return model(path=directory / entry["path"], kind="onnx", device=name_device(entry["provider"]))
+    if is_alone or runtime == "tensorrt":
+        return model(path=choose_plan(directory, manifest), kind="plan", device="cuda")
+    path, chosen = choose_artifact(directory, manifest, None)
+    return model(path=path, kind="onnx", device=name_device(chosen.providers[0]))
+
+
+def _check_device(runtime: RuntimeName, device: str, word: str) -> None:
+    devices = _DEVICES.get(runtime)
+    if devices is not None and device not in devices:
+        title = "TensorRT" if runtime == "tensorrt" else "PyTorch"
+        cure = f"use {' or '.join(f'{runtime}@{one}' for one in devices)}"
+        raise UsageError(f"{title} does not run on '{device}' here", where=word, cure=cure)
+
+
 def _choose_runtime(name: str | None, model: _Model, word: str) -> RuntimeName:
-    fitting: tuple[RuntimeName, ...] = ("onnxruntime",) if model.kind == "onnx" else ("torch", "torch-compile")
+    fitting = _FITTING[model.kind]
     if name is None:
         return fitting[0]
     chosen = next((runtime for runtime in RUNTIMES if runtime == name), None)
@@ -144,15 +180,24 @@ def _choose_runtime(name: str | None, model: _Model, word: str) -> RuntimeName:
             f"unknown runtime '{name}'", where=word, cure=f"use one of {', '.join(RUNTIMES)}, as in {FORM}"
         )
     if chosen not in fitting:
-        cure = "give the checkpoint it was made from" if model.kind == "onnx" else "export it first: stepdown export"
-        raise UsageError(f"{chosen} does not run {model.path.name}", where=word, cure=cure)
+        raise UsageError(f"{chosen} does not run {model.path.name}", where=word, cure=_find_cure(chosen, model.kind))
     return chosen
+
+
+def _find_cure(runtime: RuntimeName, kind: Kind) -> str:
+    if runtime == "tensorrt":
+        return "make a plan of it: stepdown export --target tensorrt"
+    if runtime != "onnxruntime":
+        return "give the checkpoint it was made from"
+    return "give the ONNX file it was built from" if kind == "plan" else "export it first: stepdown export"
 
 
 def _name_model(model: _Model) -> str:
     """Return the most telling part of the path: ``out/minilm/onnxruntime/model.onnx`` -> ``minilm``."""
     if model.path.is_file() and model.directory.resolve() == model.path.resolve().parent:
-        parts = (model.path.stem, *(parent.name for parent in model.path.resolve().parents))
+        # model.sm80_86.plan is a model for two GPUs.
+        stem = model.path.stem.partition(".sm")[0] if model.kind == "plan" else model.path.stem
+        parts = (stem, *(parent.name for parent in model.path.resolve().parents))
     else:
         resolved = model.directory.resolve()
         parts = (resolved.name, *(parent.name for parent in resolved.parents))

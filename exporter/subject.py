@@ -38,7 +38,8 @@ def open_subject(reference: str, *, task: str | None = None, threads: int | None
     """Open a model for as long as the block runs.
 
     Args:
-        reference: A directory that ``export`` wrote, an ``.onnx`` file, or anything that ``export`` takes.
+        reference: A directory that ``export`` wrote, an ``.onnx`` file, a ``.plan`` of TensorRT, or anything that
+            ``export`` takes.
         task: What the model does, where its files do not say.
         threads: Threads to run with; None uses every core.
 
@@ -52,6 +53,9 @@ def open_subject(reference: str, *, task: str | None = None, threads: int | None
         verify_files(path, manifest)
         with closing(_open_exported(path, manifest, threads)) as session:
             yield _make_subject(session, task or manifest.source.get("task"), path)
+    elif path.suffix == ".plan":
+        with closing(TensorRt().open(describe_plan(path, verify_plan(path)))) as session:
+            yield _make_subject(session, task, path.parent)
     elif path.suffix == ".onnx":
         if not path.is_file():
             raise UnsupportedModel("there is no such model", where=reference, cure="check the path")
@@ -97,13 +101,10 @@ def _open_exported(directory: Path, manifest: Manifest, threads: int | None) -> 
         model, options = choose_artifact(directory, manifest, threads)
         return OnnxRuntime(options).open(describe_onnx(model))
     entry = manifest.artifacts["tensorrt"]
-    plan = directory / entry["path"]
     if "provider" in entry:
-        return OnnxRuntime(OrtOptions(threads=threads, providers=(entry["provider"],))).open(describe_onnx(plan))
-    if plan.suffix != ".plan":
-        raise CorruptArtifact(
-            "it holds a graph for TensorRT, and no plan", where=str(directory), cure="export it without --lower-only"
-        )
+        options = OrtOptions(threads=threads, providers=(entry["provider"],))
+        return OnnxRuntime(options).open(describe_onnx(directory / entry["path"]))
+    plan = choose_plan(directory, manifest)
     return TensorRt().open(describe_plan(plan, verify_plan(plan)))
 
 
@@ -166,6 +167,27 @@ def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) ->
             cure=f"export it here, or with --for-isa {machine.level}",
         )
     return model, options
+
+
+def choose_plan(directory: Path, manifest: Manifest) -> Path:
+    """Return the TensorRT plan of an exported directory.
+
+    Raises:
+        CorruptArtifact: it holds none: another target, the graph alone, or ONNX Runtime was faster.
+    """
+    try:
+        plan = directory / manifest.artifacts["tensorrt"]["path"]
+    except (KeyError, TypeError) as error:
+        raise CorruptArtifact(
+            f"the manifest describes nothing for TensorRT: {error}",
+            where=str(directory / MANIFEST_NAME),
+            cure="export it with --target tensorrt",
+        ) from error
+    if plan.suffix != ".plan":
+        raise CorruptArtifact(
+            "it holds a graph for TensorRT, and no plan", where=str(directory), cure="export it without --lower-only"
+        )
+    return plan
 
 
 def _require_runtime(oldest: str, directory: Path) -> None:

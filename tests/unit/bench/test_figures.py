@@ -16,6 +16,13 @@ def describe(path, kind):
     return describe_figures(SubjectSpec(label="it", runtime="torch", device="cpu", model=path, kind=kind))
 
 
+def test_a_plan_tells_its_size_alone(tmp_path):
+    plan = tmp_path / "m.plan"
+    plan.write_bytes(bytes(7))
+    plan.with_name("m.plan.json").write_text("{}")
+    assert describe(plan, "plan") == Figures(size_bytes=7)
+
+
 def write_onnx(path):
     """Two nodes, a stored weight and bias, and a branch with a node and a constant of its own."""
     branch = helper.make_graph(

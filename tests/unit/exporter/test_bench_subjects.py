@@ -2,12 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from exporter.bench_subjects import SubjectOptions, resolve_subjects
+from runtimes.artifact import hash_file, read_manifest, record_files, write_manifest
 from runtimes.errors import CorruptArtifact, UnsupportedModel, UsageError
+from runtimes.trt.record import write_record
 from tests.cli.tiny_artifact import write_artifact, write_classifier
+from tests.unit.runtimes.trt.plans import make_record
 
 PLAIN = SubjectOptions()
 
@@ -38,6 +42,64 @@ def checkpoint(tmp_path):
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
     save_file({"w": np.zeros(2, np.float32)}, folder / "model.safetensors")
     return folder
+
+
+def add_plan(directory, *, alone=False, **entry):
+    """Put a plan into an exported directory, beside the other model or in its place; return it."""
+    plan = directory / "tensorrt" / "model.sm80_89_120.plan"
+    plan.parent.mkdir()
+    plan.write_bytes(b"a plan")
+    write_record(plan, make_record(plan_sha256=hash_file(plan)))
+    manifest = read_manifest(directory)
+    artifacts = {"tensorrt": {"path": "tensorrt/model.sm80_89_120.plan", **entry}}
+    if not alone:
+        artifacts |= manifest.artifacts
+    write_manifest(directory, replace(manifest, artifacts=artifacts, files=record_files(directory)))
+    return plan
+
+
+def test_a_plan_beside_another_model_is_asked_for_by_its_runtime(exported):
+    plan = add_plan(exported)
+    cpu, gpu = resolve(exported, f"tensorrt:{exported}")
+    assert (cpu.spec.runtime, cpu.spec.kind, cpu.spec.label) == ("onnxruntime", "onnx", "reviews onnxruntime@cpu")
+    assert (gpu.spec.model, gpu.spec.kind, gpu.spec.device) == (plan, "plan", "cuda")
+    assert (gpu.spec.label, gpu.directory, gpu.task) == ("reviews tensorrt@cuda", exported, "text-classification")
+
+
+def test_a_plan_that_is_alone_needs_no_word(exported):
+    plan = add_plan(exported, alone=True)
+    (one,) = resolve(exported, options=SubjectOptions(device_inputs=True))
+    assert (one.spec.model, one.spec.runtime, one.spec.device_inputs) == (plan, "tensorrt", True)
+
+
+def test_a_plan_by_its_path_is_called_after_its_folder(exported):
+    plan = add_plan(exported)
+    (one,) = resolve(plan)
+    assert (one.spec.label, one.spec.runtime, one.spec.device) == ("reviews", "tensorrt", "cuda")
+
+
+def test_what_ships_for_tensorrt_may_be_a_model_for_onnxruntime(exported):
+    add_plan(exported, alone=True, path="onnxruntime/model.onnx", provider="CUDAExecutionProvider")
+    (one,) = resolve(exported)
+    assert (one.spec.runtime, one.spec.device, one.spec.kind) == ("onnxruntime", "cuda", "onnx")
+    with pytest.raises(UsageError, match=r"tensorrt does not run model\.onnx(.|\n)*make a plan"):
+        resolve(f"tensorrt:{exported}")
+
+
+@pytest.mark.parametrize(("path", "cure"), [(None, "--target tensorrt"), ("tensorrt/model.onnx", "--lower-only")])
+def test_a_directory_without_a_plan_says_how_to_make_one(exported, path, cure):
+    if path is not None:
+        add_plan(exported, path=path)
+    with pytest.raises(CorruptArtifact, match=cure):
+        resolve(f"tensorrt:{exported}")
+
+
+def test_a_plan_that_is_not_the_one_of_its_record_is_refused(exported):
+    plan = add_plan(exported)
+    plan.write_bytes(b"other")
+    for word in (plan, f"tensorrt:{exported}"):
+        with pytest.raises(CorruptArtifact, match="not the one"):
+            resolve(word)
 
 
 def test_an_exported_directory_is_its_model_on_the_provider_it_was_measured_on(exported):
@@ -98,11 +160,15 @@ def test_options_reach_every_subject_and_inputs_stay_on_gpus_alone(onnx):
         ("torch:{onnx}", "torch does not run counter.onnx", "checkpoint"),
         ("onnxruntime:{checkpoint}", "onnxruntime does not run bert", "stepdown export"),
         ("torch@tensorrt:{checkpoint}", "PyTorch does not run on 'tensorrt'", "torch@cpu"),
+        ("tensorrt@cpu:{plan}", "TensorRT does not run on 'cpu'", "tensorrt@cuda"),
+        ("tensorrt:{onnx}", "tensorrt does not run counter.onnx", "--target tensorrt"),
+        ("onnxruntime:{plan}", "onnxruntime does not run model.sm80_89_120.plan", "ONNX file it was built from"),
+        ("torch:{plan}", "torch does not run model.sm80_89_120.plan", "checkpoint it was made from"),
     ],
 )
-def test_words_that_mean_nothing_say_what_to_write(word, said, cure, onnx, checkpoint):
+def test_words_that_mean_nothing_say_what_to_write(word, said, cure, onnx, checkpoint, exported):
     with pytest.raises(UsageError, match=said) as caught:
-        resolve(word.format(onnx=onnx, checkpoint=checkpoint))
+        resolve(word.format(onnx=onnx, checkpoint=checkpoint, plan=add_plan(exported)))
     assert cure in caught.value.cure
     assert caught.value.exit_code == 2
 

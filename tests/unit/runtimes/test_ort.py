@@ -81,6 +81,21 @@ def test_a_provider_that_is_not_there_is_an_error_not_a_fallback(relu):
     assert caught.value.exit_code == 3
 
 
+def test_a_provider_that_the_session_did_not_take_is_an_error_not_a_fallback(relu, monkeypatch):
+    """As without a GPU: onnxruntime was built with TensorRT, and the session goes on with the CPU alone."""
+    import onnxruntime
+
+    whole = onnxruntime.InferenceSession
+    built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built)
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *given, **options: whole(*given, **{**options, "providers": [CPU]})
+    )
+    runtime = OnnxRuntime(OrtOptions(providers=choose_providers("tensorrt")))
+    with pytest.raises(MissingDependency, match=r"TensorrtExecutionProvider was not taken by the session"):
+        runtime.open(describe_onnx(relu))
+
+
 def test_devices_are_providers_by_a_short_name(monkeypatch):
     import onnxruntime
 

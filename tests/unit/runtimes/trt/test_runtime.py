@@ -1,5 +1,7 @@
 """TensorRT as a runtime: what it says where there is no GPU, no package, or no plan that loads."""
 
+import sys
+
 import pytest
 
 from runtimes.errors import CorruptArtifact, MissingDependency
@@ -41,7 +43,8 @@ def plan(tmp_path):
     return library, build_plan(library, write_copy(tmp_path / "m.onnx", operator="Relu"), tmp_path / "m.plan", options)
 
 
-def test_a_plan_is_not_opened_without_a_gpu_and_nothing_takes_its_place(plan, no_gpu):
+@pytest.mark.usefixtures("no_gpu")
+def test_a_plan_is_not_opened_without_a_gpu_and_nothing_takes_its_place(plan):
     _, artifact = plan
     with pytest.raises(MissingDependency, match=r"libcuda(.|\n)*here they can only be built"):
         TensorRt().open(artifact)
@@ -65,7 +68,7 @@ def test_the_compute_capability_is_two_digits_and_more(monkeypatch, sm, capabili
 
 
 def test_the_binding_is_a_part_of_the_extras(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     device.read_compute_capability.cache_clear()
     with pytest.raises(MissingDependency, match=r"stepdown\[tensorrt-rtx\]"):
         device.read_compute_capability()

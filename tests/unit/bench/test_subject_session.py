@@ -1,0 +1,64 @@
+"""Which runtime a subject is opened with, and which clock it is timed by."""
+
+import numpy as np
+import pytest
+
+from bench.alone import hash_model
+from bench.measure import Clock
+from bench.subject import SubjectSpec
+from bench.subject_session import choose_clock, choose_runtime, open_session
+from runtimes.artifact import hash_file
+from runtimes.errors import CorruptArtifact, MissingDependency
+from runtimes.ort import OnnxRuntime
+from runtimes.trt.build import build_plan
+from runtimes.trt.options import BuildOptions
+from runtimes.trt.profiles import parse_profile
+from runtimes.trt.runtime import TensorRt
+from tests.unit.runtimes.trt.machine import make_machine, write_copy
+
+
+def plan_spec(path, **other):
+    return SubjectSpec(label="ours", runtime="tensorrt", device="cuda", model=path, kind="plan", **other)
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    machine = make_machine("11", monkeypatch)
+    monkeypatch.setattr("runtimes.trt.runtime.find_libraries", lambda: (machine.library,))
+    options = BuildOptions(profiles=(parse_profile("min=1x1,opt=2x1,max=4x1"),))
+    return build_plan(machine.library, write_copy(tmp_path / "model.onnx"), tmp_path / "m.plan", options).path
+
+
+def test_a_plan_is_run_by_tensorrt_which_waits_by_itself(plan):
+    spec = plan_spec(plan)
+    assert isinstance(choose_runtime(spec), TensorRt)
+    assert choose_clock(spec) == Clock()
+    opened = open_session(spec)
+    given = {"x": np.ones((2, 4), np.float32)}
+    np.testing.assert_array_equal(opened.session.run(given)["y"], given["x"])
+    assert opened.load_ns > 0
+    assert hash_model(spec) == hash_file(plan)
+    opened.session.close()
+
+
+def test_inputs_stay_on_the_gpu_where_asked(plan):
+    assert choose_runtime(plan_spec(plan, device_inputs=True)).options.run.device_inputs
+    assert not choose_runtime(plan_spec(plan)).options.run.device_inputs
+
+
+def test_a_plan_without_a_gpu_or_without_its_record_is_an_error(plan, monkeypatch):
+    plan.with_name("m.plan.json").unlink()
+    with pytest.raises(CorruptArtifact, match="no record"):
+        open_session(plan_spec(plan))
+    monkeypatch.setattr("runtimes.trt.runtime.why_no_gpu", lambda: "no NVIDIA GPU can be used")
+    with pytest.raises(MissingDependency, match=r"no NVIDIA GPU can be used \(at ours\)"):
+        open_session(plan_spec(plan))
+
+
+def test_an_onnx_file_is_run_by_onnxruntime(tmp_path):
+    path = write_copy(tmp_path / "m.onnx")
+    spec = SubjectSpec(label="ours", runtime="onnxruntime", device="cpu", model=path, kind="onnx", affinity=(0,))
+    runtime = choose_runtime(spec)
+    assert isinstance(runtime, OnnxRuntime)
+    assert runtime.options.threads == 1
+    assert choose_clock(spec) == Clock()
