@@ -1,54 +1,29 @@
 """Lint one ONNX file for a runtime, and rewrite what can be rewritten, with proof.
 
-In: a path. Out: findings, and a new file where asked for. The proof: the graph's meaning is what it computes when no
-activation is rounded. A rewritten graph must come as near to that as the one before it, output by output; where only
-exact rules applied, it must equal the one before it.
+In: a path. Out: findings, and a new file where asked for. A rewritten graph is written beside its place, compared with
+the one before it (:mod:`exporter.lint.proof`), and only then put there.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-from onnx_ir.passes import common
 
+from exporter.lint.open_graph import open_graph
+from exporter.lint.proof import ALLOWED_LOSS, OutputProof, prove
 from exporter.lint.rule import Finding, Rule, run_rules
 from exporter.lint.tensorrt import RULES as TENSORRT_RULES
 from exporter.lint.tensorrt.output_pair import bypass_all
 from exporter.passes.graph import remove_dead
-from exporter.probe_feeds import make_feeds, usable_shapes
-from exporter.tolerances import read_tolerance
 from exporter.trace import write_model
-from runtimes.artifact import Artifact
-from runtimes.errors import ParityFailure, UsageError
-from runtimes.onnx_file import locate_external_data, read_header
-from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
-from runtimes.parity import compare, cosine, require
-from runtimes.protocol import Tensors
+from runtimes.errors import UsageError
+from runtimes.ort import describe_onnx_files
 
 RULES: Mapping[str, tuple[Rule, ...]] = {"tensorrt": TENSORRT_RULES}
-SHAPES = ((1, 16), (3, 9))
-#: A rewritten graph may be further from the float meaning by this much cosine: what rounding on another grid changes.
-SLACK = 1e-3
-#: Token ids below this are in every vocabulary met.
-USUAL_VOCABULARY = 1000
-# Each Q/DQ pair computed as written. Fused, ONNX Runtime's integers saturate on CPUs without VNNI.
-_AS_WRITTEN = OrtOptions(disabled_optimizers=("QDQSelectorActionTransformer",))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputProof:
-    """Cosine to the graph without rounded activations, before and after the rewriting; 1 is the same direction."""
-
-    output: str
-    before: float
-    after: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,28 +41,49 @@ def lint_file(path: Path, target: str) -> tuple[Finding, ...]:
     Raises:
         UsageError: no rules for this target.
         CorruptArtifact: there is no such file, it is no ONNX model, or its weights are not beside it.
+        UnsupportedModel: its operator set is unknown here, or a function in it cannot be written out.
     """
-    return run_rules(open_graph(path), _find_rules(target))
+    rules = find_rules(target)
+    model = open_graph(path)
+    found = run_rules(model, rules)
+    if not found:
+        return ()
+    # What can be fixed is not promised by the rule, it is tried, on the graph in memory.
+    apply_fixes(model, rules)
+    left = {(finding.rule, finding.node) for finding in run_rules(model, rules)}
+    return tuple(replace(finding, fixable=(finding.rule, finding.node) not in left) for finding in found)
 
 
-def fix_file(path: Path, out: Path, target: str) -> Fixed:
+def fix_file(path: Path, out: Path, target: str, *, allowed_loss: float = ALLOWED_LOSS) -> Fixed:
     """Write the graph at ``path`` to ``out`` with everything rewritten that can be.
 
+    Args:
+        path: Anyone's ONNX file.
+        out: Where the new one goes, in an existing folder; weights past 2 GB lie beside it.
+        target: The runtime.
+        allowed_loss: How much cosine to the graph without rounded activations the rewriting may cost.
+
     Raises:
-        UsageError: ``out`` is ``path``, or there are no rules for this target.
+        UsageError: ``out`` or its weights would replace the input, or there are no rules for this target.
         CorruptArtifact: see :func:`lint_file`.
+        UnsupportedModel: see :func:`lint_file`; or ONNX Runtime cannot run the new graph.
         ParityFailure: the rewritten graph answers differently; ``out`` keeps what it had.
     """
-    if out.resolve() == path.resolve():
-        raise UsageError("the output is the input", where=str(out), cure="choose another -o: inputs are never edited")
-    rules = _find_rules(target)
+    rules = find_rules(target)
+    _refuse_input(path, out)
     model = open_graph(path)
     applied = apply_fixes(model, rules)
+    exact = all(rule.exact for rule in rules if rule.name in applied)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        written = write_model(model, Path(scratch) / out.name)
-        proof = _prove(path, written, Path(scratch), exact=_is_exact(applied, rules))
+        new, meant = Path(scratch, "new"), Path(scratch, "meaning")
+        new.mkdir()
+        meant.mkdir()
+        written = write_model(model, new / out.name)
+        meaning = write_model(_open_meaning(path, rules), meant / out.name)
+        proof = prove(path, written, meaning, exact=exact, allowed_loss=allowed_loss)
         left = lint_file(written, target)
-        for file in sorted(written.parent.glob(f"{out.name}*")):
+        # The model goes last, after its weights: it is what makes the two whole.
+        for file in sorted(new.iterdir(), reverse=True):
             file.replace(out.parent / file.name)
     return Fixed(applied=applied, left=left, proof=proof)
 
@@ -102,67 +98,27 @@ def apply_fixes(model: ir.Model, rules: Sequence[Rule]) -> dict[str, int]:
     return {name: count for name, count in applied.items() if count}
 
 
-def open_graph(path: Path) -> ir.Model:
-    """Read a graph as the rules see it: constants as initializers, types known where they can be."""
-    locate_external_data(path, read_header(path).external)
-    model = ir.load(path)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
-    common.IdentityEliminationPass()(model)
-    common.ShapeInferencePass(strict_mode=False)(model)
-    return model
+def find_rules(target: str) -> tuple[Rule, ...]:
+    """Return the rules of a target.
 
-
-def _find_rules(target: str) -> tuple[Rule, ...]:
+    Raises:
+        UsageError: there are none.
+    """
     if target not in RULES:
         raise UsageError(f"there are no rules for {target!r}", where="--for", cure=f"use {', '.join(RULES)}")
     return RULES[target]
 
 
-def _is_exact(applied: Mapping[str, int], rules: Sequence[Rule]) -> bool:
-    return all(rule.exact for rule in rules if rule.name in applied)
+def _refuse_input(path: Path, out: Path) -> None:
+    """Refuse an output that would replace the input: the file, or its weights under the name of the output's."""
+    new = {out.resolve(), out.with_name(f"{out.name}.data").resolve()}
+    if any(file.resolve() in new for file in describe_onnx_files(path)):
+        raise UsageError("the output is the input", where=str(out), cure="choose another -o: inputs are never edited")
 
 
-def _prove(before: Path, after: Path, scratch: Path, *, exact: bool) -> tuple[OutputProof, ...]:
-    meaning = scratch / "meaning.onnx"
-    plain = open_graph(before)
-    apply_fixes(plain, tuple(rule for rule in TENSORRT_RULES if rule.name in ("integer-operator", "mask-range")))
-    bypass_all(plain)
-    write_model(plain, meaning)
-    described = describe_onnx(before)
-    rows: list[OutputProof] = []
-    for feeds in _make_feeds(described):
-        answers = [_run(path, feeds) for path in (before, after, meaning)]
-        if exact:
-            require(compare(answers[0], answers[1], read_tolerance("lint-exact")))
-        rows += _compare(*answers)
-    return tuple(rows)
-
-
-def _make_feeds(described: Artifact) -> list[Mapping[str, NDArray[np.generic]]]:
-    shapes = usable_shapes(described.inputs, SHAPES)
-    return [make_feeds(described.inputs, shape, vocabulary=USUAL_VOCABULARY, seed=0) for shape in shapes]
-
-
-def _run(path: Path, feeds: Mapping[str, NDArray[np.generic]]) -> Tensors:
-    with closing(OnnxRuntime(_AS_WRITTEN).open(describe_onnx(path))) as session:
-        return session.run(feeds)
-
-
-def _compare(before: Tensors, after: Tensors, meaning: Tensors) -> list[OutputProof]:
-    rows = []
-    for name, wanted in meaning.items():
-        reference = wanted.astype(np.float64)
-        row = OutputProof(
-            output=name,
-            before=cosine(before[name].astype(np.float64), reference),
-            after=cosine(after[name].astype(np.float64), reference),
-        )
-        # A graph that answers NaN has nothing to be compared with: then the new one must answer at all.
-        if not row.after >= (row.before if np.isfinite(row.before) else 0.0) - SLACK:
-            raise ParityFailure(
-                f"rewriting took the cosine to the float graph from {row.before:.4f} to {row.after:.4f}",
-                where=name,
-                cure="quantise the float model again, for this target",
-            )
-        rows.append(row)
-    return rows
+def _open_meaning(path: Path, rules: Sequence[Rule]) -> ir.Model:
+    """Return what the graph at ``path`` computes where no activation is rounded."""
+    model = open_graph(path)
+    apply_fixes(model, tuple(rule for rule in rules if rule.reveals))
+    bypass_all(model)
+    return model

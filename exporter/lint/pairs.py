@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from exporter.passes.graph import constant
 
-#: Operators with weights, the index of the weight, and which of its axes counts the outputs (MatMul: the last).
+#: Operators with weights.
 WEIGHTED = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 #: Move numbers about without changing them: an integer passes through.
 MOVES = frozenset(
-    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice", "Split", "Concat", "Identity",
-     "Gather", "DepthToSpace", "SpaceToDepth", "MaxPool"}
+    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice", "Split", "Identity", "Gather",
+     "DepthToSpace", "SpaceToDepth", "MaxPool"}
 )  # fmt: skip
 
 
@@ -34,9 +34,19 @@ class Quantiser:
         return name_of(self.node)
 
     @property
+    def is_blocked(self) -> bool:
+        """Whether it has a scale for each block of a channel: 4-bit weights."""
+        return self.node.attributes.get_int("block_size", 0) != 0
+
+    @property
     def per_channel(self) -> bool:
-        """Whether it has several scales."""
-        return self.scale is not None and self.scale.size > 1
+        """Whether it has a scale for each channel."""
+        return self.scale is not None and self.scale.size > 1 and not self.is_blocked
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether a zero point is not zero."""
+        return self.zero is not None and bool(self.zero.astype(np.float32).any())
 
 
 def name_of(node: ir.Node) -> str:
@@ -45,8 +55,8 @@ def name_of(node: ir.Node) -> str:
 
 
 def list_quantisers(model: ir.Model) -> Iterator[Quantiser]:
-    """Yield every QuantizeLinear and DequantizeLinear of the main graph."""
-    for node in model.graph:
+    """Yield every QuantizeLinear and DequantizeLinear, those in subgraphs included."""
+    for node in list(model.graph.all_nodes()):
         found = as_quantiser(node)
         if found is not None:
             yield found
@@ -58,6 +68,47 @@ def as_quantiser(node: ir.Node | None) -> Quantiser | None:
         return None
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     return Quantiser(node=node, scale=constant(node.inputs[1]), zero=constant(zero))
+
+
+def is_sound(quantiser: Quantiser) -> bool:
+    """Whether its constants can be computed with: what is not sound is reported, and left as it is."""
+    scale, node = quantiser.scale, quantiser.node
+    if scale is None or quantiser.is_blocked or find_fault(scale) is not None:
+        return False
+    has_zero = len(node.inputs) > 2 and node.inputs[2] is not None
+    if has_zero and (quantiser.zero is None or quantiser.zero.size != scale.size):
+        return False
+    stored = constant(node.inputs[0])
+    if not quantiser.per_channel or stored is None:
+        return True
+    axis = read_axis(node, stored.ndim)
+    return 0 <= axis < stored.ndim and stored.shape[axis] == scale.size
+
+
+def find_fault(scale: NDArray[np.generic]) -> int | None:
+    """Return the index of the first scale that is NaN, infinite, zero or negative."""
+    values = scale.astype(np.float64).reshape(-1)
+    bad = np.flatnonzero(~np.isfinite(values) | (values <= 0))
+    return int(bad[0]) if bad.size else None
+
+
+def read_type(quantiser: Quantiser) -> str:
+    """Return the type of the integers, by numpy's or ONNX's name in lower case."""
+    if quantiser.zero is not None:
+        return quantiser.zero.dtype.name
+    node = quantiser.node
+    written = node.attributes.get_int("output_dtype", 0)
+    if node.op_type == "QuantizeLinear" and written:
+        return ir.DataType(written).name.lower()
+    integers = node.inputs[0] if node.op_type == "DequantizeLinear" else node.outputs[0]
+    # Without a zero point ONNX means uint8 in QuantizeLinear.
+    return integers.dtype.name.lower() if integers is not None and integers.dtype is not None else "uint8"
+
+
+def have_one_type(left: ir.Value | None, right: ir.Value | None) -> bool:
+    """Whether one may stand for the other; a type that is not known is taken for the same."""
+    known = [value.dtype for value in (left, right) if value is not None and value.dtype is not None]
+    return len(set(known)) < 2
 
 
 def find_root(value: ir.Value | None) -> ir.Value | None:
@@ -72,6 +123,30 @@ def find_root(value: ir.Value | None) -> ir.Value | None:
 def is_weight(node: ir.Node) -> bool:
     """Whether what the quantiser reads is rooted in a constant."""
     return constant(find_root(node.inputs[0])) is not None
+
+
+def find_quantise(value: ir.Value | None) -> ir.Node | None:
+    """Return the QuantizeLinear that integers come from, by moves at most."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "QuantizeLinear":
+            return node
+        if node.op_type not in MOVES:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def ends_in_floats(integers: ir.Value) -> bool:
+    """Whether all that is done with integers is moving and dequantising them."""
+    if integers.is_graph_output():
+        return False
+    for use in integers.uses():
+        if use.node.op_type in MOVES and use.idx == 0:
+            if not all(ends_in_floats(output) for output in use.node.outputs):
+                return False
+        elif use.node.op_type != "DequantizeLinear":
+            return False
+    return True
 
 
 def list_readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
@@ -103,6 +178,8 @@ def find_output_axis(node: ir.Node, index: int, rank: int) -> int | None:
 
 def read_axis(node: ir.Node, rank: int) -> int:
     """Return the quantiser's axis, counted from the front; ONNX says 1 where none is written."""
+    if rank == 1:  # a vector has one axis, whatever is written
+        return 0
     axis = node.attributes.get_int("axis", 1)
     return axis + rank if axis < 0 else axis
 

@@ -11,61 +11,66 @@ from calibration.lower.edits import add_constant
 from exporter.lint.pairs import (
     Quantiser,
     find_output_axis,
+    is_sound,
     is_weight,
     list_quantisers,
     list_readers,
     name_of,
     read_axis,
+    read_type,
     spread,
 )
+from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, remove_dead
 
 
 def check_missing(model: ir.Model) -> Iterator[Note]:
-    """Yield scales per channel without an axis: ONNX means 1, TensorRT takes 0."""
-    for quantiser in list_quantisers(model):
-        if quantiser.per_channel and "axis" not in quantiser.node.attributes:
-            yield Note(
-                node=quantiser.name,
-                what="it has a scale a channel and no axis: ONNX means axis 1, TensorRT takes 0",
-                cure="write the axis down",
-            )
+    """Yield scales per channel without an axis: ONNX means 1, parsers of TensorRT before that took 0."""
+    for quantiser in _list_without_axis(model):
+        yield Note(
+            node=quantiser.name,
+            what="it has a scale a channel and no axis: ONNX means axis 1, and TensorRT up to 10.1 took 0",
+            cure="write the axis down",
+        )
 
 
 def write_missing(model: ir.Model) -> int:
-    """Write down the axis ONNX means; return how often."""
-    found = [q for q in list_quantisers(model) if q.per_channel and "axis" not in q.node.attributes]
-    for quantiser in found:
-        quantiser.node.attributes["axis"] = ir.AttrInt64("axis", 1)
-    return len(found)
+    """Write down the axis ONNX means, or the only one that fits; return how often."""
+    count = 0
+    for quantiser in _list_without_axis(model):
+        axis = _find_meant_axis(quantiser)
+        if axis is not None:
+            quantiser.node.attributes["axis"] = ir.AttrInt64("axis", axis)
+            count += 1
+    return count
 
 
 def check_activation(model: ir.Model) -> Iterator[Note]:
     """Yield activations with several scales."""
-    for quantiser in list_quantisers(model):
-        if quantiser.per_channel and not is_weight(quantiser.node):
-            count = quantiser.scale.size if quantiser.scale is not None else 0
-            yield Note(
-                node=quantiser.name,
-                what=f"an activation has {count} scales; TensorRT takes one a tensor",
-                cure="quantise activations per tensor",
-            )
+    for quantiser in _list_activations(model):
+        count = quantiser.scale.size if quantiser.scale is not None else 0
+        yield Note(
+            node=quantiser.name,
+            what=f"an activation has {count} scales; TensorRT takes one a tensor",
+            cure="quantise activations per tensor",
+        )
 
 
 def use_one_scale(model: ir.Model) -> int:
     """Give each such activation its largest scale; return how often."""
-    found = [q for q in list_quantisers(model) if q.per_channel and not is_weight(q.node)]
-    for quantiser in found:
-        if quantiser.scale is None or (quantiser.zero is not None and quantiser.zero.any()):
+    count = 0
+    for quantiser in _list_activations(model):
+        is_plain = read_type(quantiser) == "int8" and not quantiser.has_offset
+        if quantiser.scale is None or not is_plain or not is_sound(quantiser):
             continue
         node, name = quantiser.node, quantiser.node.outputs[0].name
-        kind = quantiser.zero.dtype if quantiser.zero is not None else np.dtype(np.int8)
         node.resize_inputs(3)
         node.replace_input_with(1, add_constant(model.graph, f"{name}_one_scale", quantiser.scale.max().reshape(())))
-        node.replace_input_with(2, add_constant(model.graph, f"{name}_one_zero", np.zeros((), kind)))
+        node.replace_input_with(2, add_constant(model.graph, f"{name}_one_zero", np.zeros((), np.int8)))
         node.attributes.pop("axis", None)
-    return len(found)
+        count += 1
+    return count
 
 
 def check_weight(model: ir.Model) -> Iterator[Note]:
@@ -88,30 +93,49 @@ def check_weight(model: ir.Model) -> Iterator[Note]:
 
 def turn_weight(model: ir.Model) -> int:
     """Quantise weights again, along the axis of the outputs; return how many."""
-    changed = 0
+    count = 0
     for quantiser, _, wanted in list(_list_weights(model)):
         node, stored = quantiser.node, constant(quantiser.node.inputs[0])
         if stored is None or quantiser.scale is None or stored.dtype != np.int8:
             continue
         axis = read_axis(node, stored.ndim)
-        is_odd = not 0 <= axis < stored.ndim or stored.shape[axis] != quantiser.scale.size
-        if is_odd or axis == wanted or (quantiser.zero is not None and quantiser.zero.any()):
+        if axis == wanted or quantiser.has_offset or not is_sound(quantiser):
             continue
         floats = stored.astype(np.float32) * spread(quantiser.scale, axis, stored.ndim)
-        others = tuple(n for n in range(stored.ndim) if n != wanted)
-        largest = np.abs(floats).max(axis=others) / np.float32(127)
-        scale = np.where(largest > 0, largest, 1).astype(quantiser.scale.dtype)
-        integers = np.clip(np.rint(floats / spread(scale, wanted, stored.ndim)), -127, 127).astype(np.int8)
+        integers, scale = quantise_weight(floats, wanted, quantiser.scale.dtype)
         name = f"{node.outputs[0].name}_turned"
         node.resize_inputs(3)
         node.replace_input_with(0, add_constant(model.graph, name, integers))
         node.replace_input_with(1, add_constant(model.graph, f"{name}_scale", scale))
         node.replace_input_with(2, add_constant(model.graph, f"{name}_zero", np.zeros(scale.shape, np.int8)))
         node.attributes["axis"] = ir.AttrInt64("axis", wanted)
-        changed += 1
-    if changed:
+        count += 1
+    if count:
         remove_dead(model)
-    return changed
+    return count
+
+
+def _list_without_axis(model: ir.Model) -> Iterator[Quantiser]:
+    for quantiser in list_quantisers(model):
+        stored = constant(quantiser.node.inputs[0])
+        is_vector = stored is not None and stored.ndim == 1
+        if quantiser.per_channel and "axis" not in quantiser.node.attributes and not is_vector:
+            yield quantiser
+
+
+def _find_meant_axis(quantiser: Quantiser) -> int | None:
+    """ONNX's 1 where it fits or nothing says otherwise; a tool that meant TensorRT's 0 fits there alone."""
+    stored = constant(quantiser.node.inputs[0])
+    if stored is None or quantiser.scale is None:
+        return 1
+    fitting = [axis for axis, length in enumerate(stored.shape) if length == quantiser.scale.size]
+    return 1 if 1 in fitting else fitting[0] if len(fitting) == 1 else None
+
+
+def _list_activations(model: ir.Model) -> Iterator[Quantiser]:
+    for quantiser in list_quantisers(model):
+        if quantiser.per_channel and not is_weight(quantiser.node):
+            yield quantiser
 
 
 def _list_weights(model: ir.Model) -> Iterator[tuple[Quantiser, ir.Node, int]]:

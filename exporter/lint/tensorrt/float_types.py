@@ -8,11 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant
-from exporter.lint.pairs import Quantiser, list_quantisers
+from exporter.lint.pairs import Quantiser, is_sound, list_quantisers
 from exporter.lint.rule import Note
-from exporter.passes.graph import made_by, remove_dead
+from exporter.passes.graph import made_by, opset, remove_dead
 
 _NARROW = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+#: Before it, QuantizeLinear has float32 scales only.
+FIRST_OPSET = 19
 
 
 def check_scale(model: ir.Model) -> Iterator[Note]:
@@ -26,10 +28,9 @@ def check_scale(model: ir.Model) -> Iterator[Note]:
 
 def match_scale(model: ir.Model) -> int:
     """Store each such scale in the type of what is quantised; return how many."""
-    found = list(_list_mismatched(model))
     return sum(
-        _convert(model.graph, quantiser, quantiser.node.inputs[0].dtype)
-        for quantiser in found
+        _convert(model, quantiser, quantiser.node.inputs[0].dtype)
+        for quantiser in _list_mismatched(model)
         if quantiser.node.inputs[0] is not None
     )
 
@@ -40,24 +41,25 @@ def check_islands(model: ir.Model) -> Iterator[Note]:
         yield Note(
             node=quantiser.name,
             what=f"it works in FLOAT beside {kind.name}, with Cast {cast.name} between: TensorRT cannot fuse over it",
-            cure=f"store its scale as {kind.name} and drop the Cast",
+            cure=f"store its scale as {kind.name} and drop the Cast (opset {FIRST_OPSET} or later)",
         )
 
 
 def join_islands(model: ir.Model) -> int:
     """Store the scales of islands in the type around them and drop the Casts; return how many."""
-    found = list(_list_islands(model))
-    for quantiser, cast, kind in found:
-        if not _convert(model.graph, quantiser, kind):
+    count = 0
+    for quantiser, cast, kind in list(_list_islands(model)):
+        if not _convert(model, quantiser, kind):
             continue
+        count += 1
         if quantiser.node.op_type == "QuantizeLinear":
             quantiser.node.replace_input_with(0, cast.inputs[0])
         else:
             quantiser.node.outputs[0].type = ir.TensorType(kind)
             ir.convenience.replace_all_uses_with(cast.outputs[0], quantiser.node.outputs[0])
-    if found:
+    if count:
         remove_dead(model)
-    return len(found)
+    return count
 
 
 def _list_mismatched(model: ir.Model) -> Iterator[Quantiser]:
@@ -88,8 +90,8 @@ def _list_islands(model: ir.Model) -> Iterator[tuple[Quantiser, ir.Node, ir.Data
             yield quantiser, cast, kind
 
 
-def _convert(graph: ir.Graph, quantiser: Quantiser, kind: ir.DataType | None) -> int:
-    if quantiser.scale is None or kind is None:
+def _convert(model: ir.Model, quantiser: Quantiser, kind: ir.DataType | None) -> int:
+    if quantiser.scale is None or kind is None or not is_sound(quantiser) or opset(model) < FIRST_OPSET:
         return 0
     with np.errstate(over="ignore"):
         scale = quantiser.scale.astype(kind.numpy())
@@ -97,5 +99,5 @@ def _convert(graph: ir.Graph, quantiser: Quantiser, kind: ir.DataType | None) ->
     if not np.isfinite(wide).all() or (wide <= 0).any():
         return 0  # it does not fit: the finding stays
     name = f"{quantiser.node.outputs[0].name}_scale_{kind.name.lower()}"
-    quantiser.node.replace_input_with(1, add_constant(graph, name, scale))
+    quantiser.node.replace_input_with(1, add_constant(model.graph, name, scale))
     return 1

@@ -1,35 +1,65 @@
-"""Operators that compute on integers themselves: TensorRT wants Q/DQ around float ones."""
+"""Operators that compute on integers themselves, with constant scales: TensorRT wants Q/DQ around float ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, take_over
-from exporter.lint.pairs import name_of
+from exporter.lint.pairs import find_output_axis, name_of
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, remove_dead
 
-_REWRITTEN = frozenset({"QLinearMatMul", "QLinearConv"})
-_DYNAMIC = frozenset({"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul"})
-_CURE_DYNAMIC = "dynamic scales are not known when the plan is built: quantise the float model with calibration data"
-_CURE_STATIC = "write it as DequantizeLinear, the float operator, QuantizeLinear (ONNX Runtime: QuantFormat.QDQ)"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """How an integer operator lists its inputs.
+
+    Attributes:
+        float_op: The operator it stands for.
+        values: Where each (value, scale, zero point) begins.
+        output: Where the (scale, zero point) of the output stand.
+        bias: Where an int32 bias stands, in steps of the first two scales multiplied.
+    """
+
+    float_op: str
+    values: tuple[int, ...]
+    output: int
+    bias: int | None = None
+
+
+# ONNX's operators, and those of com.microsoft that ONNX Runtime's QOperator format writes.
+_FORMS = {
+    "QLinearMatMul": _Form(float_op="MatMul", values=(0, 3), output=6),
+    "QLinearConv": _Form(float_op="Conv", values=(0, 3), output=6, bias=8),
+    "QGemm": _Form(float_op="Gemm", values=(0, 3), output=7, bias=6),
+    "QLinearAdd": _Form(float_op="Add", values=(0, 3), output=6),
+    "QLinearMul": _Form(float_op="Mul", values=(0, 3), output=6),
+    "QLinearSigmoid": _Form(float_op="Sigmoid", values=(0,), output=3),
+    "QLinearLeakyRelu": _Form(float_op="LeakyRelu", values=(0,), output=3),
+    "QLinearGlobalAveragePool": _Form(float_op="GlobalAveragePool", values=(0,), output=3),
+    "QLinearAveragePool": _Form(float_op="AveragePool", values=(0,), output=3),
+}
 
 
 def check(model: ir.Model) -> Iterator[Note]:
     """Yield integer operators."""
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if is_integer(node):
-            cure = _CURE_DYNAMIC if node.op_type in _DYNAMIC else _CURE_STATIC
-            yield Note(node=name_of(node), what=f"TensorRT has no {node.op_type}", cure=cure)
+            yield Note(
+                node=name_of(node),
+                what=f"TensorRT has no {node.op_type}",
+                cure="write it as DequantizeLinear, the float operator, QuantizeLinear (ONNX Runtime: QuantFormat.QDQ)",
+            )
 
 
 def write_pairs(model: ir.Model) -> int:
-    """Write QLinearMatMul and QLinearConv as float operators between pairs; return how many."""
-    changed = sum(_rewrite(model.graph, node) for node in list(model.graph) if node.op_type in _REWRITTEN)
+    """Write them as float operators between pairs, where they are known; return how many."""
+    changed = sum(_rewrite(model.graph, node) for node in list(model.graph.all_nodes()) if is_integer(node))
     if changed:
         remove_dead(model)
     return changed
@@ -37,39 +67,64 @@ def write_pairs(model: ir.Model) -> int:
 
 def is_integer(node: ir.Node) -> bool:
     """Whether the operator computes on integers."""
-    return node.op_type.startswith("QLinear") or node.op_type in _DYNAMIC | {"MatMulIntegerToFloat", "QGemm"}
+    return node.op_type.startswith("QLinear") or node.op_type == "QGemm"
+
+
+def _find_form(node: ir.Node) -> _Form | None:
+    if node.op_type == "QLinearConcat":  # any number of inputs, after the output's scale and zero point
+        return _Form(float_op="Concat", values=tuple(range(2, len(node.inputs), 3)), output=0)
+    return _FORMS.get(node.op_type)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> int:
-    """QLinearMatMul and QLinearConv: (a, scale, zero, b, scale, zero, y scale, y zero[, bias])."""
-    left, left_scale, left_zero, right, right_scale, right_zero, scale, zero, *rest = node.inputs
-    name = name_of(node)
-    axis = 0 if node.op_type == "QLinearConv" else 1
-    first = ir.node("DequantizeLinear", [left, left_scale, left_zero], name=f"{name}_left_dq")
-    second = ir.node("DequantizeLinear", [right, right_scale, right_zero], {"axis": axis}, name=f"{name}_right_dq")
-    inputs = [first.outputs[0], second.outputs[0]]
-    if rest and rest[0] is not None:
-        bias = _read_bias(rest[0], left_scale, right_scale)
-        if bias is None:
+    form = _find_form(node)
+    if form is None or node.attributes.get_int("channels_last", 0):
+        return 0
+    scale, zero = _input(node, form.output), _input(node, form.output + 1)
+    if scale is not None and zero is None:
+        return 0  # the type of its integers is not written down
+    bias = _input(node, form.bias) if form.bias is not None else None
+    inputs = [_input(node, place) for place in form.values]
+    if bias is not None:
+        floats = _read_bias(node, bias)
+        if floats is None:
             return 0
-        inputs.append(add_constant(graph, f"{name}_bias", bias))
-    kind = node.op_type.removeprefix("QLinear")
-    product = ir.node(kind, inputs, dict(node.attributes), name=f"{name}_float")
-    last = ir.node("QuantizeLinear", [product.outputs[0], scale, zero], name=f"{name}_q")
-    for given in (first, second, product):
-        given.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    graph.insert_before(node, [first, second, product, last])
-    take_over(node.outputs[0], last.outputs[0])
-    graph.remove(node, safe=True)
+        inputs.append(add_constant(graph, f"{name_of(node)}_bias", floats))
+    attributes = {name: value for name, value in node.attributes.items() if name != "channels_last"}
+    product = ir.node(form.float_op, inputs, attributes, name=f"{name_of(node)}_float")
+    product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    new = [*_dequantise_inputs(node, form, product), product]
+    if scale is not None:
+        new.append(ir.node("QuantizeLinear", [product.outputs[0], scale, zero], name=f"{name_of(node)}_q"))
+    node.graph.insert_before(node, new)
+    take_over(node.outputs[0], new[-1].outputs[0])
+    node.graph.remove(node, safe=True)
     return 1
 
 
-def _read_bias(bias: ir.Value, left_scale: ir.Value | None, right_scale: ir.Value | None) -> NDArray[np.float32] | None:
-    """An int32 bias counts in steps of both scales multiplied."""
-    integers, left, right = constant(bias), constant(left_scale), constant(right_scale)
+def _dequantise_inputs(node: ir.Node, form: _Form, product: ir.Node) -> Iterator[ir.Node]:
+    for index, place in enumerate(form.values):
+        value = _input(node, place)
+        stored = constant(value)
+        axis = find_output_axis(product, index, stored.ndim) if stored is not None else None
+        triple = [value, _input(node, place + 1), _input(node, place + 2)]
+        attributes = {} if axis is None else {"axis": axis}
+        found = ir.node("DequantizeLinear", triple, attributes, name=f"{name_of(node)}_dq{index}")
+        found.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        product.replace_input_with(index, found.outputs[0])
+        yield found
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _read_bias(node: ir.Node, bias: ir.Value) -> NDArray[np.float32] | None:
+    """An int32 bias counts in steps of both scales multiplied, and of Gemm's factor."""
+    integers, left, right = constant(bias), constant(_input(node, 1)), constant(_input(node, 4))
     if integers is None or left is None or right is None:
         return None
-    floats: NDArray[np.float32] = (
-        integers.astype(np.float64) * (left.reshape(()).astype(np.float64) * right.astype(np.float64))
-    ).astype(np.float32)
+    step = left.reshape(-1)[0].astype(np.float64) * right.reshape(-1).astype(np.float64)
+    factor = node.attributes.get_float("alpha", 1.0)
+    floats: NDArray[np.float32] = (integers.astype(np.float64) * step * factor).astype(np.float32)
     return floats

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant
-from exporter.lint.pairs import Quantiser, list_quantisers, read_axis, spread
+from exporter.lint.pairs import Quantiser, have_one_type, is_sound, list_quantisers, read_axis, spread
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, made_by, remove_dead
 
@@ -45,11 +45,16 @@ def keep_float(model: ir.Model) -> int:
 def _find(model: ir.Model) -> Iterator[Quantiser]:
     for quantiser in list_quantisers(model):
         node, scale = quantiser.node, quantiser.scale
-        if node.op_type != "DequantizeLinear" or scale is None or not float(scale.max(initial=0)) > LARGEST_SCALE:
+        if node.op_type != "DequantizeLinear" or scale is None or not is_sound(quantiser):
             continue
-        has_source = constant(node.inputs[0]) is not None or made_by(node.inputs[0], "QuantizeLinear") is not None
-        if has_source and not node.outputs[0].is_graph_output() and np.isfinite(scale.astype(np.float64)).all():
+        if float(scale.max()) > LARGEST_SCALE and not node.outputs[0].is_graph_output() and _has_source(node):
             yield quantiser
+
+
+def _has_source(node: ir.Node) -> bool:
+    quantise = made_by(node.inputs[0], "QuantizeLinear")
+    is_pair = quantise is not None and have_one_type(quantise.inputs[0], node.outputs[0])
+    return is_pair or constant(node.inputs[0]) is not None
 
 
 def _find_floats(graph: ir.Graph, quantiser: Quantiser) -> ir.Value | None:

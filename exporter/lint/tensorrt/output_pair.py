@@ -12,21 +12,36 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from exporter.lint.pairs import MOVES, WEIGHTED, is_weight, list_readers, name_of
+from calibration.lower.edits import take_over
+from exporter.lint.pairs import (
+    MOVES,
+    WEIGHTED,
+    ends_in_floats,
+    have_one_type,
+    is_weight,
+    list_readers,
+    name_of,
+)
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, made_by, remove_dead
 
 _FUSED_AFTER = frozenset({"Add", "BatchNormalization"})
+# What stands between a pair and a product without keeping them apart.
+_PASSED = MOVES | {"Cast"}
 _CURE = "leave this tensor in float for that reader, or quantise its output too"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A QuantizeLinear with the DequantizeLinear after it, and the readers that gain nothing from them."""
+    """A QuantizeLinear with the DequantizeLinear after it, and the readers that gain nothing from them.
+
+    ``is_output``: what it gives is an output of the graph, and read by nobody else who gains.
+    """
 
     quantise: ir.Node
     dequantise: ir.Node
-    readers: tuple[tuple[ir.Node, int], ...]
+    readers: tuple[ir.Node, ...]
+    is_output: bool
 
 
 def check_outputs(model: ir.Model) -> Iterator[Note]:
@@ -34,7 +49,7 @@ def check_outputs(model: ir.Model) -> Iterator[Note]:
     for pair in _list_pairs(model):
         producer = _find_product(pair.quantise.inputs[0])
         if producer is not None:
-            readers = ", ".join(sorted({name_of(node) for node, _ in pair.readers}))
+            readers = ", ".join(sorted({name_of(node) for node in pair.readers})) or "the graph's output"
             yield Note(
                 node=name_of(pair.quantise),
                 what=f"it quantises the output of {producer.op_type} {name_of(producer)} for {readers}, in float",
@@ -43,13 +58,16 @@ def check_outputs(model: ir.Model) -> Iterator[Note]:
 
 
 def check_sides(model: ir.Model) -> Iterator[Note]:
-    """Yield pairs before an operator without weights whose output is not quantised."""
+    """Yield pairs before an operator without weights whose output is not quantised, or before no operator at all."""
     for pair in _list_pairs(model):
         if _find_product(pair.quantise.inputs[0]) is not None:
             continue
-        for node, _ in pair.readers:
+        for node in pair.readers:
             what = f"{node.op_type} {name_of(node)} reads int8 and gives float"
             yield Note(node=name_of(pair.dequantise), what=what, cure=_CURE)
+        if pair.is_output:
+            what = "it rounds an output of the graph, and nothing computes in int8 after it"
+            yield Note(node=name_of(pair.dequantise), what=what, cure="leave outputs in float")
 
 
 def bypass(model: ir.Model) -> int:
@@ -60,24 +78,52 @@ def bypass(model: ir.Model) -> int:
     count = 0
     while found := list(_list_pairs(model)):
         for pair in found:
-            source = pair.quantise.inputs[0]
-            for node in {use.node for use in pair.dequantise.outputs[0].uses()}:
-                if any(node is reader for reader, _ in pair.readers):
-                    _read_float(node, pair.dequantise.outputs[0], source)
+            source, quantised = pair.quantise.inputs[0], pair.dequantise.outputs[0]
+            for node in pair.readers:
+                _read_float(node, quantised, source)
+            if pair.is_output:
+                take_over(quantised, source)
         remove_dead(model)
         count += len(found)
     return count
 
 
 def bypass_all(model: ir.Model) -> None:
-    """Let every reader of a dequantised activation read the float value: what the graph means without rounding it."""
-    for node in list(model.graph):
-        quantise = made_by(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
-        if quantise is None or quantise.inputs[0] is None or is_weight(quantise):
+    """Pass every activation by its pair unrounded: what the graph means. Pairs become identities, moves move floats."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "QuantizeLinear" or is_weight(node) or not ends_in_floats(node.outputs[0]):
             continue
-        for use in list(node.outputs[0].uses()):
-            use.node.replace_input_with(use.idx, quantise.inputs[0])
+        ends = list(_list_ends(node.outputs[0]))
+        if all(have_one_type(node.inputs[0], end.outputs[0]) for end in ends):
+            _set_type(node.outputs[0], node.inputs[0].type)
+            for quantiser in (node, *ends):
+                _write_identity(quantiser)
     remove_dead(model)
+
+
+def _list_ends(integers: ir.Value) -> Iterator[ir.Node]:
+    """Yield the DequantizeLinear that integers end in, through moves."""
+    for use in integers.uses():
+        if use.node.op_type == "DequantizeLinear":
+            yield use.node
+        else:
+            for output in use.node.outputs:
+                yield from _list_ends(output)
+
+
+def _set_type(integers: ir.Value, kind: ir.TypeProtocol | None) -> None:
+    integers.type = kind
+    for use in integers.uses():
+        if use.node.op_type != "DequantizeLinear":
+            for output in use.node.outputs:
+                _set_type(output, kind)
+
+
+def _write_identity(node: ir.Node) -> None:
+    passed = ir.node("Identity", [node.inputs[0]], name=f"{name_of(node)}_passed")
+    node.graph.insert_before(node, passed)
+    take_over(node.outputs[0], passed.outputs[0])
+    node.graph.remove(node, safe=True)
 
 
 def _read_float(node: ir.Node, quantised: ir.Value, source: ir.Value | None) -> None:
@@ -88,26 +134,37 @@ def _read_float(node: ir.Node, quantised: ir.Value, source: ir.Value | None) -> 
 
 def _list_pairs(model: ir.Model) -> Iterator[_Pair]:
     """Yield pairs around an activation with at least one direct reader that gains nothing."""
-    for node in model.graph:
+    for node in list(model.graph.all_nodes()):
         quantise = made_by(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
-        if quantise is None or is_weight(quantise):
+        if quantise is None or is_weight(quantise) or not have_one_type(quantise.inputs[0], node.outputs[0]):
             continue
-        is_output = _find_product(quantise.inputs[0]) is not None
-        idle = tuple(
-            (use.node, use.idx) for use in node.outputs[0].uses() if not _gains(use.node, use.idx, is_output=is_output)
-        )
-        if idle:
-            yield _Pair(quantise=quantise, dequantise=node, readers=idle)
+        follows_product = _find_product(quantise.inputs[0]) is not None
+        uses = list(node.outputs[0].uses())
+        idle = [use.node for use in uses if not _gains(use.node, use.idx, follows_product=follows_product)]
+        is_output = len(idle) == len(uses) and _can_end(quantise, node)
+        if idle or is_output:
+            readers = tuple(dict.fromkeys(idle))
+            yield _Pair(quantise=quantise, dequantise=node, readers=readers, is_output=is_output)
 
 
-def _gains(node: ir.Node, index: int, *, is_output: bool) -> bool:
+def _can_end(quantise: ir.Node, dequantise: ir.Node) -> bool:
+    """Whether the pair gives an output of the graph that the value before it could be."""
+    source = quantise.inputs[0]
+    producer = source.producer() if source is not None else None
+    is_free = producer is not None and producer.graph is dequantise.graph and not source.is_graph_output()
+    return is_free and dequantise.outputs[0].is_graph_output()
+
+
+def _gains(node: ir.Node, index: int, *, follows_product: bool) -> bool:
     """Whether the reader computes in int8, or hands the integers on to one that does.
 
-    What reads the output of a product (``is_output``) is fused into it, unless it is a product itself.
+    What reads the output of a product is fused into it, unless it is a product itself.
     """
-    if node.op_type in MOVES and index == 0:
+    if node.op_type in _PASSED and index == 0:
         readers = [found for output in node.outputs for found in list_readers(output)]
-        return bool(readers) and all(_gains(reader, place, is_output=is_output) for reader, place in readers)
+        return bool(readers) and all(
+            _gains(reader, place, follows_product=follows_product) for reader, place in readers
+        )
     if node.op_type in WEIGHTED:
         # A product reads two integers or none; its bias is float.
         return index < 2 and all(_is_dequantised(value) for value in node.inputs[:2])
@@ -115,7 +172,7 @@ def _gains(node: ir.Node, index: int, *, is_output: bool) -> bool:
         return True
     # Both sides: the only thing done with the output is quantising it.
     outputs = [found for output in node.outputs for found in list_readers(output)]
-    if not is_output and outputs and all(reader.op_type == "QuantizeLinear" for reader, _ in outputs):
+    if not follows_product and outputs and all(reader.op_type == "QuantizeLinear" for reader, _ in outputs):
         return True
     return node.op_type == "Add" and _adds_shortcut(node, index)
 
@@ -130,7 +187,7 @@ def _is_dequantised(value: ir.Value | None) -> bool:
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "DequantizeLinear":
             return True
-        if node.op_type not in MOVES:
+        if node.op_type not in _PASSED:
             return False
         value = node.inputs[0]
     return False

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx_ir as ir
 
-from exporter.lint.pairs import Quantiser, list_quantisers
+from exporter.lint.pairs import Quantiser, find_fault, list_quantisers
 from exporter.lint.rule import Note
 
 _CURE = "calibrate again; a tensor that was zero throughout takes the scale 1"
@@ -22,13 +21,15 @@ def check(model: ir.Model) -> Iterator[Note]:
 
 
 def _object(quantiser: Quantiser) -> str | None:
-    if quantiser.scale is None:
+    scale, node = quantiser.scale, quantiser.node
+    if scale is None:
         return "its scale is computed; TensorRT takes constants only"
-    values = quantiser.scale.astype(np.float64).reshape(-1)
-    bad = np.flatnonzero(~np.isfinite(values) | (values <= 0))
-    if bad.size:
-        which = f" of channel {bad[0]}" if values.size > 1 else ""
-        return f"its scale{which} is {values[bad[0]]:g}"
-    if quantiser.zero is not None and quantiser.zero.size != values.size:
-        return f"it has {values.size} scales and {quantiser.zero.size} zero points"
+    bad = find_fault(scale)
+    if bad is not None:
+        which = f" of channel {bad}" if scale.size > 1 else ""
+        return f"its scale{which} is {float(scale.reshape(-1)[bad]):g}"
+    if quantiser.zero is not None and quantiser.zero.size != scale.size:
+        return f"it has {scale.size} scales and {quantiser.zero.size} zero points"
+    if quantiser.zero is None and len(node.inputs) > 2 and node.inputs[2] is not None:
+        return "its zero point is computed; TensorRT takes zeros only"
     return None

@@ -19,7 +19,7 @@ MEANT = 0.9
 
 def check(model: ir.Model) -> Iterator[Note]:
     """Yield weights pruned to 2:4 in most groups and not in all, or along the outputs."""
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         stored = _read_weight(node)
         axis = find_output_axis(node, 1, stored.ndim) if stored is not None else None
         if stored is None or axis is None or stored.ndim < 2:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant
-from exporter.lint.pairs import Quantiser, as_quantiser, name_of, read_axis
+from exporter.lint.pairs import Quantiser, as_quantiser, is_sound, name_of, read_axis
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, permutation, remove_dead
 
@@ -28,7 +28,7 @@ def turn(model: ir.Model) -> int:
     found = list(_find(model))
     for quantiser, transpose in found:
         node, stored = quantiser.node, constant(quantiser.node.inputs[0])
-        if stored is None or quantiser.scale is None:
+        if stored is None:
             continue
         order = permutation(transpose) or tuple(reversed(range(stored.ndim)))
         name = f"{transpose.outputs[0].name}_stored"
@@ -36,18 +36,20 @@ def turn(model: ir.Model) -> int:
         axis = {"axis": order.index(read_axis(node, stored.ndim))} if quantiser.per_channel else {}
         new = ir.node("DequantizeLinear", [values, *node.inputs[1:]], axis, name=f"{name_of(node)}_turned")
         new.outputs[0].name, new.outputs[0].type = f"{name}_dq", node.outputs[0].type
-        model.graph.insert_before(transpose, new)
+        transpose.graph.insert_before(transpose, new)
         ir.convenience.replace_all_uses_with(transpose.outputs[0], new.outputs[0])
-        model.graph.remove(transpose, safe=True)
+        transpose.graph.remove(transpose, safe=True)
     if found:
         remove_dead(model)
     return len(found)
 
 
 def _find(model: ir.Model) -> Iterator[tuple[Quantiser, ir.Node]]:
-    for node in model.graph:
+    for node in list(model.graph.all_nodes()):
         if node.op_type != "Transpose" or node.inputs[0] is None or node.outputs[0].is_graph_output():
             continue
         quantiser = as_quantiser(node.inputs[0].producer())
-        if quantiser is not None and constant(quantiser.node.inputs[0]) is not None and quantiser.scale is not None:
+        if quantiser is None or quantiser.node.op_type != "DequantizeLinear" or not is_sound(quantiser):
+            continue
+        if constant(quantiser.node.inputs[0]) is not None:
             yield quantiser, node

@@ -9,18 +9,31 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant
-from exporter.lint.pairs import MOVES, Quantiser, list_quantisers, read_axis, spread
+from exporter.lint.pairs import (
+    MOVES,
+    Quantiser,
+    ends_in_floats,
+    find_quantise,
+    is_sound,
+    list_quantisers,
+    read_axis,
+    read_type,
+    spread,
+)
+from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, remove_dead
 
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+#: "TensorRT only allows FP8, INT8, INT4, and FP4 quantization" (onnx-tensorrt), by numpy's and by ONNX's names.
+_TAKEN = frozenset({"int8", "int4", "float8_e4m3fn", "float8e4m3fn", "float4_e2m1fn", "float4e2m1"})
 
 
 def check_type(model: ir.Model) -> Iterator[Note]:
-    """Yield quantisers whose integers are not int8."""
+    """Yield quantisers whose integers are of a type TensorRT does not take."""
     for quantiser in list_quantisers(model):
-        word = _read_type(quantiser)
-        if word not in ("int8", "int32"):  # int32 is a bias, which has a rule of its own
+        word = read_type(quantiser)
+        if word not in _TAKEN and word != "int32":  # int32 is a bias, which has a rule of its own
             yield Note(
                 node=quantiser.name,
                 what=f"its integers are {word}; TensorRT takes int8",
@@ -29,13 +42,13 @@ def check_type(model: ir.Model) -> Iterator[Note]:
 
 
 def check_zero(model: ir.Model) -> Iterator[Note]:
-    """Yield int8 quantisers with a zero point that is not zero."""
+    """Yield quantisers of a taken type with a zero point that is not zero."""
     for quantiser in list_quantisers(model):
-        if _read_type(quantiser) == "int8" and quantiser.zero is not None and quantiser.zero.any():
-            first = quantiser.zero.reshape(-1)[np.flatnonzero(quantiser.zero)[0]]
+        if quantiser.zero is not None and quantiser.has_offset and read_type(quantiser) in _TAKEN:
+            values = quantiser.zero.astype(np.float32).reshape(-1)
             yield Note(
                 node=quantiser.name,
-                what=f"its zero point is {int(first)}; TensorRT supports symmetric quantisation alone",
+                what=f"its zero point is {values[np.flatnonzero(values)[0]]:g}; TensorRT quantises symmetrically alone",
                 cure="quantise with symmetric ranges (ONNX Runtime: ActivationSymmetric=True, WeightSymmetric=True)",
             )
 
@@ -46,68 +59,47 @@ def make_symmetric(model: ir.Model) -> int:
     uint8 around 128 becomes int8 around 0 with the same values. Other activations get the scale that holds their range
     on both sides of zero, at most half as fine as it was; weights are quantised again, channel by channel.
     """
-    changed = sum(_rewrite(model.graph, quantiser) for quantiser in list(list_quantisers(model)))
+    # Types are read before any is changed: that of a quantiser without a zero point is its neighbour's.
+    found = [(quantiser, read_type(quantiser)) for quantiser in list_quantisers(model)]
+    changed = sum(_rewrite(model.graph, quantiser, word) for quantiser, word in found)
     if changed:
         remove_dead(model)
     return changed
 
 
-def _read_type(quantiser: Quantiser) -> str:
-    if quantiser.zero is not None:
-        return quantiser.zero.dtype.name
-    integers = quantiser.node.inputs[0] if quantiser.node.op_type == "DequantizeLinear" else quantiser.node.outputs[0]
-    # Without a zero point ONNX means uint8 in QuantizeLinear.
-    return integers.dtype.name.lower() if integers is not None and integers.dtype is not None else "uint8"
-
-
-def _rewrite(graph: ir.Graph, quantiser: Quantiser) -> int:
-    word = _read_type(quantiser)
-    if word not in _LIMITS or quantiser.scale is None or (word == "int8" and not _has_offset(quantiser)):
+def _rewrite(graph: ir.Graph, quantiser: Quantiser, word: str) -> int:
+    scale = quantiser.scale
+    if word not in _LIMITS or scale is None or not is_sound(quantiser):
         return 0
-    zero = np.zeros(quantiser.scale.shape, word) if quantiser.zero is None else quantiser.zero
+    if word == "int8" and not quantiser.has_offset:
+        return 0
+    zero = np.zeros(scale.shape, word) if quantiser.zero is None else quantiser.zero
     stored = constant(quantiser.node.inputs[0])
     if stored is not None and quantiser.node.op_type == "DequantizeLinear":
-        return _rewrite_weight(graph, quantiser, stored, zero)
-    if not _is_between_quantisers(quantiser.node):
+        axis = read_axis(quantiser.node, stored.ndim) if quantiser.per_channel else None
+        integers, scale = _move_weight(stored, scale, zero, axis)
+        name = f"{quantiser.node.outputs[0].name}_symmetric"
+        quantiser.node.replace_input_with(0, add_constant(graph, name, integers))
+    elif _is_between_quantisers(quantiser.node):
+        scale = _widen(scale, zero)
+    else:
         return 0
-    scale = _find_scale(quantiser.scale, zero)
     _set_constants(graph, quantiser, scale)
     if quantiser.node.op_type == "QuantizeLinear":
         _set_integers(quantiser.node.outputs[0])
     return 1
 
 
-def _has_offset(quantiser: Quantiser) -> bool:
-    return quantiser.zero is not None and bool(quantiser.zero.any())
-
-
 def _is_between_quantisers(node: ir.Node) -> bool:
     """Whether the integers go from a QuantizeLinear to DequantizeLinear, by moves at most."""
-    if node.op_type == "QuantizeLinear":
-        return not node.outputs[0].is_graph_output() and _ends_in_floats(node.outputs[0])
-    value = node.inputs[0]
-    while value is not None and (producer := value.producer()) is not None:
-        if producer.op_type == "QuantizeLinear":
-            return _is_between_quantisers(producer)
-        if producer.op_type not in MOVES:
-            return False
-        value = producer.inputs[0]
-    return False
+    quantise = node if node.op_type == "QuantizeLinear" else find_quantise(node.inputs[0])
+    return quantise is not None and ends_in_floats(quantise.outputs[0])
 
 
-def _ends_in_floats(value: ir.Value) -> bool:
-    for use in value.uses():
-        if use.node.op_type in MOVES and not any(output.is_graph_output() for output in use.node.outputs):
-            if not all(_ends_in_floats(output) for output in use.node.outputs):
-                return False
-        elif use.node.op_type != "DequantizeLinear":
-            return False
-    return True
-
-
-def _find_scale(scale: NDArray[np.generic], zero: NDArray[np.generic]) -> NDArray[np.generic]:
+def _widen(scale: NDArray[np.generic], zero: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the scale that holds the range of an activation on both sides of zero."""
     low, high = _LIMITS[zero.dtype.name]
-    offset = zero.astype(np.float32)
+    offset = zero.astype(np.float32).reshape(scale.shape)
     if (offset == low + 128).all():  # uint8 around 128
         return scale
     wide = np.maximum(offset - low, high - offset) / np.float32(127)
@@ -115,27 +107,17 @@ def _find_scale(scale: NDArray[np.generic], zero: NDArray[np.generic]) -> NDArra
     return widened
 
 
-def _rewrite_weight(
-    graph: ir.Graph, quantiser: Quantiser, stored: NDArray[np.generic], zero: NDArray[np.generic]
-) -> int:
-    if quantiser.scale is None:
-        return 0
-    axis = read_axis(quantiser.node, stored.ndim) if quantiser.scale.size > 1 else 0
-    low = _LIMITS[zero.dtype.name][0]
-    if (zero.astype(np.int16) == low + 128).all():
-        integers, scale = (stored.astype(np.int16) - (low + 128)).astype(np.int8), quantiser.scale
-    else:
-        offset = spread(zero, axis, stored.ndim)
-        floats = (stored.astype(np.float32) - offset) * spread(quantiser.scale, axis, stored.ndim)
-        others = tuple(n for n in range(stored.ndim) if n != axis or quantiser.scale.size == 1)
-        largest = np.abs(floats).max(axis=others) / np.float32(127)
-        scale = np.where(largest > 0, largest, 1).astype(quantiser.scale.dtype).reshape(quantiser.scale.shape)
-        steps = np.rint(floats / spread(scale, axis, stored.ndim))
-        integers = np.clip(steps, -127, 127).astype(np.int8)
-    name = f"{quantiser.node.outputs[0].name}_symmetric"
-    quantiser.node.replace_input_with(0, add_constant(graph, name, integers))
-    _set_constants(graph, quantiser, scale)
-    return 1
+def _move_weight(
+    stored: NDArray[np.generic], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int | None
+) -> tuple[NDArray[np.int8], NDArray[np.generic]]:
+    """Return a weight's integers around zero and their scales, shaped as they were."""
+    middle = _LIMITS[zero.dtype.name][0] + 128
+    if (zero.astype(np.int16) == middle).all():
+        return (stored.astype(np.int16) - middle).astype(np.int8), scale
+    along = axis or 0
+    steps = stored.astype(np.float32) - spread(zero, along, stored.ndim)
+    integers, found = quantise_weight(steps * spread(scale, along, stored.ndim), axis, scale.dtype)
+    return integers, found.reshape(scale.shape)
 
 
 def _set_constants(graph: ir.Graph, quantiser: Quantiser, scale: NDArray[np.generic]) -> None:
@@ -150,6 +132,6 @@ def _set_constants(graph: ir.Graph, quantiser: Quantiser, scale: NDArray[np.gene
 def _set_integers(value: ir.Value) -> None:
     value.type = ir.TensorType(ir.DataType.INT8)
     for use in value.uses():
-        if use.node.op_type in MOVES:
+        if use.node.op_type in MOVES and use.idx == 0:
             for output in use.node.outputs:
                 _set_integers(output)
