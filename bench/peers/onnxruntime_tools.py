@@ -26,7 +26,7 @@ def quantize_dynamic(model: Path, out: Path) -> None:
     """``quantize_dynamic``, per channel, 7-bit weights (exact on CPUs without VNNI)."""
     from onnxruntime import quantization
 
-    with _quiet():
+    with quiet_quantisers():
         quantization.quantize_dynamic(model, out, per_channel=True, reduce_range=True)
 
 
@@ -69,11 +69,11 @@ def _quantize_static(
 
     # Quantising what a linear gives costs accuracy and saves nothing: the next operator is in float.
     placement = {"OpTypesToExcludeOutputQuantization": ["MatMul"]} if linears_only else {}
-    with _quiet():
+    with quiet_quantisers():
         quantization.quantize_static(
             model,
             out,
-            _Reader(batches),
+            Reader(batches),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8 if activations == "u8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -106,24 +106,25 @@ def calibrate(model: Path, batches: Sequence[Feeds], method: str) -> int:
     from onnxruntime.quantization.calibrate import create_calibrator
 
     augmented = model.with_name(f"{model.stem}.{method}.augmented.onnx")
-    with _quiet():
+    with quiet_quantisers():
         calibrator = create_calibrator(
             model, None, augmented_model_path=str(augmented), calibrate_method=_find_method(method)
         )
         try:
-            calibrator.collect_data(_Reader(batches))
+            calibrator.collect_data(Reader(batches))
             return len(calibrator.compute_data().data)
         finally:
             augmented.unlink(missing_ok=True)
 
 
-class _Reader:
+class Reader:
     """What ONNX Runtime's quantisers take: feeds one by one, then None."""
 
     def __init__(self, batches: Sequence[Feeds]) -> None:
         self._batches = iter(batches)
 
     def get_next(self) -> Feeds | None:
+        """Return the next feeds, or None after the last."""
         return next(self._batches, None)
 
     def __iter__(self) -> Iterator[Feeds]:
@@ -131,7 +132,7 @@ class _Reader:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_quantisers() -> Iterator[None]:
     """Its quantisers warn on the root logger about steps that do not apply here, and its percentile prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
