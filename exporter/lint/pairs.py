@@ -116,6 +116,8 @@ def find_root(value: ir.Value | None) -> ir.Value | None:
     while value is not None and (node := value.producer()) is not None:
         if node.op_type not in MOVES | {"QuantizeLinear", "DequantizeLinear", "Cast"}:
             break
+        if node.op_type == "Gather" and constant(node.inputs[1]) is None:
+            break  # rows of a table, chosen when it runs, are an activation
         value = node.inputs[0]
     return value
 

@@ -67,8 +67,7 @@ def prove(before: Path, after: Path, meaning: Path, *, exact: bool, allowed_loss
         if exact and old is not None and _is_finite(old):
             require(compare(old, found[number], read_tolerance("lint-exact")))
         rows += [_compare(name, old, found[number], value) for name, value in reference.items()]
-    for row in rows:
-        _require(row, allowed_loss)
+    _require(rows, allowed_loss)
     return tuple(rows)
 
 
@@ -114,22 +113,25 @@ def _compare(name: str, old: Tensors | None, new: Tensors, wanted: NDArray[np.ge
     )
 
 
-def _require(row: OutputProof, allowed_loss: float) -> None:
-    if not math.isfinite(row.after):
-        raise ParityFailure(
-            "the rewritten graph answers NaN" + ("" if math.isfinite(row.before) else ", as the one before it did"),
-            where=row.output,
-            cure="quantise the float model again; `stepdown lint` names scales that are no numbers",
-        )
-    # A graph that gives no numbers has nothing to be compared with: then the new one must give some.
-    lost = (row.before if math.isfinite(row.before) else 0.0) - row.after
+def _require(rows: Sequence[OutputProof], allowed_loss: float) -> None:
+    for row in rows:
+        if not math.isfinite(row.after):
+            raise ParityFailure(
+                "the rewritten graph answers NaN" + ("" if math.isfinite(row.before) else ", as the one before it did"),
+                where=row.output,
+                cure="quantise the float model again; `stepdown lint` names scales that are no numbers",
+            )
+    worst = max(rows, key=_find_loss)
+    lost = _find_loss(worst)
     if lost > allowed_loss:
         raise ParityFailure(
-            f"rewriting takes the cosine to the float graph from {row.before:.4f} to {row.after:.4f}",
-            where=row.output,
-            cure=f"quantise the float model again, for this target; or accept it with --allow-loss {_round_up(lost)}",
+            f"rewriting takes the cosine to the float graph from {worst.before:.4f} to {worst.after:.4f}",
+            where=worst.output,
+            cure="quantise the float model again, for this target; "
+            f"or accept it with --allow-loss {math.ceil(lost * 1000) / 1000}",
         )
 
 
-def _round_up(lost: float) -> float:
-    return math.ceil(lost * 1000) / 1000
+def _find_loss(row: OutputProof) -> float:
+    """A graph that gives no numbers has nothing to be compared with: then the new one must give some."""
+    return (row.before if math.isfinite(row.before) else 0.0) - row.after

@@ -12,8 +12,9 @@ def quantise_weight(
     """Return int8 integers and their scales of type ``kind``: one for each index of ``axis``, or one for them all."""
     others = tuple(number for number in range(floats.ndim) if number != axis)
     largest = np.abs(floats).max(axis=others) / np.float32(127)
-    # Of nothing but zeros any scale will do.
-    scale = np.where(largest > 0, largest, 1).astype(kind)
+    scale = largest.astype(kind)
+    # Of nothing but zeros, or of less than the type can hold, any scale will do.
+    scale = np.where(scale > 0, scale, 1).astype(kind)
     wide = scale.astype(np.float32)
     if axis is not None:
         wide = wide.reshape([-1 if number == axis else 1 for number in range(floats.ndim)])

@@ -67,7 +67,7 @@ RULES = (
     ),
     Rule(name="output-pair", severity="warning", check=output_pair.check_outputs, fix=output_pair.bypass, exact=False),
     Rule(name="one-sided", severity="warning", check=output_pair.check_sides, fix=output_pair.bypass, exact=False),
-    Rule(name="missing-axis", severity="warning", check=axis.check_missing, fix=axis.write_missing),
+    Rule(name="missing-axis", severity="warning", check=axis.check_missing, fix=axis.write_missing, reveals=True),
     Rule(
         name="integer-type", severity="error", check=zero_point.check_type, fix=zero_point.make_symmetric, exact=False
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, take_over
-from exporter.lint.pairs import find_output_axis, name_of
+from exporter.lint.pairs import name_of
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, made_by, only_user, remove_dead
 
@@ -105,11 +105,8 @@ def _rewrite(graph: ir.Graph, node: ir.Node, found: _Product) -> int:
     stored, scale = constant(found.weight), constant(found.scale)
     if stored is None or scale is None:
         return 0
-    name = name_of(node)
-    attributes = dict(node.attributes) if found.operator == "Conv" else {}
-    product = ir.node(found.operator, [found.given, found.weight], attributes, name=f"{name}_float")
-    axis = find_output_axis(product, 1, stored.ndim)
-    if scale.size > 1 and (axis is None or stored.shape[axis] != scale.size):
+    name, axis = name_of(node), 0 if found.operator == "Conv" else stored.ndim - 1
+    if scale.size > 1 and stored.shape[axis] != scale.size:
         return 0
     # ONNX Runtime shapes the scales of a convolution to multiply its output: [outputs, 1, 1].
     shape = (scale.size,) if scale.size > 1 else ()
@@ -121,7 +118,8 @@ def _rewrite(graph: ir.Graph, node: ir.Node, found: _Product) -> int:
         zeros = np.broadcast_to(zero.reshape(-1), (scale.size,)).reshape(shape)
         inputs.append(add_constant(graph, f"{name}_zero", np.ascontiguousarray(zeros)))
     dequantise = ir.node("DequantizeLinear", inputs, {"axis": axis} if shape else {}, name=f"{name}_dq")
-    product.replace_input_with(1, dequantise.outputs[0])
+    attributes = dict(node.attributes) if found.operator == "Conv" else {}
+    product = ir.node(found.operator, [found.given, dequantise.outputs[0]], attributes, name=f"{name}_float")
     new = [dequantise, product]
     if found.bias is not None:
         new.append(ir.node("Add", [product.outputs[0], found.bias], name=f"{name}_bias"))
