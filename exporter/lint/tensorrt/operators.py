@@ -10,6 +10,7 @@ from exporter.lint.pairs import name_of
 from exporter.lint.rule import Note
 from exporter.lint.tensorrt.dynamic_ops import DYNAMIC
 from exporter.lint.tensorrt.integer_ops import is_integer
+from exporter.lint.tensorrt.packed_weights import is_packed
 
 #: Without an importer in onnx-tensorrt's table of operators (docs/operators.md of TensorRT 10.15).
 MISSING = frozenset(
@@ -22,31 +23,25 @@ MISSING = frozenset(
 )  # fmt: skip
 #: Domains that plugins may serve.
 PLUGIN_DOMAINS = frozenset({"trt.plugins"})
-_CURES = {
-    "MatMulNBits": "quantise to int4 in Q/DQ form (ONNX Runtime: DefaultWeightOnlyQuantConfig(is_symmetric=True, "
-    "quant_format=QuantFormat.QDQ)), or to int8",
-}
 
 
 def check(model: ir.Model) -> Iterator[Note]:
     """Yield operators outside of ONNX, and those the parser lacks."""
     for node in model.graph.all_nodes():
-        if is_integer(node) or node.op_type in DYNAMIC:
-            continue
+        if is_integer(node) or is_packed(node) or node.op_type in DYNAMIC:
+            continue  # they have rules of their own
         if node.domain not in ("", "ai.onnx", *PLUGIN_DOMAINS):
             yield Note(
                 node=name_of(node),
                 what=f"{node.domain}::{node.op_type} is not an operator of ONNX",
-                cure=_find_cure(node),
+                cure=_find_cure(node.domain),
             )
         elif node.op_type in MISSING:
             cure = "export the model without it"
             yield Note(node=name_of(node), what=f"TensorRT has no {node.op_type}", cure=cure)
 
 
-def _find_cure(node: ir.Node) -> str:
-    if node.op_type in _CURES:
-        return _CURES[node.op_type]
-    if node.domain.startswith("com.microsoft"):
+def _find_cure(domain: str) -> str:
+    if domain.startswith("com.microsoft"):
         return "give TensorRT the graph before ONNX Runtime's optimizer fused it"
     return "write it with standard operators, or give TensorRT a plugin"

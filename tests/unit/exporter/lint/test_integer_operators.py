@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnxruntime import quantization
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from exporter.lint.check_file import fix_file, lint_file
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
@@ -133,3 +134,21 @@ def test_a_dynamic_product_of_unknown_form_is_named_with_the_cure(path):
     found = lint_file(path, "tensorrt")
     assert [(item.node, item.fixable) for item in found] == [("dyn", False), ("n_i", False)]
     assert "calibration data" in found[0].cure
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_packed_by_onnx_runtime_become_int8(path, tmp_path, bits, symmetric):
+    """48 inputs in blocks of 32: the second block of each output is filled up."""
+    weight = draw(48, N)
+    inputs = {"x": (TensorProto.FLOAT, ["batch", 48])}
+    outputs = {"y": (TensorProto.FLOAT, ["batch", N])}
+    plain = save(tmp_path / "float.onnx", [node("MatMul", ["x", "w"], "y")], outputs, {"w": weight}, inputs=inputs)
+    quantiser = MatMulNBitsQuantizer(onnx.load(plain), bits=bits, block_size=32, is_symmetric=symmetric)
+    quantiser.process()
+    quantiser.model.save_model_to_file(str(path))
+    (found,) = lint_file(path, "tensorrt")
+    assert (found.rule, found.severity, found.fixable) == ("packed-weight", "error", True)
+    fixed = _fix(path)
+    assert (dict(fixed.applied), fixed.left) == ({"packed-weight": 1}, ())
+    assert all(row.after > 0.9999 for row in fixed.proof)
