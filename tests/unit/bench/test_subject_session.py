@@ -11,6 +11,7 @@ from runtimes.artifact import hash_file
 from runtimes.errors import CorruptArtifact, MissingDependency
 from runtimes.ort import OnnxRuntime
 from runtimes.trt.build import build_plan
+from runtimes.trt.device import read_compute_capability
 from runtimes.trt.options import BuildOptions
 from runtimes.trt.profiles import parse_profile
 from runtimes.trt.runtime import TensorRt
@@ -26,7 +27,8 @@ def plan(tmp_path, monkeypatch):
     machine = make_machine("11", monkeypatch)
     monkeypatch.setattr("runtimes.trt.runtime.find_libraries", lambda: (machine.library,))
     options = BuildOptions(profiles=(parse_profile("min=1x1,opt=2x1,max=4x1"),))
-    return build_plan(machine.library, write_copy(tmp_path / "model.onnx"), tmp_path / "m.plan", options).path
+    yield build_plan(machine.library, write_copy(tmp_path / "model.onnx"), tmp_path / "m.plan", options).path
+    read_compute_capability.cache_clear()
 
 
 def test_a_plan_is_run_by_tensorrt_which_waits_by_itself(plan):

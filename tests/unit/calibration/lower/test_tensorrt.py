@@ -319,3 +319,28 @@ def test_small_layers_are_left_with_the_reason():
     placement = place(model, find_linears(model))
     assert placement.quantised == ()
     assert "3 inputs" in placement.left["Conv_0"]
+
+
+def test_a_pointwise_convolution_is_smoothed_along_its_channels():
+    """Its channels are the second axis of what it reads: image axes must not be taken for them."""
+    text = "g (float[b, 16, h, w] x) => (float[b, 24, h, w] y) { y = Conv(x, weight) }"
+    weight, feeds = _draw(24, 16, 1, 1), _feeds(2, 16, 16, 16)
+    model = _graph_of(text, weight=weight)
+    smooth = np.exp(_draw(16, seed=5))
+    linear = find_linears(model)[0]
+    _, steps, _ = quantise_weight(weight * smooth.reshape(1, -1, 1, 1), 0)
+    group = ActivationGroup(
+        tensor="x", linears=(linear.node,), smooth=smooth, scale=SCALE, zero_point=0, dtype="int8", bits=8,
+        method="minmax", why="test", error=0.0,
+    )  # fmt: skip
+    entry = LinearPlan(
+        node=linear.node, weight="weight", weight_scale=steps, weight_zero_point=0, weight_bits=8, bias_delta=None,
+        error=0.0, why="test",
+    )  # fmt: skip
+    _lower(model, plan=Plan(groups=(group,), linears=(entry,)))
+    integers = _integers(feeds["x"] * (1 / smooth).astype(np.float32).reshape(-1, 1, 1), SCALE)
+    values = np.clip(np.rint(weight * smooth.reshape(1, -1, 1, 1) / steps.reshape(-1, 1, 1, 1)), -127, 127)[:, :, 0, 0]
+    expected = np.einsum("bchw,oc->bohw", integers, values) * np.float64(SCALE) * steps.reshape(-1, 1, 1)
+    (got,) = _run(model, feeds)
+    np.testing.assert_allclose(got, expected, atol=2e-4)
+    assert _broken(model) == []

@@ -81,6 +81,21 @@ def test_what_is_lowered_passes_the_lint(precision, recipe, with_products):
     ]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@hypothesis.given(recipe=recipes(), with_products=hypothesis.strategies.booleans())
+@EXAMPLES
+def test_integers_feed_products_and_nothing_else(precision, recipe, with_products):
+    """No output is quantised, and no Cast stands between integers and their product, which would keep them apart."""
+    sample = Sample(recipe, precision, with_products=with_products)
+    wanted = {linear.node for linear in sample.linears} | {product.node for product in sample.products}
+    assert set(sample.found.int8) == wanted
+    dequantisers = [node for node in sample.model.graph if node.op_type == "DequantizeLinear"]
+    assert {use.node.name for node in dequantisers for use in node.outputs[0].uses()} == wanted
+    for name in wanted:
+        makers = [value.producer() for value in sample.nodes[name].inputs[:2]]
+        assert [maker.op_type for maker in makers] == ["DequantizeLinear"] * 2
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @hypothesis.given(recipe=recipes(), with_products=hypothesis.strategies.booleans())
 @EXAMPLES
