@@ -8,15 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runtimes.errors import UnsupportedModel
-
 
 def lint(model: Path, *options: str) -> dict[str, Any]:
-    """Lint ``model`` for TensorRT and return the document: ``findings``, with ``--fix`` ``fixed``, or ``error``.
-
-    Raises:
-        UnsupportedModel: it ended without a document.
-    """
+    """Lint ``model`` for TensorRT and return the document: ``findings``, with ``--fix`` ``fixed``, or ``error``."""
     command = str(Path(sys.executable).with_name("stepdown"))
     done = subprocess.run(
         [command, "lint", str(model), "--for", "tensorrt", "--json", *options],
@@ -26,7 +20,7 @@ def lint(model: Path, *options: str) -> dict[str, Any]:
     )
     try:
         document: dict[str, Any] = json.loads(done.stdout)
-    except json.JSONDecodeError as error:
+    except json.JSONDecodeError:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise UnsupportedModel(f"stepdown lint ended with {done.returncode}: {said}", where=str(model)) from error
+        return {"error": {"kind": "Crash", "what": f"stepdown lint ended with {done.returncode}: {said}"}}
     return document
