@@ -137,9 +137,13 @@ def _is_stable(runs: list[int]) -> bool:
 
 def choose_runs(warmup: Sequence[int], plan: MeasurePlan) -> int:
     """Return how many runs a block should have, from how long the last of the warm-up took."""
-    typical_ns = statistics.median(warmup[-_WINDOW_RUNS:])
-    wanted = int(plan.block_seconds * 1e9 / max(typical_ns, 1))
+    wanted = int(plan.block_seconds * 1e9 / max(find_typical_ns(warmup), 1))
     return min(plan.max_runs, max(plan.min_runs, wanted))
+
+
+def find_typical_ns(warmup: Sequence[int]) -> float:
+    """Return how long a run takes when warm: the median of the last ones of the warm-up."""
+    return statistics.median(warmup[-_WINDOW_RUNS:])
 
 
 def run_block(subject: Subject, runs: int, plan: MeasurePlan, clock: Clock) -> tuple[int, ...]:

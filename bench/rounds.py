@@ -11,7 +11,7 @@ measures it.
 - **Threads of the others.** An idle thread pool spins on for a while and takes the processor from whose turn it is.
   Every subject is stopped while it is not its turn.
 - **Phases of the machine**, of 50 to 200 ms and some 15 %. A block of runs in one piece falls into one or does not. So
-  the subjects take turns of a run or two, in random order, and a block is what one gave in all turns of a round.
+  the subjects take turns of some 10 ms, in random order, and a block is what one gave in all turns of a round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from bench.measure import MeasurePlan, choose_runs
+from bench.measure import MeasurePlan, choose_runs, find_typical_ns
 from bench.process import TIMEOUT_S, Opened, SubjectProcess
 from bench.recording import Timing
 from bench.subject import SubjectSpec
@@ -36,6 +36,9 @@ SLOW_START_S = 5.0
 _ROUNDS_PER_PROCESS = 4
 # A block is given in at most so many turns; the slowest subject, which makes the fewest runs, may set fewer.
 _TURNS = 10
+# And in turns of at least so long: the first runs after a change find the caches full of what the other left. At 1 ms a
+# run, turns of two make it 4 to 5 % slower, turns of ten less than 1 % (bench/suites/gate_overhead.py).
+_TURN_NS = 9e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class _Subject:
     failure: StepdownError | None = None
     is_slow: bool = False
     runs: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)
     warmups: dict[str, tuple[int, ...]] = field(default_factory=dict)
     blocks: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
@@ -149,8 +153,8 @@ def _run_round(
             _attempt(subject, partial(_warm_up, shape=shape, feeds=feeds[shape], plan=plan))
         for subject in subjects:
             subject.blocks.setdefault(shape, []).append(())
-        turns = min((one.runs[shape] for one in subjects if one.failure is None), default=0)
-        for turns_left in range(min(_TURNS, turns), 0, -1):
+        turns = min((one.turns[shape] for one in subjects if one.failure is None), default=0)
+        for turns_left in range(turns, 0, -1):
             for subject in order.sample(list(subjects), len(subjects)):
                 _attempt(subject, partial(_take_turn, shape=shape, turns_left=turns_left, plan=plan))
 
@@ -181,7 +185,13 @@ def _warm_up(subject: _Subject, shape: str, feeds: Path, plan: MeasurePlan) -> N
     warmup = subject.process.warm_up(plan.warmup_seconds)
     subject.warmups.setdefault(shape, warmup)
     # The same number in every round, so that every block's median is worth as much.
-    subject.runs.setdefault(shape, choose_runs(warmup, plan))
+    runs = subject.runs.setdefault(shape, choose_runs(warmup, plan))
+    subject.turns.setdefault(shape, count_turns(runs, find_typical_ns(warmup)))
+
+
+def count_turns(runs: int, typical_ns: float) -> int:
+    """Return in how many turns a block of ``runs`` is given: as many as are long enough."""
+    return max(1, min(_TURNS, runs, int(runs * typical_ns / _TURN_NS)))
 
 
 def _take_turn(subject: _Subject, shape: str, turns_left: int, plan: MeasurePlan) -> None:

@@ -4,7 +4,7 @@ In: the models of the gate suite, at 16 tokens, where a run takes about 1 ms. Ou
 each answered in one interleaved run:
 
 - timing: blocks of :func:`bench.measure.run_block` against bare loops of as many calls, in one process and session;
-- turns: runs in turns of two beside another model, as the gate takes them, against blocks in one piece;
+- turns: runs in turns of ten beside another model, as the gate takes them, against blocks in one piece;
 - bias: a model against a slower one, and the slower one against it: without a bias the product of the ratios is 1.
 """
 
@@ -35,7 +35,7 @@ from runtimes.errors import StepdownError
 
 # MiniLM in INT8 takes about 1 ms at 16 tokens on the machine of docs/benchmarks.md.
 _SEQUENCE = 16
-_ROUNDS, _RUNS, _RUNS_PER_TURN = 200, 30, 2
+_ROUNDS, _RUNS, _RUNS_PER_TURN = 200, 30, 10
 _SLOWER = "slow-10"
 
 
@@ -67,7 +67,7 @@ def _measure(paths: Mapping[str, Path], feeds: Path, threads: int, seconds: floa
     bias = math.sqrt(forth.ratio * back.ratio) - 1
     return [
         [f"timing over a bare loop, runs of {run_ms:.2f} ms", _show(timing)],
-        ["turns of 2 beside another model over blocks of 30", _show(turns)],
+        [f"turns of {_RUNS_PER_TURN} beside another model over blocks of {_RUNS}", _show(turns)],
         ["base over slower, base given first", _show(forth)],
         ["slower over base, slower given first", _show(back)],
         ["bias of the place (root of the product, minus 1)", f"{bias:+.2%}"],

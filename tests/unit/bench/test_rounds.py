@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from bench.measure import MeasurePlan
-from bench.rounds import measure_rounds
+from bench.rounds import count_turns, measure_rounds
 from bench.subject import SubjectSpec
 from runtimes.errors import CorruptArtifact, SubjectFailed, UsageError
 from tests.unit.bench.test_process import X, write_endless, write_model
@@ -55,6 +55,15 @@ def test_a_slow_subject_sets_the_turns_and_every_block_is_whole(model, feeds):
     for one in found.timings:
         assert len({len(block) for block in one.ns}) == 1
         assert 3 <= len(one.ns[0]) <= 25
+
+
+@pytest.mark.parametrize(
+    ("runs", "typical_ms", "turns"),
+    [(18, 5.5, 10), (30, 1.18, 3), (30, 0.01, 1), (4, 100, 4), (1, 1000, 1)],
+    ids=["of a run or two", "caches warm up", "one piece", "a run each", "a single run"],
+)
+def test_turns_are_many_and_long_enough(runs, typical_ms, turns):
+    assert count_turns(runs, typical_ms * 1e6) == turns
 
 
 def test_one_that_cannot_be_opened_and_one_that_hangs_leave_the_others_alone(model, feeds, tmp_path):
