@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from calibration.lower.tensorrt.types import FIRST_OPSET
 from exporter.passes.graph import remove_dead
@@ -19,6 +20,8 @@ from exporter.trace import write_model
 def prepare_for_tensorrt(traced: Path, out: Path) -> Path:
     """Write the graph to ``out``, in an existing directory, and return the path: opset 19 or later, types known."""
     model = ir.load(traced)
+    # Scalars too: which type a constant has is decided where it is read.
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     prepare(model, oldest_opset=FIRST_OPSET)
     remove_dead(model)
     name_nodes(model)

@@ -4,7 +4,7 @@ import pytest
 
 from calibration.collect import collect
 from calibration.data import open_dataset
-from calibration.magnitudes import list_floats, merge_magnitudes
+from calibration.magnitudes import list_floats, merge_magnitudes, read_magnitudes
 from runtimes.errors import UnsupportedModel
 from runtimes.ort import describe_onnx
 from tests.unit.calibration.conftest import make_encoder
@@ -56,10 +56,9 @@ def test_the_filling_of_a_mask_does_not_count(masked, tmp_path):
     assert found["scores"] == 3
 
 
-def test_an_infinity_is_one(masked, tmp_path):
-    x = np.array([[1, np.inf], [3, 4]], np.float32)
-    found = _measure(masked, tmp_path, x=x, attention_mask=np.ones((2, 2), np.int64))
-    assert found["x"] == np.inf
+def test_an_infinity_is_one_and_a_mask_of_infinities_none():
+    found = {"a::largest": np.inf, "a::smallest": -1.0, "b::largest": 2.0, "b::smallest": -np.inf}
+    assert read_magnitudes(("a", "b"), found) == {"a": np.inf, "b": 2.0}
 
 
 def test_magnitudes_do_not_depend_on_the_order_of_shards():

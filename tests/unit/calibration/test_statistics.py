@@ -12,12 +12,12 @@ from runtimes.errors import CorruptArtifact, DataError
 def make(shard, count, *, names=("a", "b"), **changes):
     """Statistics of one shard of 12 batches of 10 rows."""
     tensors = {name: TensorStatistics.empty(3, capacity=16) for name in names}
-    samples = 0
+    samples, largest = 0, 0.0
     for batch in range(shard, 12, count):
         rows = np.random.default_rng(batch).normal(size=(10, 3)).astype(np.float32)
         identities = np.arange(10, dtype=np.uint64) + np.uint64(batch << 32)
         tensors = {name: tensor.update(rows, identities) for name, tensor in tensors.items()}
-        samples += 10
+        samples, largest = samples + 10, max(largest, float(np.abs(rows).max()))
     made = CalibrationStatistics(
         model_sha256="m",
         dataset_sha256="d",
@@ -25,7 +25,7 @@ def make(shard, count, *, names=("a", "b"), **changes):
         shards=(shard,),
         samples=samples,
         tensors=tensors,
-        magnitudes={"a": 1.0 + shard, "b": 9.0 - shard},
+        magnitudes=dict.fromkeys(names, largest),
     )
     return dataclasses.replace(made, **changes)
 
@@ -129,7 +129,8 @@ def test_damaged_headers_are_refused(tmp_path, old, new):
 
 
 def test_merging_keeps_the_larger_magnitude():
-    assert merge(make(0, 3), make(2, 3)).magnitudes == {"a": 3.0, "b": 9.0}
+    first, second = make(0, 3, magnitudes={"a": 1.0, "b": 9.0}), make(2, 3, magnitudes={"a": 3.0, "b": 7.0})
+    assert merge(first, second).magnitudes == {"a": 3.0, "b": 9.0}
 
 
 def test_an_infinite_magnitude_survives_the_file(tmp_path):
