@@ -20,4 +20,5 @@ def infer_types(model: ir.Model) -> bool:
 def can_serialise(model: ir.Model) -> bool:
     """Whether the graph and its weights fit one protobuf message."""
     values = model.graph.initializers.values()
-    return sum(value.const_value.nbytes for value in values if value.const_value is not None) <= LIMIT_BYTES
+    size_bytes: int = sum(value.const_value.nbytes for value in values if value.const_value is not None)
+    return size_bytes <= LIMIT_BYTES
