@@ -43,7 +43,7 @@ def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kin
         if not readers:
             continue
         _require_symmetric(group, readers, nodes)
-        activation = _quantise_activation(model.graph, group, nodes[readers[0].node], kind)
+        activation = _quantise_activation(model.graph, group, readers[0], nodes[readers[0].node], kind)
         for linear in readers:
             node, entry = nodes[linear.node], entries[linear.node]
             weight = _quantise_weight(model.graph, node, linear, _round_plan(entry, kind), group.smooth)
@@ -80,13 +80,15 @@ def _require_symmetric(group: ActivationGroup, readers: Sequence[Linear], nodes:
         raise UnsupportedModel(what, where=group.tensor, cure="plan it with symmetric=True")
 
 
-def _quantise_activation(graph: ir.Graph, group: ActivationGroup, first: ir.Node, kind: ir.DataType) -> ir.Value:
+def _quantise_activation(
+    graph: ir.Graph, group: ActivationGroup, linear: Linear, first: ir.Node, kind: ir.DataType
+) -> ir.Value:
     value = first.inputs[0]
     if value is None:
         raise UnsupportedModel("the linear reads nothing", where=first.name, cure="plan it again")
     name = group.tensor
     if group.smooth is not None:
-        inverse = add_constant(graph, f"{name}_smooth", (1 / group.smooth).astype(np.float32))
+        inverse = add_constant(graph, f"{name}_smooth", _place_channels(1 / group.smooth, linear, first))
         product = ir.node("Mul", [value, inverse], name=f"{first.name}_smooth")
         describe(product.outputs[0], value, ir.DataType.FLOAT)
         graph.insert_before(first, product)
@@ -94,6 +96,13 @@ def _quantise_activation(graph: ir.Graph, group: ActivationGroup, first: ir.Node
     scale = add_constant(graph, f"{name}_scale", round_up(group.scale, kind))
     zero = add_constant(graph, f"{name}_zero", np.zeros((), np.int8))
     return insert_pair(graph, value, scale, zero, first)
+
+
+def _place_channels(vector: FloatArray, linear: Linear, node: ir.Node) -> FloatArray:
+    """Return one number a channel, shaped to multiply what the linear reads: a Conv's channels are axis 1."""
+    weight = node.inputs[1]
+    kernel = len(weight.shape) - 2 if linear.kind == "Conv" and weight is not None and weight.shape is not None else 0
+    return vector.astype(np.float32).reshape(-1, *[1] * kernel)
 
 
 def _round_plan(entry: LinearPlan, kind: ir.DataType) -> LinearPlan:
