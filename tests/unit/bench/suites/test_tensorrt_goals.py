@@ -16,10 +16,11 @@ PLAN = PlanFacts(
     float_linears=(),
     joined=6,
     int8_products=0,
-    float_products=12,
+    float_products=0,
     half_sums=0,
     float32_sums=25,
-    types={"half": 90, "int8": 40, "float": 25},
+    fused_attention=6,
+    types={"half": 90, "int8": 40, "float": 27},
 )
 
 
@@ -65,7 +66,7 @@ def test_a_model_without_numbers_meets_nothing():
         ({"int8_linears": PLAN.int8_linears[:35]}, "linears in int8"),
         ({"float_linears": ("pooler",)}, "linears in int8"),
         ({"joined": 5}, "query, key and value joined"),
-        ({"types": {"half": 90, "float": 26}}, "FP32 between kernels, but for sums of int8"),
+        ({"types": {"half": 90, "float": 28}}, "FP32 between kernels, but for sums of int8"),
         ({"half_sums": 1}, "sums of int8 stored in FP16, which ends at 65504"),
         ({"size_bytes": 50_000_001}, "size, of the FP32 plan"),
         ({"seconds": 10.0}, "build for four GPUs"),
@@ -96,3 +97,10 @@ def test_peers_without_accuracy_are_passed_over_and_their_reason_is_shown():
     assert "| 0.9900 / 0.9000 |" in tables
     assert "| 0.421 |" in tables.replace("  ", " ")
     assert "37 of 37" in tables
+    assert "6 fused" in tables
+
+
+def test_attention_is_shown_as_it_was_built():
+    plans = {"float": {"int8_products": 3, "float_products": 9, "fused_attention": 0}}
+    subjects = {key: Subject(plan=replace(PLAN, **change)) for key, change in plans.items()}
+    assert "3 of 12 in int8" in render_tables(subjects, ())

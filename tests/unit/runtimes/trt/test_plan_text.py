@@ -7,7 +7,7 @@ from runtimes.errors import MissingDependency, UnsupportedModel
 from runtimes.trt.build import build_plan
 from runtimes.trt.library import choose_library
 from runtimes.trt.options import BuildOptions
-from runtimes.trt.plan_text import READ_FROM, Gemm, count_types, read_gemms
+from runtimes.trt.plan_text import READ_FROM, Gemm, count_types, list_kernels, read_gemms
 from runtimes.trt.profiles import parse_profile
 
 
@@ -66,6 +66,21 @@ def test_names_hold_within_a_part():
     )
     assert [gemm.result for gemm in read_gemms(LINEAR + other)] == ["half", "float", "float"]
     assert read_gemms(LINEAR + other)[-1].depth == 64
+
+
+def test_a_fused_step_reads_the_weights_of_the_part_it_belongs_to():
+    fused = write_part([write_tensor("w", "int8", dims="384 64"), *map(write_operand, "xy")], [write_gemm("n", *"yxw")])
+    (gemm,) = read_gemms(write_part([write_tensor("w", "int8", dims="384 64", constant=True)], []) + fused)
+    assert (gemm.is_linear, gemm.depth) == (True, 384)
+
+
+def write_operand(name):
+    return write_tensor(name, "int8")
+
+
+def test_kernels_are_named_in_order():
+    steps = [f"  function={{ name={name} fqn={name}_0x1 args={{ }} }}\n" for name in ("__myl_MulAdd", "_gemm_mha_v2")]
+    assert list_kernels(LINEAR + write_part([], steps)) == ("__myl_MulAdd", "_gemm_mha_v2")
 
 
 def test_bytes_without_that_text_are_refused():
