@@ -11,6 +11,7 @@ from exporter.lint.rule import Rule
 from exporter.lint.tensorrt import (
     axis,
     bias,
+    constants,
     dynamic_ops,
     float_types,
     integer_ops,
@@ -58,6 +59,8 @@ RULES = (
     Rule(name="integer-bias", severity="error", check=bias.check, fix=bias.store_floats),
     Rule(name="float-weight", severity="warning", check=stored_weights.check, fix=stored_weights.store_integers),
     Rule(name="mask-range", severity="warning", check=masks.check, fix=masks.keep_float, exact=False, reveals=True),
+    Rule(name="moved-constant", severity="error", check=constants.check_moved, fix=constants.dequantise_first),
+    Rule(name="integer-constant", severity="error", check=constants.check_small, fix=constants.store_small),
     Rule(
         name="scale-type",
         severity="error",
@@ -87,7 +90,7 @@ RULES = (
         fix=axis.use_one_scale,
         exact=False,
     ),
-    Rule(name="transposed-weight", severity="error", check=transposed.check, fix=transposed.turn),
+    Rule(name="transposed-weight", severity="warning", check=transposed.check, fix=transposed.turn),
     Rule(name="weight-axis", severity="error", check=axis.check_weight, fix=axis.turn_weight, exact=False),
     Rule(name="sparsity", severity="warning", check=sparsity.check),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -25,8 +25,13 @@ def check(model: ir.Model) -> Iterator[Note]:
 
 def store_floats(model: ir.Model) -> int:
     """Store each such bias as the floats it stands for; return how many."""
+    return store_as_floats(model, list(_find(model)))
+
+
+def store_as_floats(model: ir.Model, found: Sequence[Quantiser]) -> int:
+    """Put floats in the place of dequantised constants, where these can be computed; return how many."""
     count = 0
-    for quantiser in _find(model):
+    for quantiser in found:
         integers, node = constant(quantiser.node.inputs[0]), quantiser.node
         output = node.outputs[0]
         if integers is None or quantiser.scale is None or not is_sound(quantiser) or output.is_graph_output():

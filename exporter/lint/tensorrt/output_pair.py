@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from calibration.lower.edits import take_over
+from exporter.lint.moves import list_ends, set_type, write_identity
 from exporter.lint.pairs import (
     MOVES,
     WEIGHTED,
@@ -28,6 +29,14 @@ from exporter.passes.graph import constant, made_by, remove_dead
 _FUSED_AFTER = frozenset({"Add", "BatchNormalization"})
 # What stands between a pair and a product without keeping them apart.
 _PASSED = MOVES | {"Cast"}
+# Operators without weights that have INT8 kernels: those of the parser's table (TensorRT 8.4 was the last that says so)
+# and those that ModelOpt quantises by default. Norms, Softmax, GELU's parts and reductions compute in float whatever
+# stands around them.
+_SYMMETRIC = frozenset({"Add", "Mul", "Concat"})
+_INT8 = _SYMMETRIC | {
+    "AveragePool", "BatchNormalization", "Clip", "Elu", "GlobalAveragePool", "HardSigmoid", "LeakyRelu", "PRelu",
+     "Pad", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh",
+}  # fmt: skip
 _CURE = "leave this tensor in float for that reader, or quantise its output too"
 
 
@@ -93,37 +102,12 @@ def bypass_all(model: ir.Model) -> None:
     for node in list(model.graph.all_nodes()):
         if node.op_type != "QuantizeLinear" or is_weight(node) or not ends_in_floats(node.outputs[0]):
             continue
-        ends = list(_list_ends(node.outputs[0]))
+        ends = list(list_ends(node.outputs[0]))
         if all(have_one_type(node.inputs[0], end.outputs[0]) for end in ends):
-            _set_type(node.outputs[0], node.inputs[0].type)
+            set_type(node.outputs[0], node.inputs[0].type)
             for quantiser in (node, *ends):
-                _write_identity(quantiser)
+                write_identity(quantiser)
     remove_dead(model)
-
-
-def _list_ends(integers: ir.Value) -> Iterator[ir.Node]:
-    """Yield the DequantizeLinear that integers end in, through moves."""
-    for use in integers.uses():
-        if use.node.op_type == "DequantizeLinear":
-            yield use.node
-        else:
-            for output in use.node.outputs:
-                yield from _list_ends(output)
-
-
-def _set_type(integers: ir.Value, kind: ir.TypeProtocol | None) -> None:
-    integers.type = kind
-    for use in integers.uses():
-        if use.node.op_type != "DequantizeLinear":
-            for output in use.node.outputs:
-                _set_type(output, kind)
-
-
-def _write_identity(node: ir.Node) -> None:
-    passed = ir.node("Identity", [node.inputs[0]], name=f"{name_of(node)}_passed")
-    node.graph.insert_before(node, passed)
-    take_over(node.outputs[0], passed.outputs[0])
-    node.graph.remove(node, safe=True)
 
 
 def _read_float(node: ir.Node, quantised: ir.Value, source: ir.Value | None) -> None:
@@ -170,11 +154,16 @@ def _gains(node: ir.Node, index: int, *, follows_product: bool) -> bool:
         return index < 2 and all(_is_dequantised(value) for value in node.inputs[:2])
     if node.op_type == "QuantizeLinear":
         return True
-    # Both sides: the only thing done with the output is quantising it.
+    has_sides = not follows_product and node.op_type in _INT8 and _has_both_sides(node)
+    return has_sides or (node.op_type == "Add" and _adds_shortcut(node, index))
+
+
+def _has_both_sides(node: ir.Node) -> bool:
+    """Whether all it reads is dequantised, and the only thing done with what it gives is quantising it."""
     outputs = [found for output in node.outputs for found in list_readers(output)]
-    if not follows_product and outputs and all(reader.op_type == "QuantizeLinear" for reader, _ in outputs):
-        return True
-    return node.op_type == "Add" and _adds_shortcut(node, index)
+    given = node.inputs if node.op_type in _SYMMETRIC else node.inputs[:1]
+    is_quantised = bool(outputs) and all(reader.op_type == "QuantizeLinear" for reader, _ in outputs)
+    return is_quantised and all(_is_dequantised(value) for value in given)
 
 
 def _adds_shortcut(node: ir.Node, index: int) -> bool:

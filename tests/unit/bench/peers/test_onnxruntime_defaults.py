@@ -67,6 +67,6 @@ def test_what_is_made_of_a_quantised_graph(model, tmp_path):
     static, narrow, optimised = (tmp_path / f"{name}.onnx" for name in ("static", "narrow", "optimised"))
     onnxruntime_defaults.quantise_static(model, static, BATCHES, "optimum-tensorrt")
     onnxruntime_defaults.narrow_floats(static, narrow)
-    assert "Cast" in list_ops(narrow)
+    assert onnx.load(narrow).graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     onnxruntime_defaults.optimise(static, optimised)
     assert optimised.is_file()

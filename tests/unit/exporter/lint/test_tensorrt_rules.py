@@ -242,6 +242,52 @@ def test_a_pair_before_an_operator_that_gives_float_is_passed_by(path):
     assert _fix(path).left == ()
 
 
+def test_an_operator_that_computes_in_float_gains_nothing_from_pairs_on_both_sides(path):
+    arrays = {
+        "s": np.array(0.03, np.float32), "z": np.array(0, np.int8), "p": np.array(0.005, np.float32),
+        "w": np.ones((K, N), np.int8), "ws": np.full(N, 0.1, np.float32), "wz": np.zeros(N, np.int8),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], "q"),
+        node("DequantizeLinear", ["q", "s", "z"], "d"),
+        node("Softmax", ["d"], "soft"),
+        node("QuantizeLinear", ["soft", "p", "z"], "sq"),
+        node("DequantizeLinear", ["sq", "p", "z"], "sd"),
+        node("DequantizeLinear", ["w", "ws", "wz"], "wd", axis=1),
+        node("MatMul", ["sd", "wd"], "y"),
+    ]
+    save(path, nodes, {"y": (TensorProto.FLOAT, ["b", N])}, arrays)
+    assert [(item.rule, item.node) for item in lint_file(path, "tensorrt")] == [("one-sided", "n_d")]
+    fixed = _fix(path)
+    assert (dict(fixed.applied), fixed.left) == ({"one-sided": 1}, ())
+
+
+def test_a_table_is_dequantised_before_its_rows_are_taken(path):
+    arrays = {
+        "t": np.random.default_rng(0).integers(-100, 100, (50, K)).astype(np.int8), "w": draw(K, N),
+        "s": np.array(0.03, np.float32), "z": np.array(7, np.int8),
+    }  # fmt: skip
+    nodes = [
+        node("Gather", ["t", "ids"], "rows"),
+        node("DequantizeLinear", ["rows", "s", "z"], "d"),
+        node("MatMul", ["d", "w"], "y"),
+    ]
+    inputs = {"ids": (TensorProto.INT64, ["batch", 3])}
+    arrays["t"] = np.resize(arrays["t"], (1000, K))  # the proof draws ids below 1000
+    save(path, nodes, {"y": (TensorProto.FLOAT, ["batch", 3, N])}, arrays, inputs=inputs)
+    assert _rules(path) == ["moved-constant", "zero-point"]
+    assert all(item.fixable for item in lint_file(path, "tensorrt"))
+    assert _fix(path).left == ()
+
+
+def test_a_constant_that_is_no_weight_is_stored_as_float(path):
+    after = [node("DequantizeLinear", ["o", "s", "z"], "od"), node("Mul", ["y0", "od"], "y")]
+    save_linear(path, after=after, arrays={"o": np.arange(N, dtype=np.int8)})
+    assert _rules(path) == ["integer-constant"]
+    fixed = _fix(path)
+    assert (dict(fixed.applied), fixed.left) == ({"integer-constant": 1}, ())
+
+
 def test_a_pair_with_the_range_of_a_mask_is_passed_by(path):
     save_linear(path, scale=2.7e36)
     assert _rules(path) == ["mask-range"]
@@ -262,7 +308,7 @@ def test_a_mask_stored_as_an_integer_becomes_finite(path):
         "zero": np.array([0], np.float32),
     }  # fmt: skip
     save_linear(path, after=after, arrays=arrays)
-    assert _rules(path) == ["mask-range"]
+    assert _rules(path) == ["integer-constant", "mask-range"]
     fixed = _fix(path)
     assert fixed.left == ()
     assert all(np.isnan(row.before) and row.after > 0.99 for row in fixed.proof)
