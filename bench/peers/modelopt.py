@@ -26,6 +26,7 @@ REQUIREMENTS = (
     "onnxslim",
     "onnx-graphsurgeon",
     "onnxconverter-common",
+    "onnxscript",
     "polygraphy",
     "lief",
     "cppimport",

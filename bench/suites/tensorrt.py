@@ -162,7 +162,7 @@ def _measure(key: str, given: Ingredients, judge: Judge) -> Subject:
     except StepdownError as error:
         if key not in PEERS:
             raise
-        return Subject(why=(f"not made: {error.what}",))
+        return Subject(why=(_tell("not made", error),))
     return _judge_and_build(key, built, given, judge)
 
 
@@ -173,12 +173,12 @@ def _judge_and_build(key: str, built: Built, given: Ingredients, judge: Judge) -
         with closing(_open(built.path, given.threads)) as session:
             accuracy = judge.judge(session)
     except StepdownError as error:
-        why.append(f"not judged: {error.what}")
+        why.append(_tell("not judged", error))
     _say(f"{key}: building a plan")
     try:
         plan = build_plan(built.path, given.work / "plans" / f"{key}.plan")
     except StepdownError as error:
-        why.append(f"no plan: {error.what}")
+        why.append(_tell("no plan", error))
     artifact = describe_onnx(built.path)
     return Subject(
         sha256=hash_file(built.path),
@@ -188,6 +188,10 @@ def _judge_and_build(key: str, built: Built, given: Ingredients, judge: Judge) -
         plan=plan,
         why=tuple(why),
     )
+
+
+def _tell(what: str, error: StepdownError) -> str:
+    return f"{what}: {' '.join(error.what.split())}"  # what a tool said has lines
 
 
 def _open(model: Path, threads: int) -> Session:
