@@ -88,7 +88,7 @@ def _quantise_activation(
         raise UnsupportedModel("the linear reads nothing", where=first.name, cure="plan it again")
     name = group.tensor
     if group.smooth is not None:
-        inverse = add_constant(graph, f"{name}_smooth", _place_channels(1 / group.smooth, linear, first))
+        inverse = add_constant(graph, f"{name}_smooth", _place_channels((1 / group.smooth).astype(np.float32), linear, first))
         product = ir.node("Mul", [value, inverse], name=f"{first.name}_smooth")
         describe(product.outputs[0], value, ir.DataType.FLOAT)
         graph.insert_before(first, product)
@@ -102,7 +102,7 @@ def _place_channels(vector: FloatArray, linear: Linear, node: ir.Node) -> FloatA
     """Return one number a channel, shaped to multiply what the linear reads: a Conv's channels are axis 1."""
     weight = node.inputs[1]
     kernel = len(weight.shape) - 2 if linear.kind == "Conv" and weight is not None and weight.shape is not None else 0
-    return vector.astype(np.float32).reshape(-1, *[1] * kernel)
+    return vector.reshape(-1, *[1] * kernel)
 
 
 def _round_plan(entry: LinearPlan, kind: ir.DataType) -> LinearPlan:
