@@ -17,7 +17,6 @@ from exporter.lint.pairs import (
     ends_in_floats,
     is_sound,
     list_quantisers,
-    list_readers,
     name_of,
 )
 from exporter.lint.rule import Note
@@ -100,6 +99,13 @@ def _list_small(model: ir.Model) -> Iterator[Quantiser]:
 
 def _is_weight(floats: ir.Value) -> bool:
     """Whether a product reads it, or a Gather takes rows that are chosen at run time: a table of embeddings."""
-    if any(use.node.op_type == "Gather" and constant(use.node.inputs[1]) is None for use in floats.uses()):
-        return True
-    return any(node.op_type in WEIGHTED and index < 2 for node, index in list_readers(floats))
+    for use in floats.uses():
+        kind = use.node.op_type
+        if kind in WEIGHTED and use.idx < 2:
+            return True
+        if kind == "Gather" and use.idx == 0 and constant(use.node.inputs[1]) is None:
+            return True
+        is_passed = use.idx == 0 and (kind in MOVES or kind == "Cast")
+        if is_passed and any(_is_weight(output) for output in use.node.outputs):
+            return True
+    return False

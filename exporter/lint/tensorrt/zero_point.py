@@ -13,6 +13,7 @@ from exporter.lint.pairs import (
     MOVES,
     Quantiser,
     ends_in_floats,
+    find_output_axis,
     find_quantise,
     is_sound,
     list_quantisers,
@@ -76,8 +77,7 @@ def _rewrite(graph: ir.Graph, quantiser: Quantiser, word: str) -> int:
     zero = np.zeros(scale.shape, word) if quantiser.zero is None else quantiser.zero
     stored = constant(quantiser.node.inputs[0])
     if stored is not None and quantiser.node.op_type == "DequantizeLinear":
-        axis = read_axis(quantiser.node, stored.ndim) if quantiser.per_channel else None
-        integers, scale = _move_weight(stored, scale, zero, axis)
+        integers, scale = _move_weight(quantiser, stored, scale, zero)
         name = f"{quantiser.node.outputs[0].name}_symmetric"
         quantiser.node.replace_input_with(0, add_constant(graph, name, integers))
     elif _is_between_quantisers(quantiser.node):
@@ -108,16 +108,33 @@ def _widen(scale: NDArray[np.generic], zero: NDArray[np.generic]) -> NDArray[np.
 
 
 def _move_weight(
-    stored: NDArray[np.generic], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int | None
+    quantiser: Quantiser, stored: NDArray[np.generic], scale: NDArray[np.generic], zero: NDArray[np.generic]
 ) -> tuple[NDArray[np.int8], NDArray[np.generic]]:
-    """Return a weight's integers around zero and their scales, shaped as they were."""
+    """Return a weight's integers around zero and their scales.
+
+    A weight with one scale gets one for each output: what symmetry costs in steps, that more than gives back.
+    """
     middle = _LIMITS[zero.dtype.name][0] + 128
     if (zero.astype(np.int16) == middle).all():
         return (stored.astype(np.int16) - middle).astype(np.int8), scale
-    along = axis or 0
+    along = read_axis(quantiser.node, stored.ndim) if quantiser.per_channel else 0
     steps = stored.astype(np.float32) - spread(zero, along, stored.ndim)
+    axis = along if quantiser.per_channel else _find_channels(quantiser.node.outputs[0], stored.ndim)
     integers, found = quantise_weight(steps * spread(scale, along, stored.ndim), axis, scale.dtype)
-    return integers, found.reshape(scale.shape)
+    if axis is None:
+        return integers, found.reshape(scale.shape)
+    quantiser.node.attributes["axis"] = ir.AttrInt64("axis", axis)
+    return integers, found
+
+
+def _find_channels(weight: ir.Value, rank: int) -> int | None:
+    """Return the axis of a weight's outputs, or of a table's rows, where every reader agrees on one."""
+    axes = {
+        0 if use.node.op_type == "Gather" and use.idx == 0 and use.node.attributes.get_int("axis", 0) == 0
+        else find_output_axis(use.node, use.idx, rank)
+        for use in weight.uses()
+    }  # fmt: skip
+    return axes.pop() if len(axes) == 1 and rank > 1 else None
 
 
 def _set_constants(graph: ir.Graph, quantiser: Quantiser, scale: NDArray[np.generic]) -> None:
