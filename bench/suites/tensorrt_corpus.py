@@ -29,8 +29,9 @@ from runtimes.atomic import write_text
 from runtimes.errors import MissingDependency, StepdownError, UsageError
 
 _TEXTS, _IMAGES = 64, 64
-# Models of the corpus take 64 tokens; random weights in int8 keep no budget worth the name.
-_WORDS = ("--target", "tensorrt", "--trt-library", "tensorrt-rtx", "--precision", "int8", "--max-drop", "50%")
+# Models of the corpus take 64 tokens; random weights in int8 keep no budget worth the name. Left to itself, the
+# exporter takes INT8 before FP16 where there is no GPU to time them on.
+_WORDS = ("--target", "tensorrt", "--trt-library", "tensorrt-rtx", "--max-drop", "50%")
 _WORDS += ("--samples", str(_TEXTS), "--max-length", "64", "--threads", "2", "--json", "--force")
 _TIMEOUT_SECONDS = 900
 
@@ -83,13 +84,14 @@ def make():
 class Row:
     """What became of one model.
 
-    ``tier`` is what the export reached (``lowered``, ``built``), or ``refused`` where it ended with an error; ``why``
-    is that error, or what TensorRT said where only the graph could be made.
+    ``tier`` is what the export reached (``lowered``, ``built``), or ``refused`` where it ended with an error;
+    ``candidate`` is what it chose; ``why`` is the error, or what TensorRT said where only the graph could be made.
     """
 
     name: str
     architecture: str
     tier: str
+    candidate: str = "-"
     plan: PlanFacts | None = None
     why: str = ""
     findings: tuple[str, ...] = ()
@@ -124,9 +126,11 @@ def run_corpus(only: Sequence[str] | None) -> Iterator[Row]:
         raise UsageError(f"there is no model {unknown[0]!r}", where="--only", cure=f"choose among {', '.join(cases)}")
     texts = assets.lee().background.read_text(encoding="utf-8").splitlines()[:_TEXTS]
     for name in only or cases:
-        sys.stderr.write(f"{name}\n")
         with tempfile.TemporaryDirectory() as folder:
-            yield _export(name, cases[name], Path(folder), texts)
+            row = _export(name, cases[name], Path(folder), texts)
+        sys.stderr.write(f"{name}: {row.tier}, {row.candidate} {row.why}\n")
+        sys.stderr.flush()
+        yield row
 
 
 def list_cases() -> dict[str, str]:
@@ -199,6 +203,7 @@ def _describe(name: str, architecture: str, tier: str, document: Mapping[str, An
         name=name,
         architecture=architecture,
         tier=tier,
+        candidate=described["candidate"],
         plan=describe_plan(out / described["path"]) if described["kind"] == "plan" else None,
         why=why,
         findings=tuple(report["findings"]),
@@ -207,8 +212,10 @@ def _describe(name: str, architecture: str, tier: str, document: Mapping[str, An
 
 def render_rows(rows: Sequence[Row]) -> str:
     """Return the table as Markdown, and how many models became plans."""
-    header = ["model", "architecture", "tier", "plan MB", "products in int8", "why not more"]
-    cells = [[row.name, row.architecture, row.tier, *_show_plan(row.plan), row.why or "-"] for row in rows]
+    header = ["model", "architecture", "tier", "chosen", "plan MB", "linears in int8", "why not more"]
+    cells = [
+        [row.name, row.architecture, row.tier, row.candidate, *_show_plan(row.plan), row.why or "-"] for row in rows
+    ]
     built = sum(row.tier == "built" for row in rows)
     kinds = len({row.architecture for row in rows if row.tier == "built"})
     return f"{render_markdown(header, cells)}\n\n{built} of {len(rows)} models, {kinds} architectures, became plans."

@@ -30,8 +30,8 @@ class PlanFacts:
     Attributes:
         size_bytes: Of the plan.
         seconds: How long TensorRT took to build it, for all GPUs; None where another program built it.
-        int8_linears: Names of the ONNX nodes that became products of int8 with a constant.
-        float_linears: Names of those that became products of float with a constant.
+        int8_linears: Names of the ONNX nodes that became int8 products, or convolutions, with a constant.
+        float_linears: Names of those that became float ones.
         joined: Products that compute three linears at once.
         int8_products: Products of two activations in int8.
         float_products: Products of two activations in float.
@@ -79,7 +79,7 @@ def describe_plan(path: Path, *, seconds: float | None = None) -> PlanFacts:
     gemms = read_gemms(plan)
     linears = [gemm for gemm in gemms if gemm.is_linear]
     products = [gemm for gemm in gemms if not gemm.is_linear]
-    sums = [gemm.result for gemm in gemms if gemm.is_int8]
+    sums = [gemm.result for gemm in gemms if gemm.is_int8 and not gemm.convolves]
     return PlanFacts(
         size_bytes=len(plan),
         seconds=seconds,

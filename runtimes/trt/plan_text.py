@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from runtimes.errors import UnsupportedModel
 
@@ -22,9 +23,11 @@ READ_FROM = "1.7.1"
 _PART = re.compile(rb"\ndescriptors \{\n")
 # tensor={ alignment=128 const_payload_size=768 dims={ 1 384 } name="w" offset=0 ... region="..." ... type=half }
 _TENSOR = re.compile(rb'\n  (?:sub_)?tensor=\{ ([^\n]*?dims=\{([^}]*)\}[^\n]*?) name="([^"\n]*)"([^\n]*) type=(\w+) \}')
-# fully_connected={ name="key+query" output={"y" } input={"x" "w" "alpha" "beta" } ... }
+# fully_connected={ name="key+query" output={"y" } input={"x" "w" "alpha" "beta" } ... }; a convolution is a corrltn
 _NAMES = rb'((?:"[^"\n]*" ?)*)'
-_GEMM = re.compile(rb'\n  fully_connected=\{ name="([^"\n]*)" output=\{' + _NAMES + rb"\} input=\{" + _NAMES + rb"\}")
+_GEMM = re.compile(
+    rb'\n  (fully_connected|corrltn)=\{ name="([^"\n]*)" output=\{' + _NAMES + rb"\} input=\{" + _NAMES + rb"\}"
+)
 _KERNEL = re.compile(rb"\n  function=\{ name=(\w+)")
 _CONSTANT = b"const_payload_size="
 _GPU_MEMORY = b'region="devmem'
@@ -32,15 +35,16 @@ _GPU_MEMORY = b'region="devmem'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemm:
-    """One matrix product of a plan. Types are TensorRT's words: ``int8``, ``half``, ``float``.
+    """One matrix product, or convolution, of a plan. Types are TensorRT's words: ``int8``, ``half``, ``float``.
 
     Attributes:
         nodes: The ONNX nodes it computes; more than one where products of one input were joined.
         left: Type of the left operand.
         right: Type of the right operand.
         result: Type of what it writes. The scales of an int8 product are multiplied in by the next kernel, so what is
-            written here are the bare sums.
+            written here are the bare sums; a convolution applies them itself.
         depth: Length of the sums of a product with a constant (a linear); None where both operands are computed.
+        convolves: Whether it is a convolution.
     """
 
     nodes: tuple[str, ...]
@@ -48,6 +52,7 @@ class Gemm:
     right: str
     result: str
     depth: int | None
+    convolves: bool = False
 
     @property
     def is_linear(self) -> bool:
@@ -62,12 +67,12 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tensor:
-    """Facts of one tensor; ``first_axis`` is None where its size is not fixed."""
+    """Facts of one tensor; ``axes`` is empty where a size is not fixed."""
 
     dtype: str
     constant: bool
     on_gpu: bool
-    first_axis: int | None
+    axes: tuple[int, ...]
 
 
 def read_gemms(plan: bytes) -> tuple[Gemm, ...]:
@@ -116,24 +121,32 @@ def _read_tensor(found: re.Match[bytes]) -> tuple[str, _Tensor]:
         dtype=dtype.decode(),
         constant=_CONSTANT in head,
         on_gpu=_GPU_MEMORY in tail,
-        first_axis=int(axes[0]) if axes and axes[0].isdigit() else None,
+        axes=tuple(map(int, axes)) if all(axis.isdigit() for axis in axes) else (),
     )
 
 
 def _list_gemms(tensors: Mapping[str, _Tensor], part: bytes, constants: Collection[str]) -> Iterator[Gemm]:
     for found in _GEMM.finditer(part):
-        names = [name.decode() for group in found.groups()[1:] for name in re.findall(rb'"([^"]*)"', group)]
+        kind, joined, *groups = found.groups()
+        names = [name.decode() for group in groups for name in re.findall(rb'"([^"]*)"', group)]
         unknown = [name for name in names[:3] if name not in tensors]
         if len(names) < 3 or unknown:
-            raise _refuse(f"the plan describes no operand {', '.join(unknown)} of {found[1].decode()}")
+            raise _refuse(f"the plan describes no operand {', '.join(unknown)} of {joined.decode()}")
         result, left, right = (tensors[name] for name in names[:3])
+        convolves = kind == b"corrltn"
         yield Gemm(
-            nodes=tuple(found[1].decode().split("+")),
+            nodes=tuple(joined.decode().split("+")),
             left=left.dtype,
             right=right.dtype,
             result=result.dtype,
-            depth=right.first_axis if names[2] in constants else None,
+            depth=_count_terms(right.axes, convolves) if names[2] in constants else None,
+            convolves=convolves,
         )
+
+
+def _count_terms(axes: tuple[int, ...], convolves: bool) -> int:
+    """A linear's weight is [inputs, outputs]; a convolution's is [outputs, inputs of a group, *kernel]."""
+    return prod(axes[1:]) if convolves else axes[0] if axes else 0
 
 
 def _refuse(what: str) -> UnsupportedModel:

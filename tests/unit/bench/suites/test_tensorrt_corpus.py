@@ -36,12 +36,13 @@ def test_a_process_that_crashes_is_an_error_with_what_it_said_last():
 
 
 def test_a_graph_without_a_plan_keeps_the_reason(tmp_path):
-    described = {"kind": "onnx", "path": "tensorrt/model.onnx"}
+    described = {"kind": "onnx", "path": "tensorrt/model.onnx", "candidate": "fp16"}
     facts = {"tool": {}, "source": {}, "recipe": {}, "steps": (), "files": (), "machine": {}}
     write_manifest(tmp_path, Manifest(artifacts={"tensorrt": described}, **facts))
     document = {"reports": [{"findings": ["mask stays in FP32"]}]}
     row = _describe("fnet", "fnet", "lowered", document, tmp_path, why="it has no DFT")
-    assert (row.tier, row.plan, row.why, row.findings) == ("lowered", None, "it has no DFT", ("mask stays in FP32",))
+    assert (row.tier, row.candidate, row.plan, row.why) == ("lowered", "fp16", None, "it has no DFT")
+    assert row.findings == ("mask stays in FP32",)
 
 
 def test_images_are_random_and_repeat(tmp_path):

@@ -74,6 +74,13 @@ def test_a_fused_step_reads_the_weights_of_the_part_it_belongs_to():
     assert (gemm.is_linear, gemm.depth) == (True, 384)
 
 
+def test_a_convolution_is_a_product_with_its_own_depth():
+    weight = write_tensor("w", "int8", dims="64 32 3 3", constant=True)
+    step = write_gemm("conv", "y", "x", "w", "scale", "bias").replace("fully_connected", "corrltn")
+    (gemm,) = read_gemms(write_part([weight, *map(write_operand, "xy")], [step]))
+    assert (gemm.convolves, gemm.is_linear, gemm.depth) == (True, True, 32 * 3 * 3)
+
+
 def write_operand(name):
     return write_tensor(name, "int8")
 
