@@ -41,8 +41,8 @@ def make_reductions(names: Sequence[str]) -> tuple[list[Any], list[Any]]:
     import onnx
 
     nodes, outputs = [], []
-    # ONNX Runtime computes what nobody reads from the last to the first, each after what it needs. In this order a value
-    # is reduced, and freed, as soon as it is there; the other way round all live to the end: 930 MB for MiniLM, not 585.
+    # ONNX Runtime computes what nobody reads from the last to the first, each after what it needs. In this order a
+    # value is reduced, and freed, as soon as it is there; otherwise all live to the end: 930 MB for MiniLM, not 585.
     for name in reversed(names):
         for operator, suffix in (("ReduceMax", _LARGEST), ("ReduceMin", _SMALLEST)):
             node = onnx.helper.make_node(operator, [name], [name + suffix], name=name + suffix, keepdims=0)

@@ -88,7 +88,8 @@ def _quantise_activation(
         raise UnsupportedModel("the linear reads nothing", where=first.name, cure="plan it again")
     name = group.tensor
     if group.smooth is not None:
-        inverse = add_constant(graph, f"{name}_smooth", _place_channels((1 / group.smooth).astype(np.float32), linear, first))
+        vector = _place_channels((1 / group.smooth).astype(np.float32), linear, first)
+        inverse = add_constant(graph, f"{name}_smooth", vector)
         product = ir.node("Mul", [value, inverse], name=f"{first.name}_smooth")
         describe(product.outputs[0], value, ir.DataType.FLOAT)
         graph.insert_before(first, product)
