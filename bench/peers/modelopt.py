@@ -74,7 +74,7 @@ def quantize(python: Path, model: Path, out: Path, samples: Mapping[str, NDArray
     """
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".modelopt.") as scratch:
         given, made = Path(scratch) / "samples.npz", Path(scratch) / out.name
-        np.savez(given, **samples)
+        np.savez(given, allow_pickle=False, **samples)
         # It leaves files beside its output.
         run_measured([str(python), "-c", _QUANTISE, str(model), str(given), method, str(made)])
         made.rename(out)

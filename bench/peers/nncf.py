@@ -51,6 +51,6 @@ def quantise(python: Path, model: Path, out: Path, samples: Mapping[str, NDArray
     """
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".nncf.") as scratch:
         given, made = Path(scratch) / "samples.npz", Path(scratch) / out.name
-        np.savez(given, **samples)
+        np.savez(given, allow_pickle=False, **samples)
         run_measured([str(python), "-c", _QUANTISE, str(model), str(given), str(made)])
         made.rename(out)

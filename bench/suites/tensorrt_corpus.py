@@ -31,7 +31,7 @@ from runtimes.errors import MissingDependency, StepdownError, UsageError
 _TEXTS, _IMAGES = 64, 64
 # Models of the corpus take 64 tokens; random weights in int8 keep no budget worth the name. Left to itself, the
 # exporter takes INT8 before FP16 where there is no GPU to time them on.
-_WORDS = ("--target", "tensorrt", "--trt-library", "tensorrt-rtx", "--max-drop", "50%")
+_WORDS: tuple[str, ...] = ("--target", "tensorrt", "--trt-library", "tensorrt-rtx", "--max-drop", "50%")
 _WORDS += ("--samples", str(_TEXTS), "--max-length", "64", "--threads", "2", "--json", "--force")
 _TIMEOUT_SECONDS = 900
 

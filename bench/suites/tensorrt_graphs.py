@@ -87,7 +87,14 @@ def make_graph(key: str, given: Ingredients) -> Built:
 
 def _export(given: Ingredients, name: str, *options: str) -> Built:
     # TensorRT-RTX also where TensorRT is installed: it alone builds for named GPUs, and its plans can be read.
-    words = ("--precision", "int8", "--samples", str(len(given.lines)), "--max-length", str(MAX_LENGTH))
+    words: tuple[str, ...] = (
+        "--precision",
+        "int8",
+        "--samples",
+        str(len(given.lines)),
+        "--max-length",
+        str(MAX_LENGTH),
+    )
     words += ("--trt-library", "tensorrt-rtx", "--profile", str(PROFILE), *options)
     directory = given.work / name
     built = stepdown_cli.export(

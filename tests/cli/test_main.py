@@ -55,7 +55,7 @@ def test_without_a_verb_help_goes_to_stderr(stepdown):
         (["export", "m", "-o", "new", "--targets", "onnxruntime"], "did you mean --target?"),
         (["export", "m", "-o", "new", "--target", "onnxruntim"], "did you mean 'onnxruntime'?"),
         (["export", "m", "-o", "new", "--precision", "int-8"], "did you mean 'int8'?"),
-        (["export", "m", "-o", "new", "--target", "tensorrt"], "choose one of onnxruntime"),
+        (["export", "m", "-o", "new", "--target", "coreml"], "choose one of onnxruntime, tensorrt"),
         (["export", "m", "-o", "new", "--shape", "8"], "such as 8x128"),
         (["export", "m", "-o", "new", "--max-drop", "150%"], "such as 1% or 0.01"),
         (["export", "m", "-o", "new", "--threads", "0"], "at least 1"),

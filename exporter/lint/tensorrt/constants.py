@@ -83,7 +83,8 @@ def _are_alike(ends: list[ir.Node]) -> bool:
     """Whether all have the same scale and zero point."""
     first, *others = [tuple(constant(value) for value in end.inputs[1:]) for end in ends]
     return all(
-        len(first) == len(other) and all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+        len(first) == len(other)
+        and all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(first, other, strict=True))
         for other in others
     )
 

@@ -45,7 +45,8 @@ def is_packed(node: ir.Node) -> bool:
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> int:
-    given, _, scale, _, order, bias = [*node.inputs, *[None] * (6 - len(node.inputs))]
+    inputs: list[ir.Value | None] = list(node.inputs)
+    given, _, scale, _, order, bias = inputs + [None] * (6 - len(inputs))
     weight = _unpack(node) if order is None else None
     if weight is None or given is None or scale is None:
         return 0
