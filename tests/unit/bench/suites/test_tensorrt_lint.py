@@ -14,12 +14,13 @@ from bench.suites.tensorrt_lint import Fix, Plan, Row, main, render_rows  # noqa
 
 @pytest.fixture(scope="module")
 def float_model(tmp_path_factory):
-    """An embedding table and a linear: what the tools need of an encoder."""
+    """An embedding table, a linear, and an activation between: what the tools need of an encoder."""
     generator = np.random.default_rng(0)
     arrays = {"table": (30522, 8), "weight": (8, 8)}
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["embedded"], name="lookup"),
-        helper.make_node("MatMul", ["embedded", "weight"], ["last_hidden_state"], name="linear"),
+        helper.make_node("Tanh", ["embedded"], ["active"], name="activation"),
+        helper.make_node("MatMul", ["active", "weight"], ["last_hidden_state"], name="linear"),
     ]
     graph = helper.make_graph(
         nodes,
