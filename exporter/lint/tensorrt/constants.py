@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from exporter.lint.moves import list_ends, set_type, write_identity
@@ -81,12 +82,14 @@ def _list_moves(model: ir.Model) -> Iterator[ir.Node]:
 
 def _are_alike(ends: list[ir.Node]) -> bool:
     """Whether all have the same scale and zero point."""
-    first, *others = [tuple(constant(value) for value in end.inputs[1:]) for end in ends]
+    first, *others = [[constant(value) for value in end.inputs[1:]] for end in ends]
     return all(
-        len(first) == len(other)
-        and all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(first, other, strict=True))
-        for other in others
+        len(first) == len(other) and all(_is_same(a, b) for a, b in zip(first, other, strict=True)) for other in others
     )
+
+
+def _is_same(left: NDArray[np.generic] | None, right: NDArray[np.generic] | None) -> bool:
+    return left is right or (left is not None and right is not None and np.array_equal(left, right))
 
 
 def _list_small(model: ir.Model) -> Iterator[Quantiser]:
