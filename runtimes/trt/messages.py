@@ -80,6 +80,8 @@ def shorten(text: str) -> str:
         return cuda[1].strip()
     wrapped = _WRAPPED.search(line)
     line = _POSITION.sub("", wrapped[1] if wrapped is not None else line)
+    # What closes the wrapping, where no position does.
+    line = line.removesuffix(")") if line.count(")") > line.count("(") else line
     line = _CONDITION.sub("", _SOURCE.sub("", line))
     quoted = _QUOTED.match(line)
     line = " ".join((quoted[1] if quoted is not None else line).split())

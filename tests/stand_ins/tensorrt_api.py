@@ -221,7 +221,7 @@ def _make_runtime(module, release, gpu, layers):
         def deserialize_cuda_engine(self, serialized_engine):
             head, _, _ = bytes(serialized_engine).partition(b"\n")
             if gpu is None or not head.startswith(_PLAN):
-                self.logger.log(Severity.ERROR, "Error Code 1: Serialization (magic tag does not match)")
+                self.logger.log(Severity.ERROR, "Error Code 1: Serialization (Magic tag does not match)")
                 return None
             flags = json.loads(head.removeprefix(_PLAN))
             if "VERSION_COMPATIBLE" in flags and not self.engine_host_code_allowed:

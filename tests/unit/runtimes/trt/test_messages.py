@@ -59,7 +59,7 @@ def test_a_missing_driver_is_said_only_where_it_is_all_there_is():
     log.add("ERROR", NO_DRIVER)
     assert log.first_error() == "CUDA driver version is insufficient for CUDA runtime version"
     log.add("ERROR", "IOptimizationProfile::isValid: Error Code 4: API Usage Error (MIN<=OPT<=MAX)")
-    assert log.errors() == ("MIN<=OPT<=MAX)",)
+    assert log.errors() == ("MIN<=OPT<=MAX",)
 
 
 def test_the_operation_of_a_builder_error():

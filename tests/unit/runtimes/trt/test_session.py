@@ -315,6 +315,6 @@ def test_a_plan_that_does_not_load_says_why(machine, tmp_path):
     before = plan.sha256
     plan.path.write_bytes(b"not a plan at all")
     record.write_text(record.read_text().replace(before, hash_file(plan.path)))
-    said = "MALFORMED_ENGINE" if machine.library.name == "tensorrt-rtx" else "Serialization"
+    said = "MALFORMED_ENGINE" if machine.library.name == "tensorrt-rtx" else "Magic tag does not match "
     with pytest.raises(CorruptArtifact, match=f"does not load the plan(.|\n)*{said}"):
         TensorRt().open(plan)

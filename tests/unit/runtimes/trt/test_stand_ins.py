@@ -137,7 +137,7 @@ def test_the_driver_has_these_numbers(enum):
     driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed", exc_type=ImportError)
     theirs = getattr(driver, enum.__name__)
     assert {name: int(value) for name, value in enum.__members__.items()} == {
-        name: int(theirs[name]) for name in enum.__members__
+        name: int(getattr(theirs, name)) for name in enum.__members__
     }
 
 
