@@ -66,7 +66,9 @@ def test_times_are_means_over_runs():
         with torch.inference_mode():
             return sum(one.ns for one in profile_call(call, runs) if one.op == "linear")
 
-    ratio = min(sum_linears(8, 4) for _ in range(3)) / min(sum_linears(1, 16) for _ in range(3))
+    # In turns, and often: what else the machine does must not meet one side alone.
+    long, short = zip(*((sum_linears(8, 4), sum_linears(1, 16)) for _ in range(8)), strict=True)
+    ratio = min(long) / min(short)
     assert 2 < ratio < 32
 
 

@@ -9,7 +9,7 @@ TensorRT takes no int32 ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,12 +18,20 @@ from calibration.linears import Linear
 from calibration.lower.edits import add_constant, take_over
 from calibration.lower.tensorrt.scales import round_up
 from calibration.plan import ActivationGroup, LinearPlan, Plan, quantise_planned_weight
-from calibration.quantise import FloatArray
+from calibration.quantise import FloatArray, make_grid
 from runtimes.errors import UnsupportedModel
 
 
-def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kind: ir.DataType) -> tuple[str, ...]:
-    """Edit ``model`` in place: the ``linears`` that ``plan`` covers read int8; return their node names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantised:
+    """The nodes that read int8 now, and the largest magnitude of each value that smoothing made, in its range."""
+
+    nodes: tuple[str, ...]
+    smoothed: Mapping[str, float]
+
+
+def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kind: ir.DataType) -> Quantised:
+    """Edit ``model`` in place: the ``linears`` that ``plan`` covers read int8.
 
     Args:
         model: A float32 model, each weight an initializer.
@@ -38,12 +46,17 @@ def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kin
     entries = {entry.node: entry for entry in plan.linears}
     nodes = {node.name or "": node for node in model.graph}
     done: list[str] = []
+    smoothed: dict[str, float] = {}
     for group in plan.groups:
         readers = [wanted[name] for name in group.linears if name in wanted]
         if not readers:
             continue
         _require_symmetric(group, readers, nodes)
-        activation = _quantise_activation(model.graph, group, readers[0], nodes[readers[0].node], kind)
+        first = nodes[readers[0].node]
+        value = _smooth(model.graph, group, readers[0], first)
+        if group.smooth is not None:
+            smoothed[value.name or ""] = float(group.scale) * make_grid(group.bits, symmetric=True).high
+        activation = _quantise_activation(model.graph, group, value, first, kind)
         for linear in readers:
             node, entry = nodes[linear.node], entries[linear.node]
             weight = _quantise_weight(model.graph, node, linear, _round_plan(entry, kind), group.smooth)
@@ -51,7 +64,7 @@ def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kin
             node.replace_input_with(1, weight)
             _correct_bias(model.graph, node, linear, entry.bias_delta)
             done.append(linear.node)
-    return tuple(done)
+    return Quantised(nodes=tuple(done), smoothed=smoothed)
 
 
 def insert_pair(graph: ir.Graph, value: ir.Value, scale: ir.Value, zero: ir.Value, before: ir.Node) -> ir.Value:
@@ -80,22 +93,27 @@ def _require_symmetric(group: ActivationGroup, readers: Sequence[Linear], nodes:
         raise UnsupportedModel(what, where=group.tensor, cure="plan it with symmetric=True")
 
 
-def _quantise_activation(
-    graph: ir.Graph, group: ActivationGroup, linear: Linear, first: ir.Node, kind: ir.DataType
-) -> ir.Value:
+def _smooth(graph: ir.Graph, group: ActivationGroup, linear: Linear, first: ir.Node) -> ir.Value:
+    """Return what the linears read, divided by the group's smoothing if it has one."""
     value = first.inputs[0]
     if value is None:
         raise UnsupportedModel("the linear reads nothing", where=first.name, cure="plan it again")
-    name = group.tensor
-    if group.smooth is not None:
-        vector = _place_channels((1 / group.smooth).astype(np.float32), linear, first)
-        inverse = add_constant(graph, f"{name}_smooth", vector)
-        product = ir.node("Mul", [value, inverse], name=f"{first.name}_smooth")
-        describe(product.outputs[0], value, ir.DataType.FLOAT)
-        graph.insert_before(first, product)
-        value = product.outputs[0]
-    scale = add_constant(graph, f"{name}_scale", round_up(group.scale, kind))
-    zero = add_constant(graph, f"{name}_zero", np.zeros((), np.int8))
+    if group.smooth is None:
+        return value
+    vector = _place_channels((1 / group.smooth).astype(np.float32), linear, first)
+    product = ir.node(
+        "Mul", [value, add_constant(graph, f"{group.tensor}_smooth", vector)], name=f"{first.name}_smooth"
+    )
+    describe(product.outputs[0], value, ir.DataType.FLOAT)
+    graph.insert_before(first, product)
+    return product.outputs[0]
+
+
+def _quantise_activation(
+    graph: ir.Graph, group: ActivationGroup, value: ir.Value, first: ir.Node, kind: ir.DataType
+) -> ir.Value:
+    scale = add_constant(graph, f"{group.tensor}_scale", round_up(group.scale, kind))
+    zero = add_constant(graph, f"{group.tensor}_zero", np.zeros((), np.int8))
     return insert_pair(graph, value, scale, zero, first)
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from calibration.linears import Linear
-from calibration.lower.tensorrt.linears import quantise_linears
+from calibration.lower.tensorrt.linears import Quantised, quantise_linears
 from calibration.lower.tensorrt.overflow import find_overflow
 from calibration.lower.tensorrt.products import Product, quantise_products
 from calibration.lower.tensorrt.types import set_types
@@ -67,16 +67,16 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
     unmeasured = _list_unmeasured(model, magnitudes) if precision == "fp16" else ()
     # Before anything is edited, while values have the names they were measured by.
     kept = find_overflow(model, magnitudes) if precision == "fp16" else {}
-    done = quantise_linears(model, linears, plan, kind) if plan is not None else ()
+    done = quantise_linears(model, linears, plan, kind) if plan is not None else Quantised(nodes=(), smoothed={})
     quantise_products(model, products, kind)
     _drop_unused(model)
     if precision == "fp16":
-        kept |= find_overflow(model, magnitudes)
+        kept |= find_overflow(model, {**magnitudes, **done.smoothed})
     if kind != ir.DataType.FLOAT:
         kept = set_types(model, kind, {node: why for node, why in kept.items() if node.graph is not None})
         _drop_unused(model)
     return Lowered(
-        int8=(*done, *(product.node for product in products)),
+        int8=(*done.nodes, *(product.node for product in products)),
         kept={node.name or "": why for node, why in kept.items()},
         unmeasured=unmeasured,
     )
