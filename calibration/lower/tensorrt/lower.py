@@ -72,11 +72,16 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
     _drop_unused(model)
     if precision == "fp16":
         kept |= find_overflow(model, {**magnitudes, **done.smoothed})
+    int8 = (*done.nodes, *(product.node for product in products))
     if kind != ir.DataType.FLOAT:
-        kept = set_types(model, kind, {node: why for node, why in kept.items() if node.graph is not None})
+        kept = {node: why for node, why in kept.items() if node.graph is not None}
+        # TensorRT writes an int8 product's bare sums in the type of its output; the next kernel applies the scales
+        # (read off plans of tensorrt_rtx 1.7.1). FP16 ends below the sum of five products, BF16 keeps 8 bits of it.
+        sums = {node: "it writes int8 sums" for node in model.graph if node.name in int8 and node not in kept}
+        kept = {node: why for node, why in set_types(model, kind, {**kept, **sums}).items() if node not in sums}
         _drop_unused(model)
     return Lowered(
-        int8=(*done.nodes, *(product.node for product in products)),
+        int8=int8,
         kept={node.name or "": why for node, why in kept.items()},
         unmeasured=unmeasured,
     )

@@ -193,8 +193,8 @@ def test_half_precision_is_in_the_types_of_the_graph():
     lowered = _lower(model, precision="fp16")
     assert lowered.kept == {}
     floats = {node.op_type for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT}
-    assert floats == {"Cast"}
-    scales = {node.inputs[1].dtype for node in model.graph if node.op_type.endswith("izeLinear")}
+    assert floats == {"Cast", "DequantizeLinear", "MatMul"}  # int8 sums, see the next test
+    scales = {node.inputs[1].dtype for node in model.graph if node.op_type == "QuantizeLinear"}
     assert scales == {ir.DataType.FLOAT16}
     assert (model.graph.inputs[0].dtype, model.graph.outputs[0].dtype) == (ir.DataType.FLOAT, ir.DataType.FLOAT)
     assert model.graph.outputs[0].name == "y"
@@ -280,6 +280,18 @@ def test_what_smoothing_takes_past_fp16_stays_in_fp32():
     assert quantise.inputs[0].dtype == ir.DataType.FLOAT
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_int8_product_writes_float32_and_is_cast_behind_it(precision):
+    """TensorRT writes its bare sums in that type: FP16 would overflow, BF16 would round them."""
+    model = _block_model()
+    lowered = _lower(model, precision=precision)
+    assert lowered.kept == {}
+    for node in model.graph:
+        if node.name in lowered.int8:
+            assert {value.dtype for value in (*node.inputs[:2], *node.outputs)} == {ir.DataType.FLOAT}
+            assert {use.node.op_type for use in node.outputs[0].uses()} == {"Cast"}
+
+
 def test_unmeasured_tensors_are_named():
     model = _block_model()
     assert set(_lower(model, precision="fp16", magnitudes={"m": 1.0}).unmeasured) == {"a", "r", "n", "o", "y"}
@@ -290,9 +302,7 @@ def test_bfloat16_types_the_graph_without_asking_for_magnitudes():
     lowered = _lower(model, precision="bf16", magnitudes={"r": 1e30})
     assert lowered.kept == {}
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    assert {node.inputs[1].dtype for node in model.graph if node.op_type.endswith("izeLinear")} == {
-        ir.DataType.BFLOAT16
-    }
+    assert {node.inputs[1].dtype for node in model.graph if node.op_type == "QuantizeLinear"} == {ir.DataType.BFLOAT16}
 
 
 def test_an_old_operator_set_is_refused_with_the_cure():
