@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from bench.quality import compare_embeddings, embed_texts, read_pairs, score_pai
 from bench.samples import Samples
 from bench.suites.encoder_goals import Goal, Quality, judge_cost, judge_quality, judge_speed, show_ratio
 from bench.suites.encoder_subjects import TITLES, Ingredients, Subject, open_subject
+from bench.suites.results import write_results
 from bench.table import render_markdown
 from bench.texts import encode_texts, make_feeds, open_tokenizer, select_feeds
 from runtimes.artifact import hash_file
@@ -65,9 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StepdownError as error:
         sys.stderr.write(f"encoder: {error}\n")
         return error.exit_code
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"encoder-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    write_text(path, json.dumps(asdict(results), sort_keys=True) + "\n")
+    path = write_results(options.output, "encoder", json.dumps(asdict(results), sort_keys=True))
     sys.stdout.write(render_results(results) + f"\n\nRaw samples: {path}\n")
     return 0
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
 from bench.quality import Pair, Vectors, compare_embeddings, embed_texts, embed_tokens, read_pairs, score_pairs
 from bench.suites.encoder_goals import Goal
+from bench.suites.results import write_results
 from bench.suites.tensorrt_goals import Accuracy, Subject, judge_goals
 from bench.suites.tensorrt_graphs import MAX_LENGTH, PEERS, TITLES, Ingredients, make_graph
 from bench.suites.tensorrt_plans import PROFILE, build_plan
@@ -86,9 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StepdownError as error:
         sys.stderr.write(f"tensorrt: {error}\n")
         return error.exit_code
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"tensorrt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    write_text(path, json.dumps(asdict(results), sort_keys=True, allow_nan=False) + "\n")
+    path = write_results(options.output, "tensorrt", json.dumps(asdict(results), sort_keys=True, allow_nan=False))
     sys.stdout.write(render_results(results) + f"\n\nAll figures: {path}\n")
     return 0
 

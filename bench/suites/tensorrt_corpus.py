@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ import numpy as np
 
 from bench import assets
 from bench.commit import find_commit
+from bench.suites.results import write_results
 from bench.suites.tensorrt_plans import PlanFacts, describe_plan
 from bench.table import render_markdown
 from runtimes.artifact import read_manifest
-from runtimes.atomic import write_text
 from runtimes.errors import MissingDependency, StepdownError, UsageError
 
 _TEXTS, _IMAGES = 64, 64
@@ -105,10 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StepdownError as error:
         sys.stderr.write(f"tensorrt_corpus: {error}\n")
         return error.exit_code
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"tensorrt-corpus-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     document = {"commit": find_commit(), "rows": [asdict(row) for row in rows]}
-    write_text(path, json.dumps(document, sort_keys=True) + "\n")
+    path = write_results(options.output, "tensorrt-corpus", json.dumps(document, sort_keys=True))
     sys.stdout.write(render_rows(rows) + f"\n\nAll figures: {path}\n")
     return 0
 

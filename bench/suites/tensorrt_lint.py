@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from bench.commit import find_commit
 from bench.peers import stepdown_cli
 from bench.peers.stepdown_lint import lint
 from bench.suites.lint_graphs import TITLES, Ingredients, make_graph
+from bench.suites.results import write_results
 from bench.table import render_markdown
-from runtimes.atomic import write_text
 from runtimes.errors import StepdownError
 
 _TEXTS = 16
@@ -95,10 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StepdownError as error:
         sys.stderr.write(f"tensorrt_lint: {error}\n")
         return error.exit_code
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"tensorrt-lint-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     document = {"commit": find_commit(), "texts": _TEXTS, "rows": {key: asdict(row) for key, row in rows.items()}}
-    write_text(path, json.dumps(document, sort_keys=True) + "\n")
+    path = write_results(options.output, "tensorrt-lint", json.dumps(document, sort_keys=True))
     sys.stdout.write(render_rows(rows) + f"\n\nAll figures: {path}\n")
     return 0
 
