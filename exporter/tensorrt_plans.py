@@ -39,7 +39,12 @@ OpenGraph = Callable[[TrtSpec, Artifact], Session]
 
 
 def build_plans(
-    trials: Sequence[Trial[TrtSpec]], workshop: TrtWorkshop, job: Job, *, oracle: OpenGraph | None
+    trials: Sequence[Trial[TrtSpec]],
+    workshop: TrtWorkshop,
+    job: Job,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    oracle: OpenGraph | None,
 ) -> Plans:
     """Build every candidate's plan; one that TensorRT refuses, or runs otherwise than asked, is out with the reason.
 
@@ -47,6 +52,7 @@ def build_plans(
         trials: Judged candidates, the plain float one among them.
         workshop: Remembers which nodes of each graph read INT8.
         job: What to build for.
+        shapes: Where a plan is compared with its graph.
         oracle: Opens the graph that a candidate was judged by; None where plans do not run here. Opening a plan looks
             at what TensorRT picked for each layer, and running it shows whether it answers like that graph.
 
@@ -68,7 +74,7 @@ def build_plans(
                 plan = runtime.build(trial.artifact.path, job.work / "plans" / f"{number}.plan")
                 if oracle is not None:
                     with closing(oracle(trial.spec, trial.artifact)) as graph, closing(runtime.open(plan)) as session:
-                        _require_alike(graph, session, job)
+                        _require_alike(graph, session, job, shapes)
                 built[trial.spec] = plan
             except (UnsupportedModel, ParityFailure) as error:
                 refused[trial.spec] = error
@@ -100,9 +106,9 @@ def _make_feeds(job: Job, shape: tuple[int, int]) -> Mapping[str, NDArray[np.gen
     return make_feeds(inputs, shape, vocabulary=job.held_out.vocabulary, seed=job.options.seed)
 
 
-def _require_alike(graph: Session, plan: Session, job: Job) -> None:
-    """Raise ParityFailure where a plan answers otherwise than its graph at any timed shape."""
-    for shape in choose_shapes(job):
+def _require_alike(graph: Session, plan: Session, job: Job, shapes: Sequence[tuple[int, int]]) -> None:
+    """Raise ParityFailure where a plan answers otherwise than its graph at any of the shapes."""
+    for shape in shapes:
         feeds = _make_feeds(job, shape)
         require(compare(graph.run(feeds), plan.run(feeds), read_tolerance("graph-to-plan")))
 

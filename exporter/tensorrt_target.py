@@ -51,7 +51,7 @@ def export_tensorrt(job: Job) -> TargetResult:
     tier = _find_tier(options)
     with watch.time("build"):
         oracle = partial(_open_graph, options, workshop) if tier == "ran" else None
-        made = build_plans(trials, workshop, job, oracle=oracle)
+        made = build_plans(trials, workshop, job, shapes, oracle=oracle)
     # A plan is what ships and what is weighed; a candidate without one cannot.
     kept = tuple(
         replace(trial, artifact=made.built.get(trial.spec, trial.artifact))
