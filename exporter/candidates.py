@@ -13,6 +13,7 @@ from typing import Literal, Protocol, Self
 import onnx_ir as ir
 
 from calibration.linears import Linear, find_linears
+from calibration.lower.edits import remove_dead
 from calibration.lower.fold_smoothing import fold_smoothing
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from calibration.lower.onnxruntime.embedding import lower_embeddings
@@ -20,7 +21,6 @@ from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
-from exporter.passes.graph import remove_dead
 from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact

@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from calibration.lower.edits import remove_dead
 from exporter.passes.attention import FIRST_OPSET, compose_attention, flatten_attention
-from exporter.passes.graph import remove_dead
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.prepare import name_nodes, prepare

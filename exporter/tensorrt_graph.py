@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from calibration.lower.edits import remove_dead
 from calibration.lower.tensorrt.types import FIRST_OPSET
-from exporter.passes.graph import remove_dead
 from exporter.passes.prepare import name_nodes, prepare
 from exporter.trace import write_model
 

@@ -1,10 +1,11 @@
-"""The two edits every lowering and every graph pass is made of. Needs onnx_ir alone."""
+"""The three edits every lowering and every graph pass is made of. Needs onnx_ir alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -30,6 +31,14 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.V
     value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
     return value
+
+
+def remove_dead(model: ir.Model) -> None:
+    """Drop nodes and initializers nothing reads any more."""
+    common.RemoveUnusedNodesPass()(model)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
 
 
 def _holds(value: ir.Value, array: NDArray[np.generic]) -> bool:

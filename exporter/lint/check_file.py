@@ -13,12 +13,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from calibration.lower.edits import remove_dead
 from exporter.lint.open_graph import open_graph
 from exporter.lint.proof import ALLOWED_LOSS, OutputProof, prove
 from exporter.lint.rule import Finding, Rule, run_rules
 from exporter.lint.tensorrt import RULES as TENSORRT_RULES
 from exporter.lint.tensorrt.output_pair import bypass_all
-from exporter.passes.graph import remove_dead
 from exporter.trace import write_model
 from runtimes.errors import UsageError
 from runtimes.ort import describe_onnx_files

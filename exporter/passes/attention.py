@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from calibration.lower.edits import take_over
-from exporter.passes.graph import made_by, only_user, opset, permutation, remove_dead, scalar
+from calibration.lower.edits import remove_dead, take_over
+from exporter.passes.graph import made_by, only_user, opset, permutation, scalar
 
 HEADS_OUT = (0, 2, 1, 3)
 FIRST_OPSET = 23

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
@@ -43,14 +42,6 @@ def only_user(value: ir.Value, *op_types: str) -> ir.Node | None:
     if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type not in op_types:
         return None
     return uses[0].node
-
-
-def remove_dead(model: ir.Model) -> None:
-    """Drop nodes and initializers nothing reads any more."""
-    common.RemoveUnusedNodesPass()(model)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del model.graph.initializers[name]
 
 
 def opset(model: ir.Model) -> int:

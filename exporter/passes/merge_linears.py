@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant, take_over
-from exporter.passes.graph import constant, only_user, remove_dead
+from calibration.lower.edits import add_constant, remove_dead, take_over
+from exporter.passes.graph import constant, only_user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

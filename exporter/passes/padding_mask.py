@@ -16,8 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant
-from exporter.passes.graph import remove_dead
+from calibration.lower.edits import add_constant, remove_dead
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

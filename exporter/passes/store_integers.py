@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant
-from exporter.passes.graph import constant, remove_dead
+from calibration.lower.edits import add_constant, remove_dead
+from exporter.passes.graph import constant
 
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant
-from exporter.passes.graph import constant, remove_dead
+from calibration.lower.edits import add_constant, remove_dead
+from exporter.passes.graph import constant
 
 _SHIFT = 128
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant
-from exporter.passes.graph import constant, permutation, remove_dead
+from calibration.lower.edits import add_constant, remove_dead
+from exporter.passes.graph import constant, permutation
 
 
 def untie_weights(model: ir.Model) -> int:

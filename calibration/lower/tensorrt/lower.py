@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from calibration.linears import Linear
+from calibration.lower.edits import remove_dead
 from calibration.lower.tensorrt.linears import Quantised, quantise_linears
 from calibration.lower.tensorrt.overflow import find_overflow
 from calibration.lower.tensorrt.products import Product, quantise_products
@@ -69,7 +69,7 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
     kept = find_overflow(model, magnitudes) if precision == "fp16" else {}
     done = quantise_linears(model, linears, plan, kind) if plan is not None else Quantised(nodes=(), smoothed={})
     quantise_products(model, products, kind)
-    _drop_unused(model)
+    remove_dead(model)
     if precision == "fp16":
         kept |= find_overflow(model, {**magnitudes, **done.smoothed})
     int8 = (*done.nodes, *(product.node for product in products))
@@ -79,7 +79,7 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
         # (read off plans of tensorrt_rtx 1.7.1). FP16 ends below the sum of five products, BF16 keeps 8 bits of it.
         sums = {node: "it writes int8 sums" for node in model.graph if node.name in int8 and node not in kept}
         kept = {node: why for node, why in set_types(model, kind, {**kept, **sums}).items() if node not in sums}
-        _drop_unused(model)
+        remove_dead(model)
     return Lowered(
         int8=int8,
         kept={node.name or "": why for node, why in kept.items()},
@@ -90,10 +90,3 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
 def _list_unmeasured(model: ir.Model, magnitudes: Mapping[str, float]) -> tuple[str, ...]:
     values = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
     return tuple(value.name or "" for value in values if value.name not in magnitudes)
-
-
-def _drop_unused(model: ir.Model) -> None:
-    RemoveUnusedNodesPass()(model)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del model.graph.initializers[name]

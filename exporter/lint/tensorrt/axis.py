@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.lint.pairs import (
     Quantiser,
     find_output_axis,
@@ -22,7 +22,7 @@ from exporter.lint.pairs import (
 )
 from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, remove_dead
+from exporter.passes.graph import constant
 
 
 def check_missing(model: ir.Model) -> Iterator[Note]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.lint.pairs import Quantiser, is_sound, list_quantisers, read_axis, read_type, spread
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, remove_dead
+from exporter.passes.graph import constant
 
 
 def check(model: ir.Model) -> Iterator[Note]:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
+from calibration.lower.edits import remove_dead
 from exporter.lint.moves import list_ends, set_type, write_identity
 from exporter.lint.pairs import (
     MOVES,
@@ -22,7 +23,7 @@ from exporter.lint.pairs import (
 )
 from exporter.lint.rule import Note
 from exporter.lint.tensorrt.bias import store_as_floats
-from exporter.passes.graph import constant, remove_dead
+from exporter.passes.graph import constant
 
 
 def check_moved(model: ir.Model) -> Iterator[Note]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant, take_over
+from calibration.lower.edits import add_constant, remove_dead, take_over
 from exporter.lint.pairs import name_of
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, made_by, only_user, remove_dead
+from exporter.passes.graph import constant, made_by, only_user
 
 #: ONNX's operators, and those of com.microsoft that ONNX Runtime's optimizer makes of them.
 DYNAMIC = frozenset(

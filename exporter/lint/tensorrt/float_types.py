@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.lint.pairs import Quantiser, is_sound, list_quantisers
 from exporter.lint.rule import Note
-from exporter.passes.graph import made_by, opset, remove_dead
+from exporter.passes.graph import made_by, opset
 
 _NARROW = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 #: Before it, QuantizeLinear has float32 scales only.

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant, take_over
+from calibration.lower.edits import add_constant, remove_dead, take_over
 from exporter.lint.pairs import find_output_axis, name_of
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, remove_dead
+from exporter.passes.graph import constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

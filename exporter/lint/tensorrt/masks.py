@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.lint.pairs import Quantiser, have_one_type, is_sound, list_quantisers, read_axis, spread
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, made_by, remove_dead
+from exporter.passes.graph import constant, made_by
 
 #: No activation has steps of a million: what reaches so far fills a mask.
 LARGEST_SCALE = 1e6

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from calibration.lower.edits import take_over
+from calibration.lower.edits import remove_dead, take_over
 from exporter.lint.moves import list_ends, set_type, write_identity
 from exporter.lint.pairs import (
     MOVES,
@@ -24,7 +24,7 @@ from exporter.lint.pairs import (
     name_of,
 )
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, made_by, remove_dead
+from exporter.passes.graph import constant, made_by
 
 _FUSED_AFTER = frozenset({"Add", "BatchNormalization"})
 # What stands between a pair and a product without keeping them apart.

@@ -12,11 +12,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant, take_over
+from calibration.lower.edits import add_constant, remove_dead, take_over
 from exporter.lint.pairs import name_of
 from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, remove_dead
+from exporter.passes.graph import constant
 
 
 def check(model: ir.Model) -> Iterator[Note]:

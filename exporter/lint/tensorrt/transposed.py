@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from calibration.lower.edits import add_constant
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.lint.pairs import Quantiser, as_quantiser, is_sound, name_of, read_axis
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, permutation, remove_dead
+from exporter.passes.graph import constant, permutation
 
 
 def check(model: ir.Model) -> Iterator[Note]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.lint.pairs import (
     MOVES,
     Quantiser,
@@ -23,7 +23,7 @@ from exporter.lint.pairs import (
 )
 from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, remove_dead
+from exporter.passes.graph import constant
 
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
 #: "TensorRT only allows FP8, INT8, INT4, and FP4 quantization" (onnx-tensorrt), by numpy's and by ONNX's names.
