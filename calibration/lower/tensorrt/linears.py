@@ -24,13 +24,15 @@ from runtimes.errors import UnsupportedModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantised:
-    """The nodes that read int8 now, and the largest magnitude of each value that smoothing made, in its range."""
+    """The nodes that read int8 now, and a bound on the magnitude of each value that smoothing made."""
 
     nodes: tuple[str, ...]
     smoothed: Mapping[str, float]
 
 
-def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kind: ir.DataType) -> Quantised:
+def quantise_linears(
+    model: ir.Model, linears: Sequence[Linear], plan: Plan, kind: ir.DataType, magnitudes: Mapping[str, float]
+) -> Quantised:
     """Edit ``model`` in place: the ``linears`` that ``plan`` covers read int8.
 
     Args:
@@ -38,6 +40,7 @@ def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kin
         linears: MatMul, Gemm and Conv layers.
         plan: Symmetric int8, made for this model.
         kind: The type that will hold the scales; they are float32 here, with values it can hold.
+        magnitudes: Largest magnitude of each float value over the calibration data.
 
     Raises:
         UnsupportedModel: the plan is not symmetric, or names a node that the graph lacks.
@@ -55,7 +58,7 @@ def quantise_linears(model: ir.Model, linears: Sequence[Linear], plan: Plan, kin
         first = nodes[readers[0].node]
         value = _smooth(model.graph, group, readers[0], first)
         if group.smooth is not None:
-            smoothed[value.name or ""] = float(group.scale) * make_grid(group.bits, symmetric=True).high
+            smoothed[value.name or ""] = _bound_smoothed(group, group.smooth, magnitudes)
         activation = _quantise_activation(model.graph, group, value, first, kind)
         for linear in readers:
             node, entry = nodes[linear.node], entries[linear.node]
@@ -107,6 +110,16 @@ def _smooth(graph: ir.Graph, group: ActivationGroup, linear: Linear, first: ir.N
     describe(product.outputs[0], value, ir.DataType.FLOAT)
     graph.insert_before(first, product)
     return product.outputs[0]
+
+
+def _bound_smoothed(group: ActivationGroup, smooth: FloatArray, magnitudes: Mapping[str, float]) -> float:
+    """Return what a smoothed value stays below. Not the end of its integers: what clipping cuts off comes by here too.
+
+    An unmeasured tensor is listed as such; the range of its integers is all that is known of it.
+    """
+    if group.tensor not in magnitudes:
+        return float(group.scale) * make_grid(group.bits, symmetric=True).high
+    return magnitudes[group.tensor] * float((1 / smooth).max())
 
 
 def _quantise_activation(

@@ -67,7 +67,9 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
     unmeasured = _list_unmeasured(model, magnitudes) if precision == "fp16" else ()
     # Before anything is edited, while values have the names they were measured by.
     kept = find_overflow(model, magnitudes) if precision == "fp16" else {}
-    done = quantise_linears(model, linears, plan, kind) if plan is not None else Quantised(nodes=(), smoothed={})
+    done = Quantised(nodes=(), smoothed={})
+    if plan is not None:
+        done = quantise_linears(model, linears, plan, kind, magnitudes)
     quantise_products(model, products, kind)
     remove_dead(model)
     if precision == "fp16":

@@ -269,10 +269,12 @@ def test_an_epsilon_fp16_cannot_hold_keeps_its_reader():
     assert "1e-12" in lowered.kept["Add_0"]
 
 
-def test_what_smoothing_takes_past_fp16_stays_in_fp32():
+@pytest.mark.parametrize("scale", [600.0, 1.0])
+def test_what_smoothing_takes_past_fp16_stays_in_fp32(scale):
+    """Also where the integers end long before: clipping happens behind the smoothing."""
     model = _linears_model()
     smooth = np.full(DEPTH, 0.125, np.float32)
-    plan = _plan(model, smooth=smooth, scale=600.0)
+    plan = _plan(model, smooth=smooth, scale=scale)
     # Twice this fits FP16, eight times does not.
     lowered = _lower(model, precision="fp16", plan=plan, magnitudes={"x": 3e4})
     assert any(name.endswith("_smooth") for name in lowered.kept)
