@@ -1,7 +1,7 @@
 """Real assets for any test. Where one cannot be had, the test is skipped and says why."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +9,7 @@ import pytest
 
 from bench import assets, gpu
 from runtimes.errors import MissingDependency
+from runtimes.trt import device
 from tests.corpus.fixtures import case_model, traced_case
 
 __all__ = ["case_model", "traced_case"]
@@ -35,6 +36,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(reason)
     if reason is not None:
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_gpu() -> Iterator[None]:
+    """What this machine's GPU is, is asked once a process: a test that puts another in its place must not leave it."""
+    yield
+    device.read_compute_capability.cache_clear()
 
 
 @pytest.fixture(scope="session")

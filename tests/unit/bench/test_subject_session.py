@@ -15,7 +15,7 @@ from runtimes.trt.device import read_compute_capability
 from runtimes.trt.options import BuildOptions
 from runtimes.trt.profiles import parse_profile
 from runtimes.trt.runtime import TensorRt
-from tests.unit.runtimes.trt.machine import make_machine, write_copy
+from tests.stand_ins.machine import make_machine, write_copy
 
 
 def plan_spec(path, **other):

@@ -14,7 +14,7 @@ from runtimes.trt.profiles import parse_profile
 from runtimes.trt.record import read_record
 from runtimes.trt.runtime import TensorRt
 from tests.stand_ins.cuda_driver import Gpu, make_driver
-from tests.unit.runtimes.trt.machine import make_machine, write_copy
+from tests.stand_ins.machine import make_machine, write_copy
 
 
 @pytest.fixture

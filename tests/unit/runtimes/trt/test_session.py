@@ -16,7 +16,7 @@ from runtimes.trt.options import BuildOptions, Expectation, RunOptions, TrtOptio
 from runtimes.trt.profiles import parse_profile
 from runtimes.trt.runtime import TensorRt
 from tests.stand_ins import tensorrt_running
-from tests.unit.runtimes.trt.machine import make_machine, write_copy
+from tests.stand_ins.machine import make_machine, write_copy
 
 SMALL, LARGE = parse_profile("min=1x1,opt=1x1,max=2x1"), parse_profile("min=1x1,opt=16x1,max=32x1")
 RELEASES = ["10", "11", "rtx"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from types import ModuleType
 
-from runtimes.trt import device, runtime
+from runtimes.trt import device
 from runtimes.trt.library import Library
 from tests.stand_ins.cuda_driver import Gpu, make_driver
 from tests.stand_ins.tensorrt_api import make_tensorrt
@@ -21,11 +21,16 @@ def make_machine(release, monkeypatch, *, sm=89, memory_bytes=1 << 20, layers=()
     gpu = Gpu(sm=sm, memory_bytes=memory_bytes)
     module = make_tensorrt(release, gpu=gpu, layers=layers)
     name = "tensorrt-rtx" if release == "rtx" else "tensorrt"
-    library = Library(name=name, module=module, version=module.__version__)
+
+    def import_module(asked):
+        if asked != module.__name__:
+            raise ImportError(f"No module named {asked!r}")
+        return module
+
     monkeypatch.setattr(device, "_import_driver", lambda: make_driver(gpu))
-    monkeypatch.setattr(runtime, "open_library", lambda _: library)
+    monkeypatch.setattr("runtimes.trt.library.import_module", import_module)
     device.read_compute_capability.cache_clear()
-    return Machine(gpu=gpu, module=module, library=library)
+    return Machine(gpu=gpu, module=module, library=Library(name=name, module=module, version=module.__version__))
 
 
 def write_copy(path, *, operator="Identity"):
