@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 
 from bench.compare import MIN_ROUNDS, Comparison, compare
 from bench.measure import MeasurePlan, measure_interleaved
@@ -66,15 +66,12 @@ def time_trials(
         advance: Called once per finished shape and pass; there are twice as many as shapes.
         max_drop: The budget: what misses it is screened for the table, and not timed again.
     """
-    sessions = {trial.name: open_trial(trial) for trial in trials}
     able = [trial.name for trial in trials if not trial.spec.plain and not trial.object_to_drop(max_drop)]
-    try:
+    with ExitStack() as stack:
+        sessions = {trial.name: stack.enter_context(closing(open_trial(trial))) for trial in trials}
         speeds = _time_sessions(sessions, plan, SCREENING, advance)
         finalists = (PLAIN, *_choose_finalists(speeds, able))
         closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance)
-    finally:
-        for session in sessions.values():
-            session.close()
     return Timing(speeds={**speeds, **closer}, finalists=finalists)
 
 
@@ -95,8 +92,8 @@ def _time_sessions(
     speeds: dict[str, dict[str, Ratio]] = {name: {} for name in sessions}
     for shape in plan.shapes:
         feeds = make_feeds(sessions[PLAIN].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
-        subjects = {name: partial(session.run, feeds) for name, session in sessions.items()}
-        samples = measure_interleaved(subjects, measure)
+        # As `bench` times them: on a GPU, what serves replays a recorded run.
+        samples = measure_interleaved({name: one.prepare(feeds) for name, one in sessions.items()}, measure)
         for name in sessions:
             speeds[name][f"{shape[0]}x{shape[1]}"] = make_ratio(compare(samples[PLAIN], samples[name], seed=plan.seed))
         advance(1)
