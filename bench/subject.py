@@ -23,6 +23,7 @@ class SubjectSpec:
             runtime.
         affinity: The only logical processors it may use; empty leaves all.
         device_inputs: On a GPU: inputs and outputs stay on the device, so that no copy is in the figure.
+        allow_host_code: Whether a plan may bring code of who built it.
     """
 
     label: str
@@ -33,3 +34,4 @@ class SubjectSpec:
     threads: int | None = None
     affinity: tuple[int, ...] = ()
     device_inputs: bool = False
+    allow_host_code: bool = False

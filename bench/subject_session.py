@@ -73,7 +73,8 @@ def choose_runtime(spec: SubjectSpec) -> Runtime:
         providers = choose_providers(spec.device)
         return OnnxRuntime(OrtOptions(threads=threads, providers=providers, device_inputs=spec.device_inputs))
     if spec.runtime == "tensorrt":
-        return TensorRt(TrtOptions(run=RunOptions(device_inputs=spec.device_inputs)))
+        run = RunOptions(device_inputs=spec.device_inputs, allow_host_code=spec.allow_host_code)
+        return TensorRt(TrtOptions(run=run))
     return TorchRuntime(
         TorchOptions(
             threads=threads,

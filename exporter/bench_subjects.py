@@ -56,6 +56,7 @@ class SubjectOptions:
     threads: int | None = None
     affinity: tuple[int, ...] = ()
     device_inputs: bool = False
+    allow_host_code: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,7 @@ def _resolve(word: str, options: SubjectOptions) -> BenchSubject:
         threads=options.threads,
         affinity=options.affinity,
         device_inputs=options.device_inputs and device != "cpu",
+        allow_host_code=options.allow_host_code,
     )
     return BenchSubject(spec=spec, directory=model.directory, task=model.task)
 

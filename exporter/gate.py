@@ -38,6 +38,7 @@ class GateOptions:
         time_budget_s: How long to run models at most; it ends earlier once the bound is tight.
         timeout_s: Longest wait for one answer of a model.
         threads: To run models with; None uses every core.
+        allow_host_code: Whether plans may bring code of who built them.
         min_cosine: How alike the outputs must be.
         allow_different_machine: Judge sample files of two machines; the answer is then never "same".
         output: Where to write the samples of two models, replacing what is there; None writes none.
@@ -48,6 +49,7 @@ class GateOptions:
     time_budget_s: float = 30.0
     timeout_s: float = 120.0
     threads: int | None = None
+    allow_host_code: bool = False
     min_cosine: float = 0.99
     allow_different_machine: bool = False
     output: Path | None = None
@@ -100,8 +102,9 @@ def gate_history(place: str, limits: GateLimits) -> Gated:
 
 
 def _gate_files(base: str, head: str, options: GateOptions) -> Gated:
-    for name, value in (("--threads", options.threads), ("--output", options.output)):
-        if value is not None:
+    given = {"--threads": options.threads, "--allow-host-code": options.allow_host_code, "--output": options.output}
+    for name, value in given.items():
+        if value:
             raise UsageError("sample files are judged as they are", where=name, cure="leave it out, or give two models")
     ours, theirs = read_side(base), read_side(head)
     result = judge_sides(ours, theirs, options.limits, _compare_how(options))
@@ -115,7 +118,8 @@ def _gate_models(base: str, head: str, options: GateOptions, progress: Progress)
     from exporter.bench_subjects import SubjectOptions, resolve_subjects
     from exporter.probe_feeds import usable_shapes
 
-    subjects = resolve_subjects((base, head), SubjectOptions(threads=options.threads))
+    how = SubjectOptions(threads=options.threads, allow_host_code=options.allow_host_code)
+    subjects = resolve_subjects((base, head), how)
     ours, theirs = (subject.spec for subject in subjects)
     plan = DuelPlan(time_budget_s=options.time_budget_s, min_cosine=options.min_cosine, timeout_s=options.timeout_s)
     progress.step(f"{theirs.label} against {ours.label}")

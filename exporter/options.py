@@ -11,7 +11,7 @@ from typing import Literal
 
 from runtimes.errors import UsageError
 from runtimes.trt.library import LibraryName
-from runtimes.trt.options import BuildOptions, RunOptions
+from runtimes.trt.options import BuildOptions
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4")
 # What each target has.
@@ -38,7 +38,7 @@ class TensorRtOptions:
         attention: Whether the products of attention are INT8 too.
         lower_only: Whether to stop at the graph, where no TensorRT is installed.
         build: How plans are built.
-        run: How they are run where there is a GPU.
+        allow_unpicked: Whether TensorRT may run layers otherwise than asked: wider than INT8, or dense.
     """
 
     library: LibraryName | None = None
@@ -46,7 +46,7 @@ class TensorRtOptions:
     attention: bool = False
     lower_only: bool = False
     build: BuildOptions = field(default_factory=BuildOptions)
-    run: RunOptions = field(default_factory=RunOptions)
+    allow_unpicked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,12 @@ def check_options(options: ExportOptions) -> None:
             )
     if options.tensorrt != TensorRtOptions() and "tensorrt" not in options.targets:
         raise UsageError("a TensorRT option without the target", where="--target", cure="add --target tensorrt")
+    if options.precision == "int8" and options.tensorrt.build.refit:
+        raise UsageError(
+            "an INT8 plan cannot take other weights: scales are a part of its kernels",
+            where="--refit",
+            cure="leave it out, or use --precision fp16",
+        )
     if not 0 <= options.max_drop < 1:
         raise UsageError(f"a drop of {options.max_drop} makes no sense", where="--max-drop", cure="give 0 to 1, or 1%")
     if options.calibration_samples < 1 or options.max_length < 1:

@@ -19,6 +19,7 @@ from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.isa import detect, may_run_on
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
+from runtimes.trt.options import RunOptions, TrtOptions
 from runtimes.trt.record import describe_plan, verify_plan
 from runtimes.trt.runtime import TensorRt
 
@@ -34,7 +35,9 @@ class Subject:
 
 
 @contextmanager
-def open_subject(reference: str, *, task: str | None = None, threads: int | None = None) -> Iterator[Subject]:
+def open_subject(
+    reference: str, *, task: str | None = None, threads: int | None = None, allow_host_code: bool = False
+) -> Iterator[Subject]:
     """Open a model for as long as the block runs.
 
     Args:
@@ -42,19 +45,22 @@ def open_subject(reference: str, *, task: str | None = None, threads: int | None
             ``export`` takes.
         task: What the model does, where its files do not say.
         threads: Threads to run with; None uses every core.
+        allow_host_code: Whether a plan may bring code of who built it, as version-compatible ones do.
 
     Raises:
         CorruptArtifact: a file of an exported directory is missing, changed, or made for another CPU.
+        UsageError: a plan brings code that is not allowed.
         UnsupportedModel: it is not a model, or cannot be traced.
     """
     path = Path(reference)
+    tensorrt = TensorRt(TrtOptions(run=RunOptions(allow_host_code=allow_host_code)))
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
         verify_files(path, manifest)
-        with closing(_open_exported(path, manifest, threads)) as session:
+        with closing(_open_exported(path, manifest, threads, tensorrt)) as session:
             yield _make_subject(session, task or manifest.source.get("task"), path)
     elif path.suffix == ".plan":
-        with closing(TensorRt().open(describe_plan(path, verify_plan(path)))) as session:
+        with closing(tensorrt.open(describe_plan(path, verify_plan(path)))) as session:
             yield _make_subject(session, task, path.parent)
     elif path.suffix == ".onnx":
         if not path.is_file():
@@ -95,7 +101,7 @@ def read_labels(directory: Path) -> tuple[str, ...]:
         raise CorruptArtifact("the class names cannot be read", where=f"{path}:id2label", cure="mend it") from error
 
 
-def _open_exported(directory: Path, manifest: Manifest, threads: int | None) -> Session:
+def _open_exported(directory: Path, manifest: Manifest, threads: int | None, tensorrt: TensorRt) -> Session:
     """Open what ships: the ONNX Runtime model where there is one, else the TensorRT plan; never one for the other."""
     if "onnxruntime" in manifest.artifacts or "tensorrt" not in manifest.artifacts:
         model, options = choose_artifact(directory, manifest, threads)
@@ -105,7 +111,7 @@ def _open_exported(directory: Path, manifest: Manifest, threads: int | None) -> 
         options = OrtOptions(threads=threads, providers=(entry["provider"],))
         return OnnxRuntime(options).open(describe_onnx(directory / entry["path"]))
     plan = choose_plan(directory, manifest)
-    return TensorRt().open(describe_plan(plan, verify_plan(plan)))
+    return tensorrt.open(describe_plan(plan, verify_plan(plan)))
 
 
 def _make_subject(session: Session, task: str | None, directory: Path) -> Subject:

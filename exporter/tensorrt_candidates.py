@@ -112,6 +112,12 @@ def find_worthwhile(prepared: Path) -> tuple[str, ...]:
     return tuple(linear.node for linear in place(model, find_linears(model)).quantised)
 
 
+def has_sparse_weights(prepared: Path) -> bool:
+    """Whether any weight of a prepared graph is pruned to 2:4."""
+    model = open_for_lowering(prepared)
+    return any(_is_sparse(model, linear) for linear in find_linears(model))
+
+
 def _list_some(reasons: Mapping[str, str], what: str) -> tuple[str, ...]:
     shown = tuple(f"{node} {what}: {why}" for node, why in list(reasons.items())[:_SHOWN])
     rest = len(reasons) - len(shown)
@@ -176,11 +182,13 @@ class TrtWorkshop:
 
 
 def _is_sparse(model: ir.Model, linear: Linear) -> bool:
-    """Whether the weight is pruned to 2:4 along what the product sums over."""
+    """Whether the weight is pruned to 2:4 along what the product sums over: the channels, where that is a Conv."""
     stored = model.graph.initializers[linear.weight].const_value
-    if linear.kind == "Conv" or stored is None:
+    if stored is None:
         return False
     nonzero = np.asarray(stored.numpy() != 0)
+    if linear.kind == "Conv":
+        nonzero = np.moveaxis(nonzero, 1, -1).reshape(-1, nonzero.shape[1])
     return describe_sparsity(nonzero if linear.transposed else nonzero.T).pattern == "2:4"
 
 

@@ -8,31 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field, replace
 
 from exporter.probe_feeds import make_feeds, usable_shapes
 from exporter.target import Job
 from exporter.tensorrt_candidates import Lowering, TrtSpec, TrtWorkshop
 from exporter.tolerances import read_tolerance
 from exporter.trial import Trial
-from runtimes.artifact import Artifact
-from runtimes.errors import ParityFailure, StepdownError, UnsupportedModel
+from runtimes.artifact import Artifact, TensorSpec
+from runtimes.errors import StepdownError
 from runtimes.parity import compare, require
 from runtimes.protocol import Session
-from runtimes.trt.options import BuildOptions, Expectation, TrtOptions
-from runtimes.trt.profiles import fit_profiles, holds, is_dynamic, resolve_profile
+from runtimes.trt.inspector import describe_unpicked
+from runtimes.trt.options import BuildOptions, Expectation, RunOptions, TrtOptions
+from runtimes.trt.profiles import Profile, fit_profiles, holds, is_dynamic, resolve_profile
 from runtimes.trt.runtime import TensorRt
+
+# A plan that was built here a moment ago may bring code.
+OWN = RunOptions(allow_host_code=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plans:
-    """Plans by candidate, and why TensorRT refused the others."""
+    """Plans by candidate, why TensorRT refused the others, and what it runs otherwise than asked, where it may."""
 
-    built: Mapping[TrtSpec, Artifact]
-    refused: Mapping[TrtSpec, StepdownError]
+    built: Mapping[TrtSpec, Artifact] = field(default_factory=dict)
+    refused: Mapping[TrtSpec, StepdownError] = field(default_factory=dict)
+    accepted: Mapping[TrtSpec, str] = field(default_factory=dict)
 
 
 OpenGraph = Callable[[TrtSpec, Artifact], Session]
@@ -57,69 +59,79 @@ def build_plans(
             at what TensorRT picked for each layer, and running it shows whether it answers like that graph.
 
     Raises:
-        UnsupportedModel: TensorRT refuses the plain float graph, or all others of a forced precision.
-        UsageError: the profiles do not fit the model.
+        StepdownError: no candidate that may ship has a plan: why the first of them has none.
     """
     options = job.options
+    if options.tensorrt.lower_only:
+        return Plans()
     built: dict[TrtSpec, Artifact] = {}
     refused: dict[TrtSpec, StepdownError] = {}
-    if options.tensorrt.lower_only:
-        return Plans(built=built, refused=refused)
+    accepted: dict[TrtSpec, str] = {}
     planned = [trial for trial in trials if not trial.spec.provider]
     with job.progress.task("building plans", len(planned)) as task:
         for number, trial in enumerate(planned):
-            build = _choose_build(trial.spec, workshop.lowered.get(trial.spec.graph()), job)
-            runtime = TensorRt(TrtOptions(library=options.tensorrt.library, build=build, run=options.tensorrt.run))
+            asked = _list_expected(trial.spec, workshop.lowered.get(trial.spec.graph()))
+            build = _choose_build(trial.spec, asked, job)
+            runtime = TensorRt(TrtOptions(library=options.tensorrt.library, build=build, run=OWN))
             try:
-                plan = runtime.build(trial.artifact.path, job.work / "plans" / f"{number}.plan")
+                # Beside its graph, which a plan without weights takes them from.
+                plan = runtime.build(trial.artifact.path, trial.artifact.path.with_name(f"{number}.plan"))
                 if oracle is not None:
                     with closing(oracle(trial.spec, trial.artifact)) as graph, closing(runtime.open(plan)) as session:
                         _require_alike(graph, session, job, shapes)
+                        accepted[trial.spec] = describe_unpicked(session.list_layers(), asked)
                 built[trial.spec] = plan
-            except (UnsupportedModel, ParityFailure) as error:
+            except StepdownError as error:
                 refused[trial.spec] = error
             task.advance(1)
-    # Without plain float nothing can be compared; with it alone, a forced precision has nothing to choose from.
-    if any(spec.plain for spec in refused) or (refused and len(built) == 1 and options.precision != "auto"):
-        raise next(iter(refused.values()))
-    return Plans(built=built, refused=refused)
+    # With a forced precision plain float is there to compare with, and does not ship.
+    is_forced = options.precision not in ("auto", "fp32")
+    if all(is_forced and spec.plain for spec in built):
+        raise refused[min(refused, key=lambda spec: spec.plain is is_forced)]
+    return Plans(built=built, refused=refused, accepted=accepted)
 
 
 def choose_shapes(job: Job) -> tuple[tuple[int, int], ...]:
-    """Return the (batch, sequence) shapes asked for that the profiles hold; where none is, what they are tuned for."""
+    """Return the (batch, sequence) shapes asked for that the profiles hold; where none is, what they are tuned for.
+
+    Raises:
+        UsageError: the profiles do not fit the model.
+    """
     inputs = job.traced.artifact.inputs
     shapes = usable_shapes(inputs, job.options.shapes)
     if not is_dynamic(inputs):
         return shapes
     profiles = fit_profiles(job.options.tensorrt.build.profiles, job.traced.max_length)
     ranges = [resolve_profile(profile, inputs) for profile in profiles]
-    held = tuple(shape for shape in shapes if any(holds(one, _list_shapes(job, shape)) for one in ranges))
+    held = tuple(shape for shape in shapes if any(holds(one, _list_shapes(inputs, shape)) for one in ranges))
     return held or usable_shapes(inputs, [profile.opt for profile in profiles])
 
 
-def _list_shapes(job: Job, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in _make_feeds(job, shape).items()}
-
-
-def _make_feeds(job: Job, shape: tuple[int, int]) -> Mapping[str, NDArray[np.generic]]:
-    inputs = job.traced.artifact.inputs
-    return make_feeds(inputs, shape, vocabulary=job.held_out.vocabulary, seed=job.options.seed)
+def _list_shapes(inputs: Sequence[TensorSpec], shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of the inputs that profiles speak of."""
+    ranges = resolve_profile(Profile(min=shape, opt=shape, max=shape), inputs)
+    return {name: found.opt for name, found in ranges.items()}
 
 
 def _require_alike(graph: Session, plan: Session, job: Job, shapes: Sequence[tuple[int, int]]) -> None:
     """Raise ParityFailure where a plan answers otherwise than its graph at any of the shapes."""
+    inputs = job.traced.artifact.inputs
     for shape in shapes:
-        feeds = _make_feeds(job, shape)
+        feeds = make_feeds(inputs, shape, vocabulary=job.held_out.vocabulary, seed=job.options.seed)
         require(compare(graph.run(feeds), plan.run(feeds), read_tolerance("graph-to-plan")))
+        # As it will be timed: a plan that cannot be recorded is out with the reason.
+        plan.prepare(feeds)()
 
 
-def _choose_build(spec: TrtSpec, lowering: Lowering | None, job: Job) -> BuildOptions:
-    """Return the user's build options with what this candidate is: which layers must run in INT8, and sparse."""
-    int8 = lowering.done.int8 if lowering is not None else ()
-    sparse = lowering.sparse if lowering is not None and spec.sparse else ()
-    return replace(
-        job.options.tensorrt.build,
-        longest=job.traced.max_length,
-        sparse=spec.sparse,
-        expected=Expectation(int8=int8, sparse=sparse),
-    )
+def _list_expected(spec: TrtSpec, lowering: Lowering | None) -> Expectation:
+    """Return which layers of a candidate must run in INT8, and sparse."""
+    if lowering is None:
+        return Expectation()
+    return Expectation(int8=lowering.done.int8, sparse=lowering.sparse if spec.sparse else ())
+
+
+def _choose_build(spec: TrtSpec, asked: Expectation, job: Job) -> BuildOptions:
+    """Return the user's build options with what this candidate is; what may run otherwise is not in its record."""
+    options = job.options.tensorrt
+    expected = Expectation() if options.allow_unpicked else asked
+    return replace(options.build, longest=job.traced.max_length, sparse=spec.sparse, expected=expected)

@@ -16,12 +16,21 @@ from typing import Any
 from bench.machine import describe_machine
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.options import ExportOptions
+from exporter.probe_feeds import usable_shapes
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
 from exporter.target import Job, TargetResult
-from exporter.tensorrt_candidates import Lowering, Rest, TrtSpec, TrtWorkshop, find_worthwhile, offer_trt_candidates
+from exporter.tensorrt_candidates import (
+    Lowering,
+    Rest,
+    TrtSpec,
+    TrtWorkshop,
+    find_worthwhile,
+    has_sparse_weights,
+    offer_trt_candidates,
+)
 from exporter.tensorrt_graph import prepare_for_tensorrt
-from exporter.tensorrt_plans import Plans, build_plans, choose_shapes
+from exporter.tensorrt_plans import OWN, Plans, build_plans, choose_shapes
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
@@ -29,6 +38,7 @@ from runtimes.artifact import Artifact
 from runtimes.errors import UnsupportedModel
 from runtimes.ort import OnnxRuntime, OrtOptions, available_providers
 from runtimes.protocol import Session
+from runtimes.trt.fit import describe_gpus
 from runtimes.trt.options import TrtOptions
 from runtimes.trt.record import PlanRecord, read_record
 from runtimes.trt.runtime import TensorRt
@@ -45,29 +55,35 @@ def export_tensorrt(job: Job) -> TargetResult:
     # Profiles that do not fit the model are refused before any work.
     shapes = choose_shapes(job)
     plans = _plan(job)
+    tier, untimed = _find_tier(options)
     with watch.time("lower and judge"):
         workshop = _open_workshop(job, plans)
-        trials = _judge_all(job, workshop, _offer(options, plans, find_worthwhile(workshop.prepared)))
-    tier = _find_tier(options)
+        trials = _judge_all(job, workshop, _offer(job, workshop, tier))
     with watch.time("build"):
         oracle = partial(_open_graph, options, workshop) if tier == "ran" else None
         made = build_plans(trials, workshop, job, shapes, oracle=oracle)
-    # A plan is what ships and what is weighed; a candidate without one cannot.
+    if tier == "ran" and any(spec.plain for spec in made.refused):
+        tier, untimed = "built", "nothing to compare with, for plain float has no plan"
+    # A plan is what ships and what is weighed; a candidate without one cannot, and an untimed provider is none.
     kept = tuple(
         replace(trial, artifact=made.built.get(trial.spec, trial.artifact))
         for trial in trials
-        if trial.spec not in made.refused
+        if trial.spec not in made.refused and (tier == "ran" or not trial.spec.provider)
     )
     timing = _time(kept, job, shapes) if tier == "ran" else None
-    decision = _decide(kept, timing, options)
+    decision = _decide(kept, timing, options, untimed)
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
     record = read_record(chosen.artifact.path) if chosen.artifact.kind == "plan" else None
     lowering = workshop.lowered.get(chosen.spec.graph())
     found = Findings(
         target=TARGET,
-        made_for=_name_gpus(record),
+        made_for=_name_gpus(record, chosen.spec),
         tier=tier,
-        findings=job.traced.findings + _list_findings(plans, lowering, made, chosen.spec),
+        findings=(
+            job.traced.findings
+            + _list_findings(plans, lowering, made, chosen.spec)
+            + _list_unheeded(job, workshop, shapes, untimed)
+        ),
         seconds=dict(watch.seconds),
     )
     graph = workshop.build(chosen.spec)
@@ -106,8 +122,9 @@ def _locate_prepared(job: Job) -> Path:
     return job.work / "prepared" / "model.onnx"
 
 
-def _offer(options: ExportOptions, plans: StaticPlans | None, worthwhile: Sequence[str]) -> tuple[TrtSpec, ...]:
-    asked = options.tensorrt
+def _offer(job: Job, workshop: TrtWorkshop, tier: Tier) -> tuple[TrtSpec, ...]:
+    options, asked = job.options, job.options.tensorrt
+    worthwhile = find_worthwhile(workshop.prepared)
     if options.precision == "int8" and not worthwhile:
         raise UnsupportedModel(
             "no linear of the model is worth INT8 on a GPU: all are too small",
@@ -117,10 +134,10 @@ def _offer(options: ExportOptions, plans: StaticPlans | None, worthwhile: Sequen
     return offer_trt_candidates(
         options.precision,
         _FORCED.get(options.precision, asked.rest),
-        calibrated=plans is not None and bool(worthwhile),
+        calibrated=workshop.make_plan is not None and bool(worthwhile) and not asked.build.refit,
         attention=asked.attention,
-        sparse=asked.build.sparse,
-        providers=[CUDA] if _find_tier(options) == "ran" and CUDA in available_providers() else (),
+        sparse=asked.build.sparse and has_sparse_weights(workshop.prepared),
+        providers=[CUDA] if tier == "ran" and CUDA in available_providers() else (),
     )
 
 
@@ -140,10 +157,15 @@ def _open_graph(options: ExportOptions, workshop: TrtWorkshop, spec: TrtSpec, gr
     return OnnxRuntime(OrtOptions(threads=options.threads)).open(judged)
 
 
-def _find_tier(options: ExportOptions) -> Tier:
+def _find_tier(options: ExportOptions) -> tuple[Tier, str]:
+    """Return how far this export can go, and why no further."""
     if options.tensorrt.lower_only:
-        return "lowered"
-    return "ran" if TensorRt().why_unavailable() is None else "built"
+        return "lowered", "lowered only"
+    runtime = TensorRt(TrtOptions(library=options.tensorrt.library, build=options.tensorrt.build))
+    if runtime.why_unavailable() is not None:
+        return "built", "no GPU here"
+    reason = runtime.why_not_run_here()
+    return ("ran", "") if reason is None else ("built", reason)
 
 
 def _time(trials: Sequence[Trial[TrtSpec]], job: Job, shapes: tuple[tuple[int, int], ...]) -> Timing:
@@ -156,19 +178,20 @@ def _time(trials: Sequence[Trial[TrtSpec]], job: Job, shapes: tuple[tuple[int, i
 def _open_plan(options: ExportOptions, trial: Trial[TrtSpec]) -> Session:
     if trial.spec.provider:
         return OnnxRuntime(OrtOptions(threads=options.threads, providers=(trial.spec.provider,))).open(trial.artifact)
-    return TensorRt(TrtOptions(run=options.tensorrt.run)).open(trial.artifact)
+    return TensorRt(TrtOptions(run=OWN)).open(trial.artifact)
 
 
-def _decide(trials: Sequence[Trial[TrtSpec]], timing: Timing | None, options: ExportOptions) -> Decision:
+def _decide(trials: Sequence[Trial[TrtSpec]], timing: Timing | None, options: ExportOptions, untimed: str) -> Decision:
     forced = options.precision not in ("auto", "fp32")
     if timing is None:
-        made_for = "TensorRT: lowered only" if options.tensorrt.lower_only else "TensorRT: no GPU here"
-        return decide_untimed(trials, max_drop=options.max_drop, made_for=made_for, forced=forced)
+        return decide_untimed(trials, max_drop=options.max_drop, made_for=f"TensorRT: {untimed}", forced=forced)
     return decide(trials, timing, max_drop=options.max_drop, forced=forced)
 
 
-def _name_gpus(record: PlanRecord | None) -> str:
-    return " ".join(f"sm{sm}" for sm in record.sms) if record is not None else "any GPU: no plan was built"
+def _name_gpus(record: PlanRecord | None, spec: TrtSpec) -> str:
+    if record is not None:
+        return " ".join(f"sm{sm}" for sm in record.sms)
+    return f"GPUs of {spec.provider}" if spec.provider else "any GPU: no plan was built"
 
 
 def _name_files(artifact: Artifact, graph: Artifact) -> Mapping[str, Path]:
@@ -188,8 +211,8 @@ def _describe(spec: TrtSpec, record: PlanRecord | None, graph: Artifact) -> Mapp
         return {"graph_sha256": graph.sha256, "requires": {}, "runs_on": "nothing yet: build a plan from the graph"}
     return {
         "graph_sha256": graph.sha256,
-        "requires": {record.library: f"=={record.version}"},
-        "runs_on": f"NVIDIA GPUs of compute capability {', '.join(f'{sm // 10}.{sm % 10}' for sm in record.sms)}",
+        "requires": {record.library: f"{'>=' if record.version_compatible else '=='}{record.version}"},
+        "runs_on": describe_gpus(record),
         "rebuild": "when the package, the graph or a setting in the plan's record changes",
     }
 
@@ -198,8 +221,25 @@ def _list_findings(
     plans: StaticPlans | None, lowering: Lowering | None, made: Plans, chosen: TrtSpec
 ) -> tuple[str, ...]:
     refused = tuple(f"TensorRT refuses {spec.name}: {error.what}" for spec, error in made.refused.items())
+    accepted = tuple(f"TensorRT runs {spec.name} otherwise: {how}" for spec, how in made.accepted.items() if how)
     judged = ("judged with FP32 in the place of BF16, which ONNX Runtime's CPU lacks",) if chosen.rest == "bf16" else ()
-    return (plans.list_findings() if plans else ()) + (lowering.list_findings() if lowering else ()) + refused + judged
+    planned = (plans.list_findings() if plans else ()) + (lowering.list_findings() if lowering else ())
+    return planned + refused + accepted + judged
+
+
+def _list_unheeded(job: Job, workshop: TrtWorkshop, shapes: Sequence[tuple[int, int]], untimed: str) -> tuple[str, ...]:
+    """Return a sentence for everything that was asked for and came to nothing."""
+    asked, found = job.options.tensorrt.build, []
+    if asked.sparse and not has_sparse_weights(workshop.prepared):
+        found.append("--sparse-weights changes nothing: no weight is 2:4")
+    if asked.refit and workshop.make_plan is not None:
+        found.append("INT8 was not tried: --refit takes other weights, and scales are a part of INT8 kernels")
+    usable = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
+    dropped = [f"{batch}x{length}" for batch, length in usable if (batch, length) not in shapes]
+    if dropped and not untimed:
+        held = ", ".join(f"{batch}x{length}" for batch, length in shapes)
+        found.append(f"not timed at {', '.join(dropped)}, which no profile takes; timed at {held}")
+    return tuple(found)
 
 
 def _list_steps(plans: StaticPlans | None, candidate: str, record: PlanRecord | None) -> tuple[Mapping[str, Any], ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
 from exporter.cli.parsing import (
+    add_host_code,
     parse_positive,
     parse_processors,
     parse_seconds,
@@ -95,6 +96,7 @@ def _add_conditions(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device-inputs", action="store_true", help="on a GPU: leave the copies to it and back out of the figure"
     )
+    add_host_code(group)
 
 
 def _add_accuracy(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +162,10 @@ def _make_options(arguments: argparse.Namespace) -> BenchOptions:
         versus=arguments.vs,
         shapes=tuple(dict.fromkeys(arguments.shape or ())),
         subject=SubjectOptions(
-            threads=arguments.threads, affinity=arguments.affinity, device_inputs=arguments.device_inputs
+            threads=arguments.threads,
+            affinity=arguments.affinity,
+            device_inputs=arguments.device_inputs,
+            allow_host_code=arguments.allow_host_code,
         ),
         plan=RecordPlan(
             rounds=replace(ROUNDS, time_budget_s=arguments.time_budget),

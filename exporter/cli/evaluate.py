@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
-from exporter.cli.parsing import parse_positive
+from exporter.cli.parsing import add_host_code, parse_positive
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ EXTRA = "device"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", metavar="ARTIFACT", help="an exported directory, an .onnx file, or a checkpoint")
+    parser.add_argument(
+        "model", metavar="ARTIFACT", help="an exported directory, an .onnx or .plan file, or a checkpoint"
+    )
     parser.add_argument("--data", metavar="DATA", required=True, help=".jsonl, .csv, .parquet or .npz")
     parser.add_argument(
         "--metric", metavar="NAME", help="accuracy, macro-f1, spearman of pairs, or cosine to --reference (by the task)"
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
     parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
+    add_host_code(parser)
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
@@ -53,11 +57,14 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=arguments.max_length,
         limit=arguments.samples,
     )
+    open_one = partial(
+        open_subject, task=arguments.task, threads=arguments.threads, allow_host_code=arguments.allow_host_code
+    )
     with ExitStack() as stack:
         opened = []
         for name in filter(None, (arguments.model, arguments.reference)):
             progress.step(f"opening {name}")
-            opened.append(stack.enter_context(open_subject(name, task=arguments.task, threads=arguments.threads)))
+            opened.append(stack.enter_context(open_one(name)))
         models = [Evaluated(session=one.session, tokenizer=one.tokenizer, labels=one.labels) for one in opened]
         metric = arguments.metric or choose_metric(opened[0].task)
         task = stack.enter_context(progress.task("evaluating", None))

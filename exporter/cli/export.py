@@ -19,7 +19,7 @@ from exporter.cli.parsing import (
 from exporter.options import METHODS, PRECISIONS, RESTS, TARGETS, ExportOptions, TensorRtOptions, check_options
 from runtimes.errors import MissingDependency
 from runtimes.trt.library import LIBRARIES
-from runtimes.trt.options import DEFAULT_SMS, BuildOptions, RunOptions
+from runtimes.trt.options import DEFAULT_SMS, BuildOptions
 from runtimes.trt.profiles import FORM, parse_profile
 
 if TYPE_CHECKING:
@@ -140,7 +140,9 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--refit", action="store_true", help="weights can be replaced in the plan (not in INT8)")
     group.add_argument("--strip", action="store_true", help="a plan without weights; they come from the ONNX file")
-    group.add_argument("--weight-streaming", action="store_true", help="weights may stay in host memory")
+    group.add_argument(
+        "--weight-streaming", action="store_true", help="weights that do not fit the GPU stay in the host"
+    )
     group.add_argument("--workspace", metavar="SIZE", type=parse_bytes, help="most scratch memory: 512MB, 4GB")
     group.add_argument("--timing-cache", metavar="FILE", type=Path, help="keeps kernel timings between builds")
     group.add_argument("--allow-unpicked", action="store_true", help="accept layers that do not run in INT8 or sparse")
@@ -164,7 +166,7 @@ def _read_tensorrt(arguments: argparse.Namespace) -> TensorRtOptions:
             workspace_bytes=arguments.workspace,
             timing_cache=arguments.timing_cache,
         ),
-        run=RunOptions(allow_unpicked=arguments.allow_unpicked),
+        allow_unpicked=arguments.allow_unpicked,
     )
 
 
@@ -186,11 +188,11 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 def _require_builders(options: ExportOptions) -> None:
     """Refuse a target that cannot be built here before minutes of tracing.
 
-    A GPU that TensorRT-RTX cannot target is refused here too, by the same rule as when it builds.
+    What the chosen TensorRT cannot build is refused here too, by the same rules as when it builds.
     """
     from runtimes.registry import get_runtime
-    from runtimes.trt.library import choose_library
-    from runtimes.trt.targets import choose_sms
+    from runtimes.trt.build import check_build
+    from runtimes.trt.targets import choose_builder
 
     for target in options.targets:
         if target != "tensorrt":
@@ -198,8 +200,8 @@ def _require_builders(options: ExportOptions) -> None:
             if reason is not None:
                 raise MissingDependency(reason)
         elif not options.tensorrt.lower_only:
-            sms = options.tensorrt.build.sms
-            choose_sms(choose_library(options.tensorrt.library, for_sms=bool(sms)), sms)
+            build = options.tensorrt.build
+            check_build(choose_builder(options.tensorrt.library, build.sms), build)
 
 
 def _check_options(arguments: argparse.Namespace) -> ExportOptions:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome, format_table
 from exporter.cli.parsing import (
+    add_host_code,
     parse_fraction,
     parse_positive,
     parse_seconds,
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="S", type=parse_seconds, default=120.0, help="seconds to wait for a model's answer (120)"
     )
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
+    add_host_code(parser)
     parser.add_argument(
         "--min-cosine", metavar="X", type=parse_fraction, default=0.99, help="how alike the outputs must be (0.99)"
     )
@@ -129,6 +131,7 @@ def _refuse_with_history(arguments: argparse.Namespace) -> None:
         "--output": arguments.output,
         "--shape": arguments.shape,
         "--threads": arguments.threads,
+        "--allow-host-code": arguments.allow_host_code,
         "--allow-different-machine": arguments.allow_different_machine,
     }
     for name, value in given.items():
@@ -149,6 +152,7 @@ def _judge(arguments: argparse.Namespace, progress: Progress) -> Gated:
         time_budget_s=arguments.time_budget,
         timeout_s=arguments.timeout,
         threads=arguments.threads,
+        allow_host_code=arguments.allow_host_code,
         min_cosine=arguments.min_cosine,
         allow_different_machine=arguments.allow_different_machine,
         output=arguments.output,

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome, format_bytes, format_table
+from exporter.cli.parsing import add_host_code
 
 if TYPE_CHECKING:
     from exporter.inspect_model import Inspection
+    from exporter.inspect_plan import PlanInspection
     from exporter.progress import Progress
 
-SUMMARY = "Say what a model is made of and what could be quantised or pruned."
+SUMMARY = (
+    "Say what a model is made of and what could be quantised or pruned; of a plan, what TensorRT made of each layer."
+)
 EXAMPLE = "stepdown inspect out/minilm"
 EXTRA = "onnxruntime"
 
@@ -21,18 +25,53 @@ EXTRA = "onnxruntime"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="a checkpoint directory, an .onnx file, or an exported directory"
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="a checkpoint directory, an .onnx file, a .plan of TensorRT, or an exported directory",
     )
+    add_host_code(parser)
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Inspect the model."""
+    progress.step(f"reading {arguments.model}")
+    if arguments.model.suffix == ".plan":
+        return _inspect_plan(arguments.model, allow_host_code=arguments.allow_host_code)
     from exporter.inspect_model import inspect_model
 
-    progress.step(f"reading {arguments.model}")
     inspection = inspect_model(arguments.model)
     document = {**asdict(inspection), "zeros": round(inspection.mean_zeros(), 6)}
     return Outcome(document=document, text=_describe(inspection))
+
+
+def _inspect_plan(plan: Path, *, allow_host_code: bool) -> Outcome:
+    from exporter.inspect_plan import inspect_plan
+
+    inspection = inspect_plan(plan, allow_host_code=allow_host_code)
+    return Outcome(document=asdict(inspection), text=_describe_plan(inspection))
+
+
+def _describe_plan(inspection: PlanInspection) -> str:
+    from runtimes.trt.fit import describe_gpus
+    from runtimes.trt.profiles import describe_ranges
+
+    record = inspection.record
+    lines = [
+        f"{inspection.path}: plan of {record.library} {record.version}, {format_bytes(inspection.size_bytes)}",
+        f"runs on {describe_gpus(record)}",
+        *(f"profile {describe_ranges(ranges)}" for ranges in record.profiles),
+    ]
+    if inspection.unpicked:
+        lines.append(f"not as asked: {inspection.unpicked}")
+    if inspection.unknown:
+        return "\n".join([*lines, f"its layers are not known here: {inspection.unknown}"])
+    rows = [
+        (layer.name, layer.kind, layer.precision, layer.output, "2:4" if layer.sparse else "", layer.tactic)
+        for layer in inspection.layers
+    ]
+    headers = ("layer", "kind", "reads", "writes", "weights", "kernel")
+    return "\n".join([*lines, "", format_table(headers, rows)])
 
 
 def _describe(inspection: Inspection) -> str:

@@ -134,6 +134,15 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")
 
 
+def add_host_code(parser: argparse._ActionsContainer) -> None:
+    """Declare ``--allow-host-code``, for verbs that open plans."""
+    parser.add_argument(
+        "--allow-host-code",
+        action="store_true",
+        help="open version-compatible plans, which bring code of who built them",
+    )
+
+
 def refuse_existing(output: Path, *, force: bool) -> None:
     """Refuse early, before any work, what writing would refuse at the end.
 

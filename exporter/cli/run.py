@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.cli.outcome import Outcome
-from exporter.cli.parsing import parse_positive
+from exporter.cli.parsing import add_host_code, parse_positive
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,13 +24,16 @@ _SHOWN = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", metavar="ARTIFACT", help="an exported directory, an .onnx file, or a checkpoint")
+    parser.add_argument(
+        "model", metavar="ARTIFACT", help="an exported directory, an .onnx or .plan file, or a checkpoint"
+    )
     parser.add_argument("--text", action="append", metavar="TEXT", help="a text (repeatable: one batch)")
     parser.add_argument("--pair", action="append", metavar="TEXT", help="the second text of each --text (repeatable)")
     parser.add_argument("--inputs", metavar="FILE", type=Path, help="an .npz with one array an input")
     parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
     parser.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
+    add_host_code(parser)
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
@@ -41,7 +44,10 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     from exporter.subject import open_subject
 
     progress.step(f"opening {arguments.model}")
-    with open_subject(arguments.model, task=arguments.task, threads=arguments.threads) as subject:
+    opened = open_subject(
+        arguments.model, task=arguments.task, threads=arguments.threads, allow_host_code=arguments.allow_host_code
+    )
+    with opened as subject:
         if arguments.inputs:
             answers = answer_arrays(subject, arguments.inputs)
         else:

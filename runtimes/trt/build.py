@@ -15,7 +15,7 @@ from pathlib import Path
 from runtimes.artifact import Artifact, TensorSpec, hash_files
 from runtimes.atomic import write_bytes
 from runtimes.errors import CorruptArtifact, UnsupportedModel, UsageError
-from runtimes.onnx_file import locate_external_data, read_header
+from runtimes.onnx_file import OnnxHeader, locate_external_data, read_header
 from runtimes.trt.library import Library
 from runtimes.trt.messages import MessageLog, Native, find_cure, find_operation, make_logger
 from runtimes.trt.options import BuildOptions, Hardware
@@ -37,7 +37,7 @@ def build_plan(library: Library, model: Path, out: Path, options: BuildOptions) 
     """
     refuse_long_file(model)
     header = read_header(model)
-    wanted = _plan_build(library, model, header.inputs, header.outputs, options)
+    wanted = _plan_build(library, model, header, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     if why_rebuild(out, wanted) is None:
         return describe_plan(out, verify_plan(out))
@@ -61,6 +61,18 @@ def build_plan(library: Library, model: Path, out: Path, options: BuildOptions) 
     return describe_plan(out, record)
 
 
+def check_build(library: Library, options: BuildOptions) -> None:
+    """Refuse before any work what :func:`build_plan` would refuse of any model.
+
+    Raises:
+        UsageError: an option that this library has not.
+        MissingDependency: a GPU generation that it cannot build for.
+    """
+    _choose_flags(library, options)
+    _check_hardware(library, options)
+    choose_sms(library, options.sms)
+
+
 def copy_plan(plan: Path, out: Path) -> Artifact:
     """Check a plan and copy it with its record.
 
@@ -76,15 +88,9 @@ def copy_plan(plan: Path, out: Path) -> Artifact:
     return describe_plan(out, record)
 
 
-def _plan_build(
-    library: Library,
-    model: Path,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-    options: BuildOptions,
-) -> PlanRecord:
+def _plan_build(library: Library, model: Path, header: OnnxHeader, options: BuildOptions) -> PlanRecord:
     """Decide everything about the build as data; nothing is built yet."""
-    files = (model, *locate_external_data(model, read_header(model).external))
+    files = (model, *locate_external_data(model, header.external))
     flags = _choose_flags(library, options)
     return PlanRecord(
         library=library.name,
@@ -92,13 +98,13 @@ def _plan_build(
         sms=choose_sms(library, options.sms),
         hardware=_check_hardware(library, options),
         version_compatible=options.version_compatible,
-        profiles=_choose_ranges(inputs, options),
+        profiles=_choose_ranges(header.inputs, options),
         flags=flags,
         settings=_choose_settings(options),
         model_sha256=hash_files(files),
         plan_sha256="",
-        inputs=inputs,
-        outputs=outputs,
+        inputs=header.inputs,
+        outputs=header.outputs,
         expected=options.expected,
         repeats=library.can_target_sms() or options.timing_cache is not None,
     )
@@ -185,11 +191,15 @@ def _configure(library: Library, builder: Native, wanted: PlanRecord, options: B
 
 def _add_profile(builder: Native, config: Native, ranges: Ranges, log: MessageLog) -> None:
     profile = builder.create_optimization_profile()
-    for name, found in ranges.items():
-        profile.set_shape(name, found.min, found.opt, found.max)
-    if config.add_optimization_profile(profile) < 0:
+    try:
+        for name, found in ranges.items():
+            profile.set_shape(name, found.min, found.opt, found.max)
+        refused = "" if config.add_optimization_profile(profile) >= 0 else "it says nothing more"
+    except (RuntimeError, TypeError, ValueError) as error:  # so its binding says it, one or another
+        refused = str(error)
+    if refused:
         raise UsageError(
-            f"TensorRT refuses the profile: {log.first_error()}",
+            f"TensorRT refuses the profile: {log.first_error() or refused}",
             where="--profile",
             cure="keep it within the model's axes",
         )

@@ -2,7 +2,8 @@
 
 In: an engine and :class:`~runtimes.trt.options.RunOptions`. Out: a context of TensorRT. Must not import onnx or torch.
 
-Source: NVIDIA, TensorRT-RTX documentation, "Working with RTX CUDA Graphs" and "Working with Runtime Cache".
+Source: NVIDIA, TensorRT-RTX documentation, "Working with RTX CUDA Graphs" and "Working with Runtime Cache"; NvInfer.h,
+``ICudaEngine::setWeightStreamingBudgetV2``.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ from pathlib import Path
 
 from runtimes.atomic import write_bytes
 from runtimes.errors import UnsupportedModel, UsageError
+from runtimes.trt.device import Device
 from runtimes.trt.engine import Engine
 from runtimes.trt.library import Library
 from runtimes.trt.messages import Native
 from runtimes.trt.options import RunOptions
 
+# Of the memory that is free, an eighth is left for inputs, outputs, and weights on their way.
+_KEPT_FREE = 8
 
-def make_context(engine: Engine, options: RunOptions, cleanup: ExitStack) -> Native:
+
+def make_context(engine: Engine, device: Device, options: RunOptions, cleanup: ExitStack) -> Native:
     """Make a context; what must be done when it is closed is put on ``cleanup``.
 
     Raises:
-        UsageError: an option that the plan or the library has not, or a kernel cache of another version or GPU.
-        UnsupportedModel: there is no memory for the context.
+        UsageError: an option that the library has not, or a kernel cache of another version or GPU.
+        UnsupportedModel: there is no memory for the context, or the weights cannot be streamed.
     """
-    if options.weights_bytes is not None:
-        _stream_weights(engine, options.weights_bytes)
+    # Zero unless it was built for streaming.
+    if engine.engine.streamable_weights_size:
+        _stream_weights(engine, device.read_free_bytes())
     config = _configure(engine, options, cleanup)
     context = engine.engine.create_execution_context(*(() if config is None else (config,)))
     if context is None:
@@ -43,14 +49,20 @@ def records_by_itself(library: Library) -> bool:
     return hasattr(library.module, "CudaGraphStrategy")
 
 
-def _stream_weights(engine: Engine, weights_bytes: int) -> None:
-    """Set how much of the weights stays on the GPU; TensorRT keeps what it had where it refuses, and says so."""
-    engine.engine.weight_streaming_budget_v2 = weights_bytes
-    if engine.engine.weight_streaming_budget_v2 != weights_bytes:
-        raise UsageError(
-            f"the plan does not stream its weights so: {engine.log.first_error() or 'it says nothing more'}",
-            where="weights_bytes",
-            cure="build it with --weight-streaming, or give at most the bytes of its weights",
+def _stream_weights(engine: Engine, free_bytes: int) -> None:
+    """Keep on the GPU what fits beside the activations, and stream the rest: TensorRT by itself would stream nothing.
+
+    ``get_weight_streaming_automatic_budget`` is no help: the binding of 11.1 cuts its answer to 32 bits.
+    """
+    native = engine.engine
+    room = max(0, free_bytes - free_bytes // _KEPT_FREE - native.device_memory_size_v2)
+    budget = min(native.streamable_weights_size, room)
+    native.weight_streaming_budget_v2 = budget
+    if native.weight_streaming_budget_v2 != budget:
+        raise UnsupportedModel(
+            f"TensorRT does not stream the weights: {engine.log.first_error() or 'it says nothing more'}",
+            where="plan",
+            cure="build it without --weight-streaming",
         )
 
 

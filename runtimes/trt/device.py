@@ -77,10 +77,14 @@ class Device:
     def __init__(self) -> None:
         self._driver = driver = _import_driver()
         self._device = _start(driver)
-        self._context = _call(driver, driver.cuDevicePrimaryCtxRetain, self._device)
         self._recorded: list[Handle] = []
-        self.make_current()
-        self._stream: Handle = _call(driver, driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        self._context = _call(driver, driver.cuDevicePrimaryCtxRetain, self._device)
+        try:
+            self.make_current()
+            self._stream: Handle = _call(driver, driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        except BaseException:
+            _call(driver, driver.cuDevicePrimaryCtxRelease, self._device)
+            raise
 
     @property
     def stream(self) -> int:
@@ -90,6 +94,10 @@ class Device:
     def make_current(self) -> None:
         """Let the calling thread use this GPU: CUDA knows a current context for each thread, and a new one has none."""
         _call(self._driver, self._driver.cuCtxSetCurrent, self._context)
+
+    def read_free_bytes(self) -> int:
+        """Return how much of the GPU's memory is free."""
+        return int(_call(self._driver, self._driver.cuMemGetInfo))
 
     def allocate(self, size_bytes: int) -> Buffer:
         """Return memory on the GPU.
@@ -134,9 +142,11 @@ class Device:
                 _call(driver, driver.cuGraphDestroy, graph)
             raise
         graph = _call(driver, driver.cuStreamEndCapture, stream)
-        recorded = _call(driver, driver.cuGraphInstantiate, graph, 0)
+        try:
+            recorded = _call(driver, driver.cuGraphInstantiate, graph, 0)
+        finally:
+            _call(driver, driver.cuGraphDestroy, graph)
         self._recorded.append(recorded)
-        _call(driver, driver.cuGraphDestroy, graph)
         return lambda: _call(driver, driver.cuGraphLaunch, recorded, stream)
 
     def close(self) -> None:
@@ -179,7 +189,7 @@ def _start(driver: ModuleType) -> Handle:
 
 
 def _call(driver: ModuleType, function: Callable[..., tuple[Any, ...]], *arguments: Handle) -> Handle:
-    """Call the driver: every function returns (code, values...); one value comes back alone, none as None."""
+    """Call the driver: every function returns (code, values...); the first value comes back, or None."""
     code, *values = function(*arguments)
     if code != driver.CUresult.CUDA_SUCCESS:
         cure = _CURES.get(code.name, "see `stepdown doctor`")

@@ -43,15 +43,21 @@ def load_engine(library: Library, plan: Path, record: PlanRecord, options: RunOp
 
     Raises:
         CorruptArtifact: TensorRT does not take the plan, or its weights are not beside it.
-        UsageError: weights are given that the plan cannot take.
+        UsageError: weights are given that the plan cannot take, or the plan brings code that is not allowed.
         UnsupportedModel: TensorRT does not take the weights.
     """
+    if record.version_compatible and not options.allow_host_code:
+        raise UsageError(
+            "the plan brings a runtime of its own, which is code for this computer",
+            where=str(plan),
+            cure="if you trust who built it, --allow-host-code (in Python: RunOptions.allow_host_code)",
+        )
     # First: whether there are weights should be known before they are waited for.
     weights = find_weights(record, plan, options.weights)
     log = MessageLog()
     logger = make_logger(library.module, log)
     runtime = library.module.Runtime(logger)
-    if record.version_compatible and options.allow_host_code:
+    if record.version_compatible:
         runtime.engine_host_code_allowed = True
     data = plan.read_bytes()
     engine = runtime.deserialize_cuda_engine(data)

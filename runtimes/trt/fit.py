@@ -5,8 +5,11 @@ In: a record, the installed library and the GPU's compute capability. Out: nothi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runtimes.errors import CorruptArtifact
-from runtimes.trt.library import Library
+from runtimes.trt.library import Library, LibraryName
+from runtimes.trt.options import Hardware
 from runtimes.trt.record import PlanRecord
 from runtimes.trt.targets import DATA_CENTER_CURE, is_data_center
 
@@ -36,29 +39,47 @@ def require_gpu(record: PlanRecord, sm: int, *, where: str) -> None:
     Raises:
         CorruptArtifact: the GPU's compute capability is none of the plan's.
     """
-    if runs_on(record, sm):
+    if runs_on(record.library, record.sms, record.hardware, sm):
         return
-    made_for = ", ".join(f"sm{one}" for one in record.sms)
-    raise CorruptArtifact(f"the plan is for {made_for}; this GPU is sm{sm}", where=where, cure=_find_cure(record, sm))
+    cure = (
+        find_cure(sm)
+        if record.library == "tensorrt-rtx"
+        else "build it on this GPU; with --hardware ampere-plus it runs on Ampere and later"
+    )
+    raise CorruptArtifact(f"the plan is for {name_sms(record.sms)}; this GPU is sm{sm}", where=where, cure=cure)
 
 
-def _find_cure(record: PlanRecord, sm: int) -> str:
-    if record.library == "tensorrt":
-        return "build it on this GPU; with --hardware ampere-plus it runs on Ampere and later"
+def find_cure(sm: int) -> str:
+    """Return how to get a plan for a GPU that those of TensorRT-RTX are not for."""
     return DATA_CENTER_CURE if is_data_center(sm) else f"export with --sm {sm}"
 
 
-def runs_on(record: PlanRecord, sm: int) -> bool:
-    """Whether a plan has kernels for a GPU.
+def name_sms(sms: Sequence[int]) -> str:
+    """``(80, 89)`` -> ``sm80, sm89``."""
+    return ", ".join(f"sm{sm}" for sm in sms)
+
+
+def runs_on(library: LibraryName, sms: Sequence[int], hardware: Hardware, sm: int) -> bool:
+    """Whether plans that ``library`` builds for ``sms`` have kernels for the GPU ``sm``.
 
     A TensorRT-RTX plan for 12.0 holds for later 12.x too; an enterprise one for its own compute capability, and beyond
     where it was built so.
     """
-    if sm in record.sms:
+    if sm in sms:
         return True
-    if record.library == "tensorrt-rtx":
-        return sm // 10 == 12 and 120 in record.sms
-    return record.hardware == "ampere-plus" and sm >= _AMPERE
+    if library == "tensorrt-rtx":
+        return sm // 10 == 12 and 120 in sms
+    return hardware == "ampere-plus" and sm >= _AMPERE
+
+
+def describe_gpus(record: PlanRecord) -> str:
+    """Say which GPUs a plan runs on."""
+    if record.hardware == "ampere-plus":
+        return "NVIDIA GPUs of compute capability 8.0 and later"
+    named = [f"{sm // 10}.{sm % 10}" for sm in record.sms]
+    if record.library == "tensorrt-rtx" and 120 in record.sms:
+        named[record.sms.index(120)] = "12.0 and later 12.x"
+    return f"NVIDIA GPUs of compute capability {', '.join(named)}"
 
 
 def _count(version: str) -> tuple[int, ...]:

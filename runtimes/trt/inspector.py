@@ -3,6 +3,7 @@
 In: the inspector's JSON. Out: :class:`LayerRow`, and whether expected layers run as asked. Pure; imports no TensorRT.
 
 Source: NVIDIA, Developer Guide, "Engine Inspector"; 10.x writes ``Format/Datatype``, 11.x ``Format`` and ``DataType``.
+Layers of every profile but the first are called ``NAME [profile N]`` (trt-engine-explorer, engine_plan.py).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from runtimes.trt.options import Expectation
 
 # TensorRT's words, in formats ("Int8 NC/32HW32 format") and as types ("INT8"), and numpy's.
 _TYPES = (
-    ("int8", "int8"), ("int4", "int4"), ("fp8", "float8"), ("float8", "float8"), ("bf16", "bfloat16"),
-    ("bfloat16", "bfloat16"), ("fp16", "float16"), ("half", "float16"), ("fp32", "float32"), ("float", "float32"),
-    ("int64", "int64"), ("int32", "int32"), ("bool", "bool"),
+    ("uint8", "uint8"), ("int8", "int8"), ("int4", "int4"), ("fp8", "float8"), ("float8", "float8"),
+    ("bf16", "bfloat16"), ("bfloat16", "bfloat16"), ("fp16", "float16"), ("half", "float16"),
+    ("fp32", "float32"), ("float", "float32"), ("int64", "int64"), ("int32", "int32"), ("bool", "bool"),
 )  # fmt: skip
+_PROFILE = re.compile(r"\[profile (\d+)\]", re.IGNORECASE)
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
@@ -65,6 +67,17 @@ def require_picked(layers: Sequence[LayerRow], expected: Expectation) -> None:
     Raises:
         UnsupportedModel: some run in another type, dense, or are in no layer; they are named.
     """
+    unpicked = describe_unpicked(layers, expected)
+    if unpicked:
+        raise UnsupportedModel(
+            f"TensorRT did not pick what was asked: {unpicked}",
+            where="plan",
+            cure="see `stepdown inspect PLAN`; export with --allow-unpicked, or with another --precision",
+        )
+
+
+def describe_unpicked(layers: Sequence[LayerRow], expected: Expectation) -> str:
+    """Return what does not run as asked, with the first names; empty where all does."""
     wide, dense = find_unpicked(layers, expected)
     problems = [
         f"{len(names)} of {len(asked)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
@@ -74,24 +87,26 @@ def require_picked(layers: Sequence[LayerRow], expected: Expectation) -> None:
         )
         if names
     ]
-    if problems:
-        raise UnsupportedModel(
-            f"TensorRT did not pick what was asked: {'; '.join(problems)}",
-            where="plan",
-            cure="see the layer table; allow it with --allow-unpicked, or export with another --precision",
-        )
+    return "; ".join(problems)
 
 
 def find_unpicked(layers: Sequence[LayerRow], expected: Expectation) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (nodes expected in INT8 that are not, nodes expected sparse that are not).
 
-    A node may lie in several layers, in its product and in kernels around it: one that is as expected will do.
+    A node may lie in several layers, in its product and in kernels around it: one that is as expected will do, in each
+    profile, for each has kernels of its own.
     """
-    narrow = {node for layer in layers if layer.precision == "int8" for node in layer.nodes}
-    sparse = {node for layer in layers if layer.sparse for node in layer.nodes}
-    wide = tuple(name for name in expected.int8 if name not in narrow)
-    dense = tuple(name for name in expected.sparse if name not in sparse)
+    profiles = {_read_profile(layer) for layer in layers} or {0}
+    narrow = {(_read_profile(layer), node) for layer in layers if layer.precision == "int8" for node in layer.nodes}
+    sparse = {(_read_profile(layer), node) for layer in layers if layer.sparse for node in layer.nodes}
+    wide = tuple(name for name in expected.int8 if any((profile, name) not in narrow for profile in profiles))
+    dense = tuple(name for name in expected.sparse if any((profile, name) not in sparse for profile in profiles))
     return wide, dense
+
+
+def _read_profile(layer: LayerRow) -> int:
+    match = _PROFILE.search(layer.name)
+    return int(match[1]) if match is not None else 0
 
 
 def _read_layer(layer: Mapping[str, Any]) -> LayerRow:

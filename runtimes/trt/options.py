@@ -36,7 +36,7 @@ class BuildOptions:
             Ampere and later.
         refit: Weights can be replaced in the plan (not in INT8 plans: their scales are folded).
         strip: The plan holds no weights; on opening they are put back from the ONNX file it was built from.
-        weight_streaming: Weights may stay in host memory and be streamed, for models larger than the GPU's memory.
+        weight_streaming: Weights that do not fit the GPU's memory stay in the host's, and are streamed.
         workspace_bytes: Most scratch memory of a kernel; None leaves it to TensorRT.
         timing_cache: A file that keeps kernel timings between builds, which also makes them repeat (enterprise).
         optimization_level: 0 (fast build) to 5; None is TensorRT's default.
@@ -65,10 +65,8 @@ class RunOptions:
     Attributes:
         cuda_graph: Whether runs are recorded and replayed: by :meth:`prepare`, or by TensorRT-RTX itself.
         device_inputs: For :meth:`prepare`: inputs and outputs stay on the GPU, so that no copy is in the call.
-        weights_bytes: Of a plan built for streaming, the bytes of weights kept on the GPU; None keeps what fits.
         weights: An ONNX file whose weights replace those of a plan built with ``refit``. One built with ``strip`` alone
             takes the ``model.onnx`` beside it, which must be the one it was built from.
-        allow_unpicked: Whether expected layers may run otherwise (wider, or dense).
         allow_host_code: Whether a version-compatible plan may bring its own runtime, which is code for this computer's
             CPU. Only for plans of your own: the hash beside a plan does not say who made it.
         runtime_cache: A file that keeps the kernels TensorRT-RTX finishes on the device; None finishes them each time.
@@ -76,9 +74,7 @@ class RunOptions:
 
     cuda_graph: bool = True
     device_inputs: bool = False
-    weights_bytes: int | None = None
     weights: Path | None = None
-    allow_unpicked: bool = False
     allow_host_code: bool = False
     runtime_cache: Path | None = None
 

@@ -16,6 +16,9 @@ Shape = tuple[int, ...]
 FORM = "min=1x8,opt=8x128,max=32x512"
 _PARTS = re.compile(r"min=(\d+)x(\d+),opt=(\d+)x(\d+),max=(\d+)x(\d+)")
 
+# TensorRT counts along an axis in signed 32-bit numbers.
+_LARGEST_SIZE = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -55,11 +58,13 @@ def parse_profile(text: str) -> Profile:
     """Read ``min=1x8,opt=8x128,max=32x512``.
 
     Raises:
-        UsageError: it is written otherwise, starts at 0, or min <= opt <= max does not hold.
+        UsageError: it is written otherwise, starts at 0, is too large, or min <= opt <= max does not hold.
     """
     match = _PARTS.fullmatch(text.replace(" ", ""))
     if match is None:
         raise UsageError(f"{text!r} is not a profile", where="--profile", cure=f"write BATCHxSEQUENCE as in {FORM}")
+    if any(len(size) > 10 or int(size) > _LARGEST_SIZE for size in match.groups()):
+        raise UsageError(f"{text!r} is larger than any tensor", where="--profile", cure=f"end at {_LARGEST_SIZE}")
     low, middle, high = ((int(match[at]), int(match[at + 1])) for at in (1, 3, 5))
     if min(low) < 1 or any(not a <= b <= c for a, b, c in zip(low, middle, high, strict=True)):
         raise UsageError(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from runtimes.artifact import Artifact, TensorSpec, hash_file
 from runtimes.atomic import write_text
@@ -101,7 +101,7 @@ def read_record(plan: Path) -> PlanRecord:
     try:
         return _from_json(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptArtifact(f"the plan's record lacks a part: {error}", where=str(path), cure=_CURE) from error
+        raise CorruptArtifact(f"the plan's record is not whole: {error}", where=str(path), cure=_CURE) from error
 
 
 def verify_plan(plan: Path) -> PlanRecord:
@@ -152,26 +152,50 @@ def _to_json(record: PlanRecord) -> dict[str, Any]:
 
 
 def _from_json(facts: Mapping[str, Any]) -> PlanRecord:
-    if facts["library"] not in LIBRARIES:
-        raise ValueError(f"unknown library {facts['library']!r}")
+    for name, known in (("library", LIBRARIES), ("hardware", get_args(Hardware))):
+        if facts[name] not in known:
+            raise ValueError(f"unknown {name} {facts[name]!r}")
+    for name in ("version", "model_sha256", "plan_sha256"):
+        _require(facts[name], str)
+    for name in ("version_compatible", "repeats"):
+        _require(facts[name], bool)
     return PlanRecord(
         **{
             **facts,
-            "sms": tuple(facts["sms"]),
+            "sms": _read_all(facts["sms"], int),
             "profiles": tuple(_read_ranges(ranges) for ranges in facts["profiles"]),
-            "flags": tuple(facts["flags"]),
+            "flags": _read_all(facts["flags"], str),
+            "settings": {name: _require(value, int) for name, value in facts["settings"].items()},
             "inputs": _read_specs(facts["inputs"]),
             "outputs": _read_specs(facts["outputs"]),
-            "expected": Expectation(**{name: tuple(nodes) for name, nodes in facts["expected"].items()}),
+            "expected": Expectation(**{name: _read_all(nodes, str) for name, nodes in facts["expected"].items()}),
         }
     )
 
 
+def _require(value: Any, *kinds: type) -> Any:  # noqa: ANN401 (a part of a JSON document)
+    if type(value) not in kinds:
+        raise TypeError(f"{value!r} is no {' or '.join(kind.__name__ for kind in kinds)}")
+    return value
+
+
+def _read_all(values: Any, *kinds: type) -> tuple[Any, ...]:  # noqa: ANN401 (a part of a JSON document)
+    return tuple(_require(value, *kinds) for value in _require(values, list))
+
+
 def _read_ranges(ranges: Mapping[str, Mapping[str, Sequence[int]]]) -> Ranges:
     return {
-        name: InputRange(**{corner: tuple(shape) for corner, shape in found.items()}) for name, found in ranges.items()
+        name: InputRange(**{corner: _read_all(shape, int) for corner, shape in found.items()})
+        for name, found in ranges.items()
     }
 
 
 def _read_specs(specs: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in specs)
+    return tuple(
+        TensorSpec(
+            name=_require(spec["name"], str),
+            dtype=_require(spec["dtype"], str),
+            shape=_read_all(spec["shape"], int, str),
+        )
+        for spec in specs
+    )

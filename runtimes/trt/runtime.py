@@ -11,13 +11,14 @@ from runtimes.artifact import Artifact
 from runtimes.errors import MissingDependency
 from runtimes.trt.build import build_plan, copy_plan
 from runtimes.trt.device import read_compute_capability, why_no_gpu
-from runtimes.trt.engine import inspect_engine, load_engine
-from runtimes.trt.fit import require_gpu, require_version
-from runtimes.trt.inspector import require_picked
-from runtimes.trt.library import INSTALL_RTX, Library, choose_library, find_libraries, open_library
+from runtimes.trt.engine import Engine, inspect_engine, load_engine
+from runtimes.trt.fit import find_cure, name_sms, require_gpu, require_version, runs_on
+from runtimes.trt.inspector import LayerRow, require_picked
+from runtimes.trt.library import INSTALL_RTX, Library, find_libraries, open_library
 from runtimes.trt.options import TrtOptions
-from runtimes.trt.record import verify_plan
+from runtimes.trt.record import PlanRecord, verify_plan
 from runtimes.trt.session import TrtSession
+from runtimes.trt.targets import choose_builder, choose_sms
 
 
 class TensorRt:
@@ -42,6 +43,21 @@ class TensorRt:
             return str(error)
         return None
 
+    def why_not_run_here(self) -> str | None:
+        """Return None where the plans that :meth:`build` makes run on this machine too, else why not.
+
+        Raises:
+            MissingDependency, UsageError: nothing can be built as the options say.
+        """
+        reason = self.why_unavailable()
+        if reason is not None:
+            return reason
+        library, options, sm = self._choose_library(), self.options.build, read_compute_capability()
+        sms = choose_sms(library, options.sms)
+        if runs_on(library.name, sms, options.hardware, sm):
+            return None
+        return f"this GPU is sm{sm}, and the plans are for {name_sms(sms)}: {find_cure(sm)}"
+
     def build(self, model: Path, out: Path) -> Artifact:
         """Build a plan at ``out``, with its record beside it; a ``.plan`` is checked and copied.
 
@@ -65,14 +81,23 @@ class TensorRt:
             UsageError: an option of the run that the plan or the package has not.
         """
         record = verify_plan(artifact.path)
-        where = str(artifact.path)
-        library = open_library(record.library)
-        require_version(record, library, where=where)
-        require_gpu(record, read_compute_capability(), where=where)
-        engine = load_engine(library, artifact.path, record, self.options.run)
-        if not self.options.run.allow_unpicked:
-            require_picked(inspect_engine(engine), record.expected)
+        engine = self._load(artifact.path, record)
+        require_picked(inspect_engine(engine), record.expected)
         return TrtSession(engine, record, self.options.run)
 
+    def list_layers(self, plan: Path) -> tuple[LayerRow, ...]:
+        """Return what became of each layer of a plan, also where it is not what was asked.
+
+        Raises:
+            CorruptArtifact, MissingDependency, UsageError: as :meth:`open`.
+        """
+        return inspect_engine(self._load(plan, verify_plan(plan)))
+
+    def _load(self, plan: Path, record: PlanRecord) -> Engine:
+        library = open_library(record.library)
+        require_version(record, library, where=str(plan))
+        require_gpu(record, read_compute_capability(), where=str(plan))
+        return load_engine(library, plan, record, self.options.run)
+
     def _choose_library(self) -> Library:
-        return choose_library(self.options.library, for_sms=bool(self.options.build.sms))
+        return choose_builder(self.options.library, self.options.build.sms)

@@ -45,7 +45,7 @@ class TrtSession:
             cleanup.callback(self._free_buffers)
             self._engine: Engine | None = engine
             cleanup.callback(self._drop_engine)
-            self._context = make_context(engine, options, cleanup)
+            self._context = make_context(engine, self._device, options, cleanup)
             self._cleanup = cleanup.pop_all()
 
     def run(self, feeds: Tensors) -> Arrays:
@@ -70,7 +70,9 @@ class TrtSession:
         With ``RunOptions.cuda_graph`` the run is recorded and replayed: launching single kernels costs more than small
         ones take. Inputs are copied in, and outputs out, in each call unless ``device_inputs``.
 
-        A later :meth:`run` or :meth:`prepare` with other shapes binds anew, and the call then raises UsageError.
+        The call returns the outputs, in the same arrays each time; with ``device_inputs`` they are not copied, and it
+        returns None. A later :meth:`run` or :meth:`prepare` with other shapes binds anew, and the call then raises
+        UsageError.
         """
         given = self._bind(feeds)
         answers, binding = self._make_answers(), self._binding
@@ -82,15 +84,18 @@ class TrtSession:
 
         def call() -> object:
             self._require_bound(binding)
-            if not self._options.device_inputs:
-                self._copy_in(given)
+            self._copy_in(given)
             execute()
-            if not self._options.device_inputs:
-                self._copy_out(answers)
+            self._copy_out(answers)
             self._device.wait()
             return answers
 
-        return call
+        def call_on_device() -> None:
+            self._require_bound(binding)
+            execute()
+            self._device.wait()
+
+        return call_on_device if self._options.device_inputs else call
 
     def list_layers(self) -> tuple[LayerRow, ...]:
         """Return what became of each layer, by TensorRT's engine inspector."""
@@ -140,9 +145,12 @@ class TrtSession:
     def _use_profile(self, engine: Engine, number: int) -> None:
         if number == self._profile:
             return
-        if not self._context.set_optimization_profile_async(number, self._device.stream):
-            reason = engine.log.first_error() or "it says nothing more"
-            raise UnsupportedModel(f"TensorRT refuses profile {number}: {reason}", where="plan", cure="build it again")
+        try:
+            self._context.set_optimization_profile_async(number, self._device.stream)
+        except RuntimeError as error:  # so its binding says what its C++ says with false
+            reason = engine.log.first_error() or str(error)
+            message = f"TensorRT refuses profile {number}: {reason}"
+            raise UnsupportedModel(message, where="plan", cure="build it again") from error
         self._device.wait()
         self._profile = number
 

@@ -9,12 +9,29 @@ from collections.abc import Sequence
 
 from runtimes.errors import MissingDependency, UsageError
 from runtimes.trt.device import read_compute_capability
-from runtimes.trt.library import Library
+from runtimes.trt.library import Library, LibraryName, choose_library
 from runtimes.trt.options import DEFAULT_SMS
 
 # H100, H200, B200, B300: TensorRT-RTX names no such target (1.7.1 knows 75, 80, 86, 89, 120, 121).
 _DATA_CENTER_SMS = {90, 100, 103}
-DATA_CENTER_CURE = "for an H100, H200 or B200 build there with stepdown[tensorrt]; it takes the same graph"
+DATA_CENTER_CURE = (
+    "for an H100, H200 or B200 build there with stepdown[tensorrt], without --sm; it takes the same graph"
+)
+
+
+def choose_builder(wanted: LibraryName | None, sms: Sequence[int]) -> Library:
+    """Return the package to build with, where GPUs may be named; see :func:`runtimes.trt.library.choose_library`.
+
+    Raises:
+        MissingDependency: none is installed, or none that is builds on this machine.
+    """
+    try:
+        return choose_library(wanted, for_sms=bool(sms))
+    except MissingDependency as error:
+        # Installing the package that takes --sm would not help.
+        if any(map(is_data_center, sms)):
+            raise MissingDependency(error.what, where="--sm", cure=DATA_CENTER_CURE) from error
+        raise
 
 
 def choose_sms(library: Library, asked: Sequence[int]) -> tuple[int, ...]:

@@ -131,6 +131,16 @@ def test_a_model_too_small_for_int8_says_so(model, tmp_path, stepdown):
     assert "--precision fp16" in result.err
 
 
+def test_turing_takes_half_precision(rtx, mlp, tmp_path, stepdown):
+    out = tmp_path / "out"
+    words = ("--target", "tensorrt", "--trt-library", rtx.name, "--sm", "75", "--precision", "fp16")
+    result = stepdown("export", *mlp, *words, "-o", out)
+    assert result.code == 0, result.err
+    assert [path.name for path in (out / "tensorrt").glob("*.plan")] == ["model.sm75.plan"]
+    (report,) = json.loads((out / "report.json").read_text())["reports"]
+    assert any("Turing" in finding for finding in report["findings"])
+
+
 def test_lower_only_claims_no_plan(model, tmp_path, stepdown):
     out = tmp_path / "out"
     words = ("--target", "tensorrt", "--lower-only", "--precision", "fp32")

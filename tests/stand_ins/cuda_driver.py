@@ -63,7 +63,7 @@ class Gpu:
     def __init__(self, sm=89, memory_bytes=1 << 20):
         self.sm, self.free_bytes = sm, memory_bytes
         self.memory, self.streams, self.recording, self.graphs, self.executables = {}, {}, {}, {}, {}
-        self.contexts, self.launches = 0, 0
+        self.contexts, self.launches, self.memory_bytes = 0, 0, memory_bytes
         self.current = threading.local()
         self._handles = itertools.count(0x1000)
 
@@ -158,6 +158,10 @@ class Gpu:
     @_in_context
     def cuGraphExecDestroy(self, hGraphExec):
         return self._drop(self.executables, hGraphExec)
+
+    @_in_context
+    def cuMemGetInfo(self):
+        return CUresult.CUDA_SUCCESS, self.free_bytes, self.memory_bytes
 
     @_in_context
     def cuMemAlloc(self, bytesize):

@@ -52,6 +52,11 @@ class IOptimizationProfile(Strict):
         self.seen_shapes = {}
 
     def set_shape(self, input, min, opt, max):
+        for name, shape in {"min": min, "opt": opt, "max": max}.items():
+            if any(size >= 2**63 for size in shape):
+                raise TypeError("set_shape(): incompatible function arguments")
+            if any(not 0 <= size < 2**31 for size in shape):
+                raise RuntimeError(f"Shape provided for {name} is inconsistent with other shapes.")
         self.seen_shapes[input] = (min, opt, max)
 
 
@@ -184,10 +189,22 @@ def _make_builder(module, release, gpu):
             if _PRECISIONS & config.seen_flags:
                 self.logger.log(Severity.ERROR, "precision flags are not allowed with a strongly typed network")
                 return None
+            if "SM75" in getattr(config, "seen_sms", {}).values() and _multiplies_float32(network["model"]):
+                reason = "Cannot compile operation 'product' for Turing (SM75): FP32 GEMM is not supported."
+                self.logger.log(Severity.ERROR, reason)
+                return None
             module.seen_configs.append(config)
-            return _PLAN + json.dumps(sorted(config.seen_flags)).encode() + b"\n" + network["model"]
+            told = {"flags": sorted(config.seen_flags), "profiles": max(1, len(config.seen_profiles))}
+            return _PLAN + json.dumps(told).encode() + b"\n" + network["model"]
 
     return Builder
+
+
+def _multiplies_float32(model):
+    """Whether any weight of an ONNX file is float32."""
+    import onnx
+
+    return any(one.data_type == onnx.TensorProto.FLOAT for one in onnx.load_from_string(model).graph.initializer)
 
 
 def _make_parser(parses):
@@ -223,11 +240,11 @@ def _make_runtime(module, release, gpu, layers):
             if gpu is None or not head.startswith(_PLAN):
                 self.logger.log(Severity.ERROR, "Error Code 1: Serialization (Magic tag does not match)")
                 return None
-            flags = json.loads(head.removeprefix(_PLAN))
-            if "VERSION_COMPATIBLE" in flags and not self.engine_host_code_allowed:
+            told = json.loads(head.removeprefix(_PLAN))
+            if "VERSION_COMPATIBLE" in told["flags"] and not self.engine_host_code_allowed:
                 self.logger.log(Severity.ERROR, "engine host code is not allowed")
                 return None
-            module.seen_engines.append(module.ICudaEngine(gpu, flags, layers))
+            module.seen_engines.append(module.ICudaEngine(gpu, layers, **told))
             return module.seen_engines[-1]
 
     class RtxRuntime(Runtime):

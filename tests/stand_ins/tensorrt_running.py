@@ -9,6 +9,9 @@ import json
 from enum import IntEnum
 from pathlib import Path
 
+# What a plan built for streaming could stream, and what any plan needs for what lies between its layers.
+STREAMABLE_BYTES, ACTIVATION_BYTES = 1000, 100
+
 
 class Strict:
     """An object with the attributes that its class declares, and no others."""
@@ -84,10 +87,10 @@ class IRuntimeConfig(Strict):
 class IExecutionContext(Strict):
     """Copies the input ``x`` to every output. ``seen_profiles`` are those that were switched to."""
 
-    __slots__ = ("_gpu", "_places", "_shapes", "seen_config", "seen_profiles")
+    __slots__ = ("_gpu", "_places", "_profiles", "_shapes", "seen_config", "seen_profiles")
 
-    def __init__(self, gpu, config):
-        self._gpu, self._shapes, self._places = gpu, {}, {}
+    def __init__(self, gpu, profiles, config):
+        self._gpu, self._profiles, self._shapes, self._places = gpu, profiles, {}, {}
         self.seen_config, self.seen_profiles = config, []
 
     def set_input_shape(self, name, shape):
@@ -102,6 +105,9 @@ class IExecutionContext(Strict):
         return memory in self._gpu.memory
 
     def set_optimization_profile_async(self, profile_index, stream_handle):
+        # The binding raises where C++ says false (pyCore.cpp, context_set_optimization_profile_async).
+        if not 0 <= profile_index < self._profiles:
+            raise RuntimeError("Error in set optimization profile async.")
         self.seen_profiles.append(profile_index)
         # A profile knows no shapes: they must be set anew.
         self._shapes = {}
@@ -117,22 +123,32 @@ class IExecutionContext(Strict):
 
 
 class ICudaEngine(Strict):
-    __slots__ = ("_budget", "_gpu", "_layers", "seen_contexts", "seen_flags", "seen_weights")
+    __slots__ = ("_budget", "_gpu", "_layers", "_profiles", "seen_contexts", "seen_flags", "seen_weights")
 
-    def __init__(self, gpu, flags, layers):
-        self._gpu, self._layers, self._budget = gpu, layers, None
+    def __init__(self, gpu, layers, *, flags, profiles):
+        self._gpu, self._layers, self._profiles = gpu, layers, profiles
         self.seen_flags, self.seen_contexts, self.seen_weights = flags, [], None
+        self._budget = self.streamable_weights_size
+
+    @property
+    def streamable_weights_size(self):
+        return STREAMABLE_BYTES if "WEIGHT_STREAMING" in self.seen_flags else 0
+
+    @property
+    def device_memory_size_v2(self):
+        return ACTIVATION_BYTES
 
     @property
     def weight_streaming_budget_v2(self):
+        """Without a word: all of them stay on the GPU, and nothing is streamed."""
         return self._budget
 
     @weight_streaming_budget_v2.setter
     def weight_streaming_budget_v2(self, size):
-        self._budget = size if "WEIGHT_STREAMING" in self.seen_flags else self._budget
+        self._budget = size if 0 <= size <= self.streamable_weights_size else self._budget
 
     def create_execution_context(self, runtime_config=None):
-        self.seen_contexts.append(IExecutionContext(self._gpu, runtime_config))
+        self.seen_contexts.append(IExecutionContext(self._gpu, self._profiles, runtime_config))
         return self.seen_contexts[-1]
 
     def create_engine_inspector(self):

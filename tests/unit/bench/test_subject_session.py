@@ -48,6 +48,11 @@ def test_inputs_stay_on_the_gpu_where_asked(plan):
     assert not choose_runtime(plan_spec(plan)).options.run.device_inputs
 
 
+def test_a_plan_brings_code_only_where_that_is_allowed(plan):
+    assert choose_runtime(plan_spec(plan, allow_host_code=True)).options.run.allow_host_code
+    assert not choose_runtime(plan_spec(plan)).options.run.allow_host_code
+
+
 def test_a_plan_without_a_gpu_or_without_its_record_is_an_error(plan, monkeypatch):
     plan.with_name("m.plan.json").unlink()
     with pytest.raises(CorruptArtifact, match="no record"):

@@ -7,7 +7,13 @@ import pytest
 
 from calibration.data import open_dataset
 from exporter.static_plans import StaticPlans, collect_for_plans
-from exporter.tensorrt_candidates import TrtSpec, TrtWorkshop, find_worthwhile, offer_trt_candidates
+from exporter.tensorrt_candidates import (
+    TrtSpec,
+    TrtWorkshop,
+    find_worthwhile,
+    has_sparse_weights,
+    offer_trt_candidates,
+)
 from exporter.tensorrt_graph import prepare_for_tensorrt
 from exporter.trial import PLAIN
 from runtimes.ort import OnnxRuntime, describe_onnx
@@ -75,6 +81,20 @@ def test_each_precision_offers_what_it_says():
 
 def test_sparse_kernels_double_what_is_not_plain():
     assert _names("auto", sparse=True) == [PLAIN, "fp16", "int8-static, fp16", "fp16, 2:4", "int8-static, fp16, 2:4"]
+
+
+def test_sparse_weights_are_found_in_linears_and_convolutions(model, tmp_path):
+    assert has_sparse_weights(prepare_for_tensorrt(model, tmp_path / "prepared.onnx"))
+    weight = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    for is_pruned in (False, True):
+        if is_pruned:
+            weight.reshape(16, 4, 4, 3, 3)[:, :, 1:3] = 0
+        proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        conv (float[batch, 16, 8, 8] x) => (float[batch, 16, 6, 6] y) { y = Conv (x, w) }""")
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+        onnx.save(proto, tmp_path / "conv.onnx")
+        prepared = prepare_for_tensorrt(tmp_path / "conv.onnx", tmp_path / "prepared_conv.onnx")
+        assert has_sparse_weights(prepared) is is_pruned
 
 
 def test_the_prepared_graph_answers_like_the_traced_one(model, tmp_path):

@@ -9,10 +9,10 @@ from runtimes.artifact import hash_file
 from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel, UsageError
 from runtimes.trt import build as build_module
 from runtimes.trt import targets
-from runtimes.trt.build import build_plan
+from runtimes.trt.build import build_plan, check_build
 from runtimes.trt.library import Library, choose_library, open_library, why_cannot_build
 from runtimes.trt.options import BuildOptions, Expectation, TrtOptions
-from runtimes.trt.profiles import parse_profile
+from runtimes.trt.profiles import Profile, parse_profile
 from runtimes.trt.record import read_record
 from runtimes.trt.runtime import TensorRt
 from tests.contract import tiny_models
@@ -254,6 +254,32 @@ def _only(asked, name, module):
 def test_enterprise_takes_no_list_of_gpus(monkeypatch):
     with pytest.raises(UsageError, match="--trt-library tensorrt-rtx"):
         targets.choose_sms(enterprise("11", monkeypatch), (89,))
+
+
+@pytest.mark.parametrize("release", ["10", "11"])
+def test_a_profile_that_tensorrt_refuses_is_an_error_of_the_user(release, monkeypatch, model, tmp_path):
+    for most in (2**31, 2**70):
+        options = BuildOptions(profiles=(Profile(min=(1, 1), opt=(1, 1), max=(most, 1)),))
+        with pytest.raises(UsageError, match=r"refuses the profile(.|\n)*the model's axes"):
+            build_plan(enterprise(release, monkeypatch), model, tmp_path / "m.plan", options)
+        assert not (tmp_path / "m.plan").exists()
+
+
+def test_what_a_library_cannot_build_is_known_before_any_work(monkeypatch):
+    for options in (BuildOptions(strip=True), BuildOptions(hardware="ampere-plus")):
+        module = make_tensorrt("rtx")
+        with pytest.raises(UsageError, match="TensorRT-RTX"):
+            check_build(Library(name="tensorrt-rtx", module=module, version=module.__version__), options)
+        check_build(enterprise("11", monkeypatch), options)
+
+
+@pytest.mark.parametrize("wanted", [None, "tensorrt-rtx"])
+def test_an_h100_is_not_helped_by_the_package_that_is_missing(monkeypatch, wanted):
+    monkeypatch.setattr("runtimes.trt.library.import_module", _nothing)
+    with pytest.raises(MissingDependency, match=r"build there with stepdown\[tensorrt\]"):
+        targets.choose_builder(wanted, (90,))
+    with pytest.raises(MissingDependency, match=r"stepdown\[tensorrt-rtx\]"):
+        targets.choose_builder(wanted, (89,))
 
 
 def test_a_foreign_timing_cache_is_refused(monkeypatch, model, tmp_path):

@@ -34,6 +34,7 @@ def text(*layers):
         ({"Format/Datatype": "Row major linear FP16 format"}, "float16"),
         ({"DataType": "BFloat16"}, "bfloat16"),
         ({"DataType": "Float"}, "float32"),
+        ({"DataType": "UINT8"}, "uint8"),
     ],
 )
 def test_types_of_both_versions(told, precision):
@@ -69,6 +70,12 @@ def test_a_node_in_several_layers_counts_by_the_one_that_is_as_asked():
         )
     )
     assert find_unpicked(rows, Expectation(int8=("mm", "gelu"), sparse=("mm", "gelu"))) == (("gelu",), ("gelu",))
+
+
+def test_each_profile_must_run_as_asked():
+    rows = read_layers(text(layer("a", {"DataType": "INT8"}), layer("a [profile 1]", {"DataType": "HALF"})))
+    assert find_unpicked(rows, Expectation(int8=("mm",))) == (("mm",), ())
+    assert find_unpicked(rows[:1], Expectation(int8=("mm",))) == ((), ())
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"Layers": ["names", "only"]}'])

@@ -27,6 +27,13 @@ def test_a_range_goes_up(text):
         parse_profile(text)
 
 
+@pytest.mark.parametrize("size", [2**31, 10**30, "9" * 5000])
+def test_a_size_that_no_tensor_has_is_refused(size):
+    with pytest.raises(UsageError, match="end at 2147483647"):
+        parse_profile(f"min=1x8,opt=8x9,max={size}x512")
+    assert parse_profile(f"min=1x8,opt=8x9,max={2**31 - 1}x512").max[0] == 2**31 - 1
+
+
 def test_the_default_ends_where_the_model_does():
     (found,) = fit_profiles((), 64)
     assert (found.opt, found.max) == ((8, 64), (32, 64))

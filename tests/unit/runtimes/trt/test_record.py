@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runtimes.errors import CorruptArtifact
-from runtimes.trt.fit import require_gpu, require_version, runs_on
+from runtimes.trt.fit import describe_gpus, require_gpu, require_version, runs_on
 from runtimes.trt.library import Library
 from runtimes.trt.record import describe_plan, read_record, record_path, verify_plan, why_rebuild, write_record
 from tests.unit.runtimes.trt.plans import make_record
@@ -81,6 +81,43 @@ def test_a_version_compatible_plan_runs_on_later_versions_only():
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": 5},
+        {"sms": ["x"]},
+        {"sms": 80},
+        {"hardware": "any"},
+        {"repeats": "yes"},
+        {"settings": {"workspace_bytes": "1"}},
+        {"inputs": [{"name": "x", "dtype": 3, "shape": [1]}]},
+        {"inputs": [{"name": "x", "dtype": "float32", "shape": [1.5]}]},
+        {"profiles": [{"x": {"min": ["1"], "opt": [1], "max": [1]}}]},
+        {"expected": {"int8": "first", "sparse": []}},
+        {"expected": []},
+    ],
+    ids=str,
+)
+def test_a_record_with_values_of_other_types_is_refused(plan, wrong):
+    beside = record_path(plan)
+    beside.write_text(json.dumps({**json.loads(beside.read_text()), **wrong}))
+    with pytest.raises(CorruptArtifact, match="record"):
+        verify_plan(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpus"),
+    [
+        ({"sms": (80, 89)}, "8.0, 8.9"),
+        ({}, "8.0, 8.9, 12.0 and later 12.x"),
+        ({"library": "tensorrt", "sms": (120,)}, "12.0"),
+        ({"library": "tensorrt", "sms": (89,), "hardware": "ampere-plus"}, "8.0 and later"),
+    ],
+)
+def test_where_a_plan_runs_in_words(changes, gpus):
+    assert describe_gpus(make_record(**changes)) == f"NVIDIA GPUs of compute capability {gpus}"
+
+
+@pytest.mark.parametrize(
     ("changes", "sm", "runs"),
     [
         ({}, 89, True),
@@ -94,7 +131,7 @@ def test_a_version_compatible_plan_runs_on_later_versions_only():
 )
 def test_which_gpus_a_plan_runs_on(changes, sm, runs):
     record = make_record(**changes)
-    assert runs_on(record, sm) is runs
+    assert runs_on(record.library, record.sms, record.hardware, sm) is runs
     if not runs:
         with pytest.raises(CorruptArtifact, match=f"sm{sm}"):
             require_gpu(record, sm, where="p")

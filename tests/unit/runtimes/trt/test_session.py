@@ -4,6 +4,7 @@ That TensorRT answers right, and how fast, is for a machine with a GPU: tests/co
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,10 @@ from runtimes.errors import CorruptArtifact, DataError, UnsupportedModel, UsageE
 from runtimes.trt.build import build_plan
 from runtimes.trt.options import BuildOptions, Expectation, RunOptions, TrtOptions
 from runtimes.trt.profiles import parse_profile
+from runtimes.trt.record import read_record, write_record
 from runtimes.trt.runtime import TensorRt
 from tests.stand_ins import tensorrt_running
+from tests.stand_ins.cuda_driver import CUresult, Gpu
 from tests.stand_ins.machine import make_machine, write_copy
 
 SMALL, LARGE = parse_profile("min=1x1,opt=1x1,max=2x1"), parse_profile("min=1x1,opt=16x1,max=32x1")
@@ -80,7 +83,7 @@ def test_inputs_that_stay_on_the_gpu_are_copied_once(machine, tmp_path):
     before = given["x"].tobytes()
     call = session.prepare(given)
     given["x"][:] = 7
-    call()
+    assert call() is None
     assert [block.raw for block in machine.gpu.memory.values()] == [before, before]
 
 
@@ -149,6 +152,27 @@ def test_the_profile_follows_the_shape(machine, tmp_path):
     for batch in (1, 2, 20, 32, 1):
         session.run(feeds(batch))
     assert find_context(machine).seen_profiles == [1, 0]
+
+
+def test_a_profile_that_the_plan_has_not_is_an_error(machine, tmp_path):
+    plan = build(machine, tmp_path)
+    both = read_record(plan.path).profiles
+    plan = build(machine, tmp_path, profiles=(SMALL,))
+    write_record(plan.path, replace(read_record(plan.path), profiles=both))
+    session = TensorRt().open(plan)
+    with pytest.raises(UnsupportedModel, match="refuses profile 1"):
+        session.run(feeds(20))
+    session.run(feeds(1))
+
+
+@pytest.mark.parametrize("call", ["cuStreamCreate", "cuGraphInstantiate"])
+def test_a_gpu_that_refuses_keeps_nothing(monkeypatch, tmp_path, call):
+    machine = make_machine("11", monkeypatch)
+    plan = build(machine, tmp_path)
+    monkeypatch.setattr(Gpu, call, lambda *_: (CUresult.CUDA_ERROR_OUT_OF_MEMORY, None))
+    with ExitStack() as stack, pytest.raises(UsageError, match="OUT_OF_MEMORY"):
+        stack.enter_context(closing(TensorRt().open(plan))).prepare(feeds(1))
+    assert machine.gpu.left() == {}
 
 
 def test_a_shape_outside_of_every_profile_is_refused_and_the_session_goes_on(machine, tmp_path):
@@ -225,12 +249,19 @@ def test_a_library_that_finishes_no_kernels_keeps_none(monkeypatch, tmp_path):
         open_plan(machine, tmp_path, run=RunOptions(runtime_cache=tmp_path / "kernels"))
 
 
-def test_weights_are_streamed_where_the_plan_was_built_so(machine, tmp_path):
-    run = RunOptions(weights_bytes=10)
-    open_plan(machine, tmp_path, run=run, weight_streaming=True)
-    assert machine.module.seen_engines[-1].weight_streaming_budget_v2 == 10
-    with pytest.raises(UsageError, match="--weight-streaming"):
-        open_plan(machine, tmp_path, run=run)
+@pytest.mark.parametrize(("memory_bytes", "kept"), [(1 << 20, 1000), (800, 600), (50, 0)])
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_does_not_fit_beside_the_activations_is_streamed(release, monkeypatch, tmp_path, memory_bytes, kept):
+    machine = make_machine(release, monkeypatch, memory_bytes=memory_bytes)
+    open_plan(machine, tmp_path, weight_streaming=True)
+    assert machine.module.seen_engines[-1].weight_streaming_budget_v2 == kept
+
+
+def test_a_budget_that_is_not_taken_is_an_error(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_running.ICudaEngine, "weight_streaming_budget_v2", property(lambda _: 7, lambda *_: 0))
+    with pytest.raises(UnsupportedModel, match="without --weight-streaming"):
+        open_plan(machine, tmp_path, weight_streaming=True)
+    assert machine.gpu.left() == {}
 
 
 @pytest.fixture(params=["10", "11"])
@@ -269,19 +300,21 @@ def test_a_plan_takes_other_weights_only_if_it_was_built_to(enterprise, tmp_path
 
 
 def test_a_plan_that_brings_its_own_runtime_is_opened_on_request_only(enterprise, tmp_path):
-    with pytest.raises(CorruptArtifact, match="host code"):
+    with pytest.raises(UsageError, match="--allow-host-code"):
         open_plan(enterprise, tmp_path, version_compatible=True)
     open_plan(enterprise, tmp_path, version_compatible=True, run=RunOptions(allow_host_code=True))
 
 
-def test_a_layer_that_was_not_picked_is_an_error_unless_allowed(monkeypatch, tmp_path):
+def test_a_layer_that_was_not_picked_is_an_error_and_can_be_seen(monkeypatch, tmp_path):
     layer = {"Name": "mm", "Inputs": [{"DataType": "HALF"}], "Metadata": "[ONNX Layer: first]"}
     machine = make_machine("11", monkeypatch, layers=[layer])
     plan = build(machine, tmp_path, expected=Expectation(int8=("first",)))
     with pytest.raises(UnsupportedModel, match=r"1 of 1 layers do not run in INT8: first(.|\n)*--allow-unpicked"):
         TensorRt().open(plan)
-    session = TensorRt(TrtOptions(run=RunOptions(allow_unpicked=True))).open(plan)
-    assert [(row.name, row.precision, row.nodes) for row in session.list_layers()] == [("mm", "float16", ("first",))]
+    rows = TensorRt().list_layers(plan.path)
+    assert [(row.name, row.precision, row.nodes) for row in rows] == [("mm", "float16", ("first",))]
+    session = TensorRt().open(build(machine, tmp_path))
+    assert session.list_layers() == rows
     session.close()
     assert machine.gpu.left() == {}
 
