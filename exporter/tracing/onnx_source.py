@@ -19,6 +19,8 @@ from exporter.tracing.weights import check_weights
 from runtimes.errors import CorruptArtifact, UnsupportedModel
 from runtimes.onnx_file import locate_external_data, read_header
 
+# Whose operators ONNX Runtime has.
+_DOMAINS = ("ai.onnx", "com.microsoft")
 _TASK_OF_OUTPUT = {"last_hidden_state": "feature-extraction", "start_logits": "question-answering"}
 
 
@@ -27,7 +29,8 @@ def read_onnx(source: Source, opset: int | None) -> Program:
 
     Raises:
         CorruptArtifact: its external data is missing or lies outside its folder.
-        UnsupportedModel: it is damaged, of another opset than asked for, or a weight holds NaN or infinity.
+        UnsupportedModel: it is damaged, of another opset than asked for, a weight holds NaN or infinity, or an
+            operator is of nobody we know.
     """
     try:
         header = read_header(source.path)
@@ -50,6 +53,7 @@ def read_onnx(source: Source, opset: int | None) -> Program:
             where=source.reference,
             cure=f"leave --opset out, or export the PyTorch model with opset {opset}",
         )
+    _refuse_custom_operators(model, source.reference)
     findings = check_weights(_list_weights(model))
     config = read_config(source.path.parent) if (source.path.parent / "config.json").is_file() else {}
     limit = config.get("max_position_embeddings")
@@ -64,6 +68,17 @@ def read_onnx(source: Source, opset: int | None) -> Program:
         max_length=limit if isinstance(limit, int) and limit > 0 else None,
         findings=findings,
     )
+
+
+def _refuse_custom_operators(model: ir.Model, reference: str) -> None:
+    """Refuse what ONNX Runtime, which judges every export, cannot run: it would name no node."""
+    for node in model.graph.all_nodes():
+        if node.domain and not node.domain.startswith(_DOMAINS) and node.op_identifier() not in model.functions:
+            raise UnsupportedModel(
+                f"{node.op_type} is a custom operator, of the domain {node.domain}",
+                where=f"{reference}:{node.name}",
+                cure="export the model without it, from operators of ONNX",
+            )
 
 
 def _list_weights(model: ir.Model) -> Iterator[tuple[str, NDArray[np.generic]]]:

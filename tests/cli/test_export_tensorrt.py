@@ -131,6 +131,17 @@ def test_a_model_too_small_for_int8_says_so(model, tmp_path, stepdown):
     assert "--precision fp16" in result.err
 
 
+def test_a_custom_operator_is_named_with_its_node(model, tmp_path, stepdown):
+    proto = onnx.load(model)
+    proto.graph.node[-1].name, proto.graph.node[-1].op_type, proto.graph.node[-1].domain = "last", "Frobnicate", "acme"
+    proto.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    onnx.save(proto, model)
+    result = stepdown("export", model, "--target", "tensorrt", "--lower-only", "-o", tmp_path / "out")
+    assert result.code == 4
+    assert "Frobnicate is a custom operator, of the domain acme" in result.err
+    assert f"{model.name}:last" in result.err
+
+
 def test_turing_takes_half_precision(rtx, mlp, tmp_path, stepdown):
     out = tmp_path / "out"
     words = ("--target", "tensorrt", "--trt-library", rtx.name, "--sm", "75", "--precision", "fp16")
