@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.suites.tensorrt_plan_text import count_types, list_kernels, read_gemms
 from runtimes.trt.options import DEFAULT_SMS, BuildOptions, TrtOptions
-from runtimes.trt.plan_text import count_types, list_kernels, read_gemms
 from runtimes.trt.profiles import parse_profile
 from runtimes.trt.runtime import TensorRt
 
@@ -74,7 +74,7 @@ def build_plan(model: Path, out: Path) -> PlanFacts:
 
 
 def describe_plan(path: Path, *, seconds: float | None = None) -> PlanFacts:
-    """Read what a plan says of itself. Raises as :func:`runtimes.trt.plan_text.read_gemms`."""
+    """Read what a plan says of itself. Raises as :func:`bench.suites.tensorrt_plan_text.read_gemms`."""
     plan = path.read_bytes()
     gemms = read_gemms(plan)
     linears = [gemm for gemm in gemms if gemm.is_linear]

@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from bench.suites.tensorrt import main  # noqa: E402
 from bench.suites.tensorrt_graphs import TITLES  # noqa: E402
+from bench.suites.tensorrt_plan_text import READ_FROM  # noqa: E402
 from runtimes.errors import MissingDependency  # noqa: E402
 from runtimes.trt.library import choose_library  # noqa: E402
-from runtimes.trt.plan_text import READ_FROM  # noqa: E402
 
 
 def can_read_plans():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from bench.suites.tensorrt_plan_text import READ_FROM, Gemm, count_types, list_kernels, read_gemms
 from runtimes.errors import MissingDependency, UnsupportedModel
 from runtimes.trt.build import build_plan
 from runtimes.trt.library import choose_library
 from runtimes.trt.options import BuildOptions
-from runtimes.trt.plan_text import READ_FROM, Gemm, count_types, list_kernels, read_gemms
 from runtimes.trt.profiles import parse_profile
 
 
