@@ -116,15 +116,15 @@ def _choose_ranges(inputs: Sequence[TensorSpec], options: BuildOptions) -> tuple
     return tuple(resolve_profile(profile, inputs) for profile in fit_profiles(options.profiles, options.longest))
 
 
-# Our options that are builder flags, by TensorRT's name.
-_FLAGS: Mapping[str, Callable[[BuildOptions], bool]] = {
-    "SPARSE_WEIGHTS": lambda options: options.sparse,
-    "VERSION_COMPATIBLE": lambda options: options.version_compatible,
-    "REFIT": lambda options: options.refit,
+# Our options that are builder flags, by TensorRT's name: as the user gives them, and whether they were given.
+_FLAGS: Mapping[str, tuple[str, Callable[[BuildOptions], bool]]] = {
+    "SPARSE_WEIGHTS": ("--sparse-weights", lambda options: options.sparse),
+    "VERSION_COMPATIBLE": ("--version-compatible", lambda options: options.version_compatible),
+    "REFIT": ("--refit", lambda options: options.refit),
     # The same weights come back: TensorRT may optimise for their values, and 11.3 drops biases with REFIT (its notes).
-    "REFIT_IDENTICAL": lambda options: options.strip and not options.refit,
-    "STRIP_PLAN": lambda options: options.strip,
-    "WEIGHT_STREAMING": lambda options: options.weight_streaming,
+    "REFIT_IDENTICAL": ("--strip", lambda options: options.strip and not options.refit),
+    "STRIP_PLAN": ("--strip", lambda options: options.strip),
+    "WEIGHT_STREAMING": ("--weight-streaming", lambda options: options.weight_streaming),
 }
 
 
@@ -132,13 +132,15 @@ _GPU_FLAGS = frozenset({"VERSION_COMPATIBLE", "REFIT", "REFIT_IDENTICAL", "STRIP
 
 
 def _choose_flags(library: Library, options: BuildOptions) -> tuple[str, ...]:
-    flags = sorted(name for name, is_asked in _FLAGS.items() if is_asked(options))
+    flags = sorted(name for name, (_, is_asked) in _FLAGS.items() if is_asked(options))
     # TensorRT-RTX has the flags: without a GPU its builder fails on a CUDA call, or on a library it does not ship.
     fails = _GPU_FLAGS if library.can_target_sms() else frozenset()
     missing = [name for name in flags if name in fails or not library.has_flag(name)]
     if missing:
         raise UsageError(
-            f"{library.title} cannot build with {', '.join(missing)}", where="--target tensorrt", cure="leave it out"
+            f"{library.title} cannot build with {', '.join(missing)}",
+            where=", ".join(dict.fromkeys(_FLAGS[name][0] for name in missing)),
+            cure="leave it out, or build with stepdown[tensorrt] on the GPU",
         )
     if options.expected.int8 and "REFIT" in flags:
         raise UsageError(

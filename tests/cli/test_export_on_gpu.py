@@ -4,6 +4,8 @@ The stand-in copies its input to its outputs, so the models multiply by one. Wha
 not seen here.
 """
 
+import time
+
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +18,7 @@ from runtimes.trt.device import read_compute_capability
 from runtimes.trt.record import read_record
 from tests.stand_ins.cuda_driver import CUresult, Gpu
 from tests.stand_ins.machine import make_machine
+from tests.stand_ins.tensorrt_running import IExecutionContext
 
 WIDTH = 32
 GRAPH = f"""<ir_version: 8, opset_import: ["" : 17]>
@@ -188,10 +191,29 @@ def test_a_plan_that_cannot_be_recorded_is_out_and_the_export_goes_on(export, mo
 @pytest.mark.parametrize("sm", [75, 89], ids=["on it", "for it"])
 def test_turing_is_exported_in_half_precision(export, monkeypatch, sm, words):
     make_machine("rtx", monkeypatch, sm=sm)
+    # Untimed, no provider takes the place of a plan.
+    monkeypatch.setattr("exporter.tensorrt_target.available_providers", lambda: ("CUDAExecutionProvider",))
     report = read_report(export("--sm", "75", *words))
     assert [(row["name"], row["chosen"]) for row in report["rows"]] == [("fp16", True)]
     assert (report["tier"], report["timed"]) == ("built", False)
     assert any("refuses float (as traced): " in finding and "Turing" in finding for finding in report["findings"])
+
+
+def test_a_provider_that_is_faster_than_every_plan_ships_as_what_it_is(export, monkeypatch, tmp_path):
+    """ONNX Runtime's CPU provider stands for CUDA's: the plans are slow."""
+    make_machine("11", monkeypatch)
+    provider = "CPUExecutionProvider"
+    monkeypatch.setattr("exporter.tensorrt_target.CUDA", provider)
+    execute = IExecutionContext.execute_async_v3
+    monkeypatch.setattr(
+        IExecutionContext,
+        "execute_async_v3",
+        lambda self, stream: (self._gpu.put(stream, lambda: time.sleep(0.01)), execute(self, stream))[1],
+    )
+    report = read_report(export())
+    assert (report["isa"], report["tier"]) == (f"GPUs of {provider}", "ran")
+    entry = read_manifest(tmp_path / "out").artifacts["tensorrt"]
+    assert (entry["provider"], entry["path"]) == (provider, "tensorrt/model.onnx")
 
 
 def test_turing_in_float32_is_refused_with_what_works(export, monkeypatch):
