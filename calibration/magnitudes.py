@@ -7,6 +7,7 @@ into NaN elsewhere. What fills masks does not: lowering brings it into range. Mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,13 +58,18 @@ def read_magnitudes(names: Sequence[str], values: Mapping[str, Any]) -> dict[str
 
 
 def merge_magnitudes(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """Return the larger of both for each tensor of either."""
-    return {name: max(first.get(name, 0.0), second.get(name, 0.0)) for name in (*first, *second)}
+    """Return the larger of both for each tensor of either; NaN is larger than anything."""
+    return {name: _find_larger(first.get(name, 0.0), second.get(name, 0.0)) for name in (*first, *second)}
 
 
 def _measure(largest: float, smallest: float) -> float:
     # Where a mask was added, its filling hides the smallest score; what the mask was added to is measured by itself.
-    return max(largest, 0.0 if smallest <= MASK_BELOW else -smallest, 0.0)
+    return _find_larger(_find_larger(largest, 0.0), 0.0 if smallest <= MASK_BELOW else -smallest)
+
+
+def _find_larger(left: float, right: float) -> float:
+    """max() of a NaN and a number is the one that stands first."""
+    return math.nan if math.isnan(left) or math.isnan(right) else max(left, right)
 
 
 def _list_values(model: ir.Model) -> Iterator[ir.Value]:

@@ -54,7 +54,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
         return Outcome(document=document, text=text, failure=_fail(found, arguments))
     progress.step("rewriting, and comparing on ONNX Runtime")
     loss = ALLOWED_LOSS if arguments.allow_loss is None else arguments.allow_loss
-    fixed = fix_file(arguments.model, arguments.output, arguments.target, allowed_loss=loss)
+    fixed = fix_file(arguments.model, arguments.output, arguments.target, allowed_loss=loss, force=arguments.force)
     document |= {"output": str(arguments.output), "fixed": asdict(fixed)}
     text = "\n".join([*_describe_fixed(fixed), *_describe(fixed.left)])
     return Outcome(document=document, text=text, failure=_fail(fixed.left, arguments))
@@ -66,6 +66,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.allow_loss is not None and not arguments.fix:
         raise UsageError("--allow-loss is for --fix", where="stepdown lint", cure="leave it out, or add --fix -o FILE")
     if arguments.output is not None:
+        if arguments.output.is_dir():
+            raise UsageError("the output is a folder", where=str(arguments.output), cure="name a file in it")
         refuse_existing(arguments.output, force=arguments.force)
         require_folder(arguments.output)
 

@@ -15,13 +15,15 @@ import onnx_ir as ir
 
 from calibration.lower.edits import remove_dead
 from exporter.lint.open_graph import open_graph
+from exporter.lint.probe import find_vocabularies, make_batches
 from exporter.lint.proof import ALLOWED_LOSS, OutputProof, prove
 from exporter.lint.rule import Finding, Rule, run_rules
 from exporter.lint.tensorrt import RULES as TENSORRT_RULES
 from exporter.lint.tensorrt.output_pair import bypass_all
+from exporter.passes.prepare import name_nodes
 from exporter.trace import write_model
 from runtimes.errors import UsageError
-from runtimes.ort import describe_onnx_files
+from runtimes.ort import describe_onnx, describe_onnx_files
 
 RULES: Mapping[str, tuple[Rule, ...]] = {"tensorrt": TENSORRT_RULES}
 
@@ -54,7 +56,7 @@ def lint_file(path: Path, target: str) -> tuple[Finding, ...]:
     return tuple(replace(finding, fixable=(finding.rule, finding.node) not in left) for finding in found)
 
 
-def fix_file(path: Path, out: Path, target: str, *, allowed_loss: float = ALLOWED_LOSS) -> Fixed:
+def fix_file(path: Path, out: Path, target: str, *, allowed_loss: float = ALLOWED_LOSS, force: bool = False) -> Fixed:
     """Write the graph at ``path`` to ``out`` with everything rewritten that can be.
 
     Args:
@@ -62,9 +64,11 @@ def fix_file(path: Path, out: Path, target: str, *, allowed_loss: float = ALLOWE
         out: Where the new one goes, in an existing folder; weights past 2 GB lie beside it.
         target: The runtime.
         allowed_loss: How much cosine to the graph without rounded activations the rewriting may cost.
+        force: Whether weights past 2 GB may replace a file; ``out`` itself is replaced.
 
     Raises:
-        UsageError: ``out`` or its weights would replace the input, or there are no rules for this target.
+        UsageError: ``out`` or its weights would replace the input, the weights another file, or there are no rules for
+            this target.
         CorruptArtifact: see :func:`lint_file`.
         UnsupportedModel: see :func:`lint_file`; or ONNX Runtime cannot run the new graph.
         ParityFailure: the rewritten graph answers differently; ``out`` keeps what it had.
@@ -72,7 +76,10 @@ def fix_file(path: Path, out: Path, target: str, *, allowed_loss: float = ALLOWE
     rules = find_rules(target)
     _refuse_input(path, out)
     model = open_graph(path)
+    vocabularies = find_vocabularies(model)
     applied = apply_fixes(model, rules)
+    if applied:
+        name_nodes(model)
     exact = all(rule.exact for rule in rules if rule.name in applied)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         new, meant = Path(scratch, "new"), Path(scratch, "meaning")
@@ -80,8 +87,13 @@ def fix_file(path: Path, out: Path, target: str, *, allowed_loss: float = ALLOWE
         meant.mkdir()
         written = write_model(model, new / out.name)
         meaning = write_model(_open_meaning(path, rules), meant / out.name)
-        proof = prove(path, written, meaning, exact=exact, allowed_loss=allowed_loss)
+        batches = make_batches(describe_onnx(written).inputs, vocabularies)
+        masked = "mask-range" in applied
+        proof = prove(path, written, meaning, batches, exact=exact, masked=masked, allowed_loss=allowed_loss)
         left = lint_file(written, target)
+        weights = out.parent / f"{out.name}.data"
+        if (new / weights.name).exists() and weights.exists() and not force:
+            raise UsageError("the weights would replace a file", where=str(weights), cure="pass --force to replace it")
         # The model goes last, after its weights: it is what makes the two whole.
         for file in sorted(new.iterdir(), reverse=True):
             file.replace(out.parent / file.name)
@@ -121,4 +133,5 @@ def _open_meaning(path: Path, rules: Sequence[Rule]) -> ir.Model:
     model = open_graph(path)
     apply_fixes(model, tuple(rule for rule in rules if rule.reveals))
     bypass_all(model)
+    name_nodes(model)
     return model

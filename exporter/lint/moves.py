@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from calibration.lower.edits import take_over
-from exporter.lint.pairs import name_of
+from exporter.lint.pairs import are_alike, as_quantiser, ends_in_floats, name_of
 
 
 def list_ends(integers: ir.Value) -> Iterator[ir.Node]:
@@ -18,6 +18,19 @@ def list_ends(integers: ir.Value) -> Iterator[ir.Node]:
         else:
             for output in use.node.outputs:
                 yield from list_ends(output)
+
+
+def is_undone(quantise: ir.Node) -> bool:
+    """Whether the integers of a QuantizeLinear end in nothing but DequantizeLinear with its own constants.
+
+    Moves may stand between; not where there is a scale a channel, whose axis they could move.
+    """
+    if not ends_in_floats(quantise.outputs[0]):
+        return False
+    ends = list(list_ends(quantise.outputs[0]))
+    found = [one for one in map(as_quantiser, (quantise, *ends)) if one is not None]
+    is_direct = all(end.inputs[0] is quantise.outputs[0] for end in ends)
+    return are_alike(found) and (is_direct or not found[0].per_channel)
 
 
 def set_type(integers: ir.Value, kind: ir.TypeProtocol | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 
 from exporter.passes.graph import constant
 
+#: The integers, or FP8 numbers, that a type has, by numpy's and by ONNX's names.
+RANGES = {
+    "int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767),
+    "uint16": (0, 65535), "float8_e4m3fn": (-448, 448), "float8e4m3fn": (-448, 448),
+}  # fmt: skip
+#: From this operator set on a quantiser may have a scale a channel, and an axis.
+FIRST_AXIS = 13
 #: Operators with weights.
 WEIGHTED = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 #: Move numbers about without changing them: an integer passes through.
@@ -54,6 +61,35 @@ def name_of(node: ir.Node) -> str:
     return node.name or f"{node.op_type} of {node.outputs[0].name}"
 
 
+def read_zero(quantiser: Quantiser, scale: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the zero points, as many as there are scales: zeros where none are written."""
+    zero = quantiser.zero
+    return np.zeros(scale.shape, np.float32) if zero is None else zero.astype(np.float32).reshape(scale.shape)
+
+
+def dequantise(quantiser: Quantiser, stored: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the floats that constant integers stand for; the quantiser is sound, and its scales are constant."""
+    scale = np.ones(1) if quantiser.scale is None else quantiser.scale
+    axis = read_axis(quantiser.node, stored.ndim) if quantiser.per_channel else 0
+    steps = stored.astype(np.float32) - spread(read_zero(quantiser, scale), axis, stored.ndim)
+    with np.errstate(over="ignore"):
+        return steps * spread(scale, axis, stored.ndim)
+
+
+def are_alike(quantisers: Sequence[Quantiser]) -> bool:
+    """Whether all can be computed with, and have the same scales and zero points along the same axis."""
+    if not all(map(is_sound, quantisers)):
+        return False
+    first, *others = [_list_constants(one) for one in quantisers]
+    return all(all(np.array_equal(a, b) for a, b in zip(first, other, strict=True)) for other in others)
+
+
+def _list_constants(quantiser: Quantiser) -> tuple[NDArray[np.float32], ...]:
+    scale = np.ones(0) if quantiser.scale is None else quantiser.scale.reshape(-1)
+    axis = quantiser.node.attributes.get_int("axis", 1) if quantiser.per_channel else 0
+    return scale.astype(np.float32), read_zero(quantiser, scale), np.full((), axis, np.float32)
+
+
 def list_quantisers(model: ir.Model) -> Iterator[Quantiser]:
     """Yield every QuantizeLinear and DequantizeLinear, those in subgraphs included."""
     for node in list(model.graph.all_nodes()):
@@ -73,7 +109,7 @@ def as_quantiser(node: ir.Node | None) -> Quantiser | None:
 def is_sound(quantiser: Quantiser) -> bool:
     """Whether its constants can be computed with: what is not sound is reported, and left as it is."""
     scale, node = quantiser.scale, quantiser.node
-    if scale is None or quantiser.is_blocked or find_fault(scale) is not None:
+    if scale is None or not scale.size or quantiser.is_blocked or find_fault(scale) is not None:
         return False
     has_zero = len(node.inputs) > 2 and node.inputs[2] is not None
     if has_zero and (quantiser.zero is None or quantiser.zero.size != scale.size):
@@ -109,6 +145,11 @@ def have_one_type(left: ir.Value | None, right: ir.Value | None) -> bool:
     """Whether one may stand for the other; a type that is not known is taken for the same."""
     known = [value.dtype for value in (left, right) if value is not None and value.dtype is not None]
     return len(set(known)) < 2
+
+
+def is_byte(stored: NDArray[np.generic] | None) -> bool:
+    """Whether it is a constant of integers of 8 bits."""
+    return stored is not None and stored.dtype in (np.int8, np.uint8)
 
 
 def find_root(value: ir.Value | None) -> ir.Value | None:

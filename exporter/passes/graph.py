@@ -46,4 +46,5 @@ def only_user(value: ir.Value, *op_types: str) -> ir.Node | None:
 
 def opset(model: ir.Model) -> int:
     """Return the version of the default operator set."""
-    return model.graph.opset_imports.get("", 0)
+    imports = model.graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", 0))

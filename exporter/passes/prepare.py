@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 
 from calibration.infer_types import can_serialise, infer_types
 from exporter.passes.graph import opset
+from exporter.passes.identities import remove_identities
 
 
 def prepare(model: ir.Model, *, oldest_opset: int | None = None) -> None:
@@ -23,7 +24,7 @@ def prepare(model: ir.Model, *, oldest_opset: int | None = None) -> None:
     if model.functions:
         common.InlinePass()(model)
     common.LiftConstantsToInitializersPass()(model)
-    common.IdentityEliminationPass()(model)
+    remove_identities(model)
     if not can_serialise(model):
         return
     if oldest_opset is not None and opset(model) < oldest_opset:

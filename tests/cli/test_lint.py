@@ -103,6 +103,7 @@ def test_a_loss_is_refused_with_the_option_that_accepts_it(stepdown, coarse, tmp
         (["--for", "tensorrt", "--allow-loss", "0.1"], 2, "--allow-loss is for --fix"),
         (["--for", "tensorrt", "--fix", "-o", "nowhere/fixed.onnx"], 2, "there is no such folder"),
         (["--for", "tensorrt", "--fix", "-o", "clean.onnx"], 2, "pass --force"),
+        (["--for", "tensorrt", "--fix", "-o", ".", "--force"], 2, "the output is a folder"),
         (["--for", "tensorrt", "--fix", "-o", "clean.onnx", "--force"], 2, "the output is the input"),
         ([], 2, "--for"),
     ],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from calibration.linears import Linear
 from calibration.lower.edits import remove_dead
@@ -41,7 +42,7 @@ class Lowered:
     unmeasured: tuple[str, ...]
 
 
-def lower_tensorrt(  # each is a decision of its own, made elsewhere
+def lower_tensorrt(
     model: ir.Model,
     linears: Sequence[Linear],
     plan: Plan | None,
@@ -82,6 +83,8 @@ def lower_tensorrt(  # each is a decision of its own, made elsewhere
         sums = {node: "it writes int8 sums" for node in model.graph if node.name in int8 and node not in kept}
         kept = {node: why for node, why in set_types(model, kind, {**kept, **sums}).items() if node not in sums}
         remove_dead(model)
+    # What is added is named after what it belongs to, and the model may have something of that name already.
+    common.NameFixPass()(model)
     return Lowered(
         int8=int8,
         kept={node.name or "": why for node, why in kept.items()},

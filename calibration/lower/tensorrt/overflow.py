@@ -51,7 +51,7 @@ def _object(node: ir.Node, magnitudes: Mapping[str, float]) -> str | None:
                 return f"its constant {value.name} {why}"
             continue
         seen = magnitudes.get(value.name or "", 0.0)
-        if seen * HEADROOM > LARGEST:
+        if not seen * HEADROOM <= LARGEST:  # NaN, where calibration met one, fits nothing
             return f"{value.name} reached {seen:.3g} in calibration; FP16 ends at {LARGEST:.0f}"
     return None
 

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, remove_dead
+from exporter.lint.moves import is_undone
 from exporter.lint.pairs import (
     Quantiser,
+    as_quantiser,
+    dequantise,
     find_output_axis,
+    find_quantise,
     is_sound,
     is_weight,
     list_quantisers,
@@ -18,10 +23,10 @@ from exporter.lint.pairs import (
     name_of,
     read_axis,
     read_type,
-    spread,
 )
 from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
+from exporter.lint.saturation import can_hold, hold
 from exporter.passes.graph import constant
 
 
@@ -58,19 +63,19 @@ def check_activation(model: ir.Model) -> Iterator[Note]:
 
 
 def use_one_scale(model: ir.Model) -> int:
-    """Give each such activation its largest scale; return how often."""
-    count = 0
-    for quantiser in _list_activations(model):
-        is_plain = read_type(quantiser) == "int8" and not quantiser.has_offset
-        if quantiser.scale is None or not is_plain or not is_sound(quantiser):
+    """Give each such activation its largest scale, each channel still held to its range; return how often."""
+    found = [quantiser for quantiser in _list_activations(model) if _can_join(quantiser)]
+    for quantiser in found:
+        if quantiser.scale is None:
             continue
+        if quantiser.node.op_type == "QuantizeLinear":
+            hold(model, quantiser)
         node, name = quantiser.node, quantiser.node.outputs[0].name
         node.resize_inputs(3)
         node.replace_input_with(1, add_constant(model.graph, f"{name}_one_scale", quantiser.scale.max().reshape(())))
         node.replace_input_with(2, add_constant(model.graph, f"{name}_one_zero", np.zeros((), np.int8)))
         node.attributes.pop("axis", None)
-        count += 1
-    return count
+    return len(found)
 
 
 def check_weight(model: ir.Model) -> Iterator[Note]:
@@ -92,27 +97,36 @@ def check_weight(model: ir.Model) -> Iterator[Note]:
 
 
 def turn_weight(model: ir.Model) -> int:
-    """Quantise weights again, along the axis of the outputs; return how many."""
-    count = 0
-    for quantiser, _, wanted in list(_list_weights(model)):
+    """Quantise weights again, for each reader along the axis of its outputs; return how many were."""
+    turned: dict[tuple[ir.Node, int], ir.Value] = {}
+    for quantiser, reader, wanted in list(_list_weights(model)):
         node, stored = quantiser.node, constant(quantiser.node.inputs[0])
-        if stored is None or quantiser.scale is None or stored.dtype != np.int8:
+        if stored is None or stored.dtype != np.int8 or quantiser.has_offset or not is_sound(quantiser):
             continue
-        axis = read_axis(node, stored.ndim)
-        if axis == wanted or quantiser.has_offset or not is_sound(quantiser):
+        if read_axis(node, stored.ndim) == wanted:
             continue
-        floats = stored.astype(np.float32) * spread(quantiser.scale, axis, stored.ndim)
-        integers, scale = quantise_weight(floats, wanted, quantiser.scale.dtype)
-        name = f"{node.outputs[0].name}_turned"
-        node.resize_inputs(3)
-        node.replace_input_with(0, add_constant(model.graph, name, integers))
-        node.replace_input_with(1, add_constant(model.graph, f"{name}_scale", scale))
-        node.replace_input_with(2, add_constant(model.graph, f"{name}_zero", np.zeros(scale.shape, np.int8)))
-        node.attributes["axis"] = ir.AttrInt64("axis", wanted)
-        count += 1
-    if count:
+        if (node, wanted) not in turned:
+            turned[node, wanted] = _turn(model.graph, quantiser, stored, wanted)
+        reader.replace_input_with(1, turned[node, wanted])
+    if turned:
         remove_dead(model)
-    return count
+    return len(turned)
+
+
+def _turn(graph: ir.Graph, quantiser: Quantiser, stored: NDArray[np.generic], axis: int) -> ir.Value:
+    """Return the weight dequantised from integers with their scales along another axis."""
+    node, kind = quantiser.node, np.float32 if quantiser.scale is None else quantiser.scale.dtype
+    integers, scale = quantise_weight(dequantise(quantiser, stored), axis, np.dtype(kind))
+    name = f"{node.outputs[0].name}_turned"
+    inputs = [
+        add_constant(graph, name, integers),
+        add_constant(graph, f"{name}_scale", scale),
+        add_constant(graph, f"{name}_zero", np.zeros(scale.shape, np.int8)),
+    ]
+    new = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{quantiser.name}_turned_{axis}")
+    new.outputs[0].type, new.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+    node.graph.insert_before(node, new)
+    return new.outputs[0]
 
 
 def _list_without_axis(model: ir.Model) -> Iterator[Quantiser]:
@@ -138,8 +152,15 @@ def _list_activations(model: ir.Model) -> Iterator[Quantiser]:
             yield quantiser
 
 
+def _can_join(quantiser: Quantiser) -> bool:
+    node = quantiser.node
+    quantise = as_quantiser(node if node.op_type == "QuantizeLinear" else find_quantise(node.inputs[0]))
+    is_plain = read_type(quantiser) == "int8" and not quantiser.has_offset
+    return is_plain and quantise is not None and is_undone(quantise.node) and can_hold(quantise)
+
+
 def _list_weights(model: ir.Model) -> Iterator[tuple[Quantiser, ir.Node, int]]:
-    """Yield constant integers with a scale a channel, the weighted operator that reads them, and the axis it wants."""
+    """Yield constant integers with a scale a channel, each weighted operator that reads them, and the axis it wants."""
     for quantiser in list_quantisers(model):
         stored = constant(quantiser.node.inputs[0])
         if quantiser.node.op_type != "DequantizeLinear" or not quantiser.per_channel or stored is None:
@@ -150,4 +171,3 @@ def _list_weights(model: ir.Model) -> Iterator[tuple[Quantiser, ir.Node, int]]:
             wanted = find_output_axis(reader, index, stored.ndim)
             if wanted is not None and reader in direct:
                 yield quantiser, reader, wanted
-                break

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead
-from exporter.lint.pairs import Quantiser, is_sound, list_quantisers, read_axis, read_type, spread
+from exporter.lint.pairs import Quantiser, dequantise, is_sound, list_quantisers, read_type
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant
 
@@ -36,11 +35,7 @@ def store_as_floats(model: ir.Model, found: Sequence[Quantiser]) -> int:
         output = node.outputs[0]
         if integers is None or quantiser.scale is None or not is_sound(quantiser) or output.is_graph_output():
             continue
-        axis = read_axis(node, integers.ndim)
-        steps = integers.astype(np.float32)
-        if quantiser.zero is not None:
-            steps = steps - spread(quantiser.zero, axis, integers.ndim)
-        floats = (steps * spread(quantiser.scale, axis, integers.ndim)).astype(quantiser.scale.dtype)
+        floats = dequantise(quantiser, integers).astype(quantiser.scale.dtype)
         name = output.name or node.name
         output.name = f"{name}_computed"
         ir.convenience.replace_all_uses_with(output, add_constant(model.graph, name, floats))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 from calibration.lower.edits import remove_dead
 from exporter.lint.moves import list_ends, set_type, write_identity
@@ -15,15 +12,17 @@ from exporter.lint.pairs import (
     MOVES,
     WEIGHTED,
     Quantiser,
+    are_alike,
     as_quantiser,
     ends_in_floats,
-    is_sound,
+    is_byte,
     list_quantisers,
     name_of,
 )
 from exporter.lint.rule import Note
 from exporter.lint.tensorrt.bias import store_as_floats
 from exporter.passes.graph import constant
+from exporter.passes.identities import remove_identities
 
 
 def check_moved(model: ir.Model) -> Iterator[Note]:
@@ -40,20 +39,21 @@ def dequantise_first(model: ir.Model) -> int:
     """Dequantise such constants before they are moved; return how many operators now move floats."""
     count = 0
     for node in list(_list_moves(model)):
-        ends = list(list_ends(node.outputs[0]))
-        found = as_quantiser(ends[0]) if ends else None
-        if found is None or found.per_channel or not is_sound(found) or not _are_alike(ends):
+        ends = _list_ends(node)
+        found = [one for one in map(as_quantiser, ends) if one is not None]
+        if found[0].per_channel or not are_alike(found):
             continue
         first = ir.node("DequantizeLinear", [node.inputs[0], *ends[0].inputs[1:]], name=f"{name_of(node)}_dq")
         first.outputs[0].type = ends[0].outputs[0].type
         node.graph.insert_before(node, first)
         node.replace_input_with(0, first.outputs[0])
-        set_type(node.outputs[0], first.outputs[0].type)
+        for output in node.outputs:
+            set_type(output, first.outputs[0].type)
         for end in ends:
             write_identity(end)
         count += 1
     if count:
-        common.IdentityEliminationPass()(model)
+        remove_identities(model)
         remove_dead(model)
     return count
 
@@ -75,30 +75,21 @@ def store_small(model: ir.Model) -> int:
 
 def _list_moves(model: ir.Model) -> Iterator[ir.Node]:
     for node in list(model.graph.all_nodes()):
-        stored = constant(node.inputs[0]) if node.op_type in MOVES else None
-        is_integer = stored is not None and stored.dtype in (np.int8, np.uint8)
-        if is_integer and ends_in_floats(node.outputs[0]) and any(True for _ in list_ends(node.outputs[0])):
+        if node.op_type not in MOVES or not is_byte(constant(node.inputs[0])):
+            continue
+        if all(map(ends_in_floats, node.outputs)) and _list_ends(node):
             yield node
 
 
-def _are_alike(ends: list[ir.Node]) -> bool:
-    """Whether all have the same scale and zero point."""
-    first, *others = [[constant(value) for value in end.inputs[1:]] for end in ends]
-    return all(
-        len(first) == len(other) and all(_is_same(a, b) for a, b in zip(first, other, strict=True)) for other in others
-    )
-
-
-def _is_same(left: NDArray[np.generic] | None, right: NDArray[np.generic] | None) -> bool:
-    return left is right or (left is not None and right is not None and np.array_equal(left, right))
+def _list_ends(node: ir.Node) -> list[ir.Node]:
+    return [end for output in node.outputs for end in list_ends(output)]
 
 
 def _list_small(model: ir.Model) -> Iterator[Quantiser]:
     for quantiser in list_quantisers(model):
         node = quantiser.node
         stored = constant(node.inputs[0]) if node.op_type == "DequantizeLinear" else None
-        is_integer = stored is not None and stored.dtype in (np.int8, np.uint8)
-        if is_integer and not quantiser.is_blocked and not _is_weight(node.outputs[0]):
+        if is_byte(stored) and not quantiser.is_blocked and not _is_weight(node.outputs[0]):
             yield quantiser
 
 

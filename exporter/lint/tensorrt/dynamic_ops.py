@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead, take_over
-from exporter.lint.pairs import name_of
+from exporter.lint.pairs import FIRST_AXIS, name_of
+from exporter.lint.requantise import join_scales
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant, made_by, only_user
+from exporter.passes.graph import constant, made_by, only_user, opset
 
 #: ONNX's operators, and those of com.microsoft that ONNX Runtime's optimizer makes of them.
 DYNAMIC = frozenset(
@@ -53,7 +54,7 @@ def keep_weights(model: ir.Model) -> int:
     for node in list(model.graph.all_nodes()):
         product = _read_product(node)
         if product is not None:
-            count += _rewrite(model.graph, node, product)
+            count += _rewrite(model, node, product)
     if count:
         remove_dead(model)
     return count
@@ -66,8 +67,8 @@ def _read_product(node: ir.Node) -> _Product | None:
         case "DynamicQuantizeMatMul":
             given, weight, scale, zero, bias = _pad(node, 5)
         case "MatMulIntegerToFloat":
-            integers, weight, _, scale, _, zero, bias = _pad(node, 7)
-            given = _find_float(integers)
+            integers, weight, step, scale, offset, zero, bias = _pad(node, 7)
+            given = _find_float(integers, step, offset)
         case _:
             return None
     if given is None or weight is None or scale is None:
@@ -76,47 +77,49 @@ def _read_product(node: ir.Node) -> _Product | None:
 
 
 def _read_chain(node: ir.Node) -> _Product | None:
-    """Read ``Cast(MatMulInteger(integers, weight)) * (scale of the integers * scale of the weight)``."""
-    integers, weight, _, zero = _pad(node, 4)
-    given = _find_float(integers)
+    """Read ``Cast(MatMulInteger(integers, weight, zero point)) * (scale of the integers * scale of the weight)``."""
+    integers, weight, offset, zero = _pad(node, 4)
     cast = only_user(node.outputs[0], "Cast")
     last = only_user(cast.outputs[0], "Mul") if cast is not None else None
-    if given is None or weight is None or cast is None or last is None:
+    if weight is None or cast is None or last is None:
         return None
     factors = made_by(last.inputs[1 if last.inputs[0] is cast.outputs[0] else 0], "Mul")
-    scales = [value for value in factors.inputs if constant(value) is not None] if factors is not None else []
-    if len(scales) != 1 or scales[0] is None:
-        return None
-    operator = node.op_type.removesuffix("Integer")
-    return _Product(operator=operator, given=given, weight=weight, scale=scales[0], zero=zero, bias=None, last=last)
+    for step, scale in (factors.inputs, reversed(factors.inputs)) if factors is not None else ():
+        given = _find_float(integers, step, offset)
+        if given is not None and scale is not None:
+            operator = node.op_type.removesuffix("Integer")
+            return _Product(operator=operator, given=given, weight=weight, scale=scale, zero=zero, bias=None, last=last)
+    return None
 
 
-def _find_float(integers: ir.Value | None) -> ir.Value | None:
-    """Return what the integers are rounded from, by scales found at run time."""
+def _find_float(integers: ir.Value | None, step: ir.Value | None, offset: ir.Value | None) -> ir.Value | None:
+    """Return what the integers are rounded from, where their own scale and zero point, found at run time, undo that."""
     quantise = made_by(integers, "DynamicQuantizeLinear")
-    return quantise.inputs[0] if quantise is not None else None
+    if quantise is None or step is not quantise.outputs[1] or offset is not quantise.outputs[2]:
+        return None
+    return quantise.inputs[0]
 
 
 def _pad(node: ir.Node, count: int) -> list[ir.Value | None]:
     return [*node.inputs, *[None] * (count - len(node.inputs))]
 
 
-def _rewrite(graph: ir.Graph, node: ir.Node, found: _Product) -> int:
-    stored, scale = constant(found.weight), constant(found.scale)
-    if stored is None or scale is None:
+def _rewrite(model: ir.Model, node: ir.Node, found: _Product) -> int:
+    stored, scale, zero = constant(found.weight), constant(found.scale), constant(found.zero)
+    if stored is None or scale is None or (found.zero is not None and zero is None):
         return 0
     name, axis = name_of(node), 0 if found.operator == "Conv" else stored.ndim - 1
-    if scale.size > 1 and stored.shape[axis] != scale.size:
+    zero = np.zeros(1, stored.dtype) if zero is None else zero
+    if scale.size not in (1, stored.shape[axis]) or zero.size not in (1, scale.size):
         return 0
+    if scale.size > 1 and opset(model) < FIRST_AXIS:
+        stored, scale = join_scales(stored, scale, zero, axis)
+        zero = np.zeros(1, np.int8)
     # ONNX Runtime shapes the scales of a convolution to multiply its output: [outputs, 1, 1].
     shape = (scale.size,) if scale.size > 1 else ()
-    inputs = [found.weight, add_constant(graph, f"{name}_scale", scale.reshape(shape))]
-    if found.zero is not None:
-        zero = constant(found.zero)
-        if zero is None or zero.size not in (1, scale.size):
-            return 0
-        zeros = np.broadcast_to(zero.reshape(-1), (scale.size,)).reshape(shape)
-        inputs.append(add_constant(graph, f"{name}_zero", np.ascontiguousarray(zeros)))
+    zeros = np.ascontiguousarray(np.broadcast_to(zero.reshape(-1), (scale.size,)).reshape(shape))
+    constants = {"weight": stored, "scale": scale.reshape(shape), "zero": zeros}
+    inputs = [add_constant(model.graph, f"{name}_{word}", array) for word, array in constants.items()]
     dequantise = ir.node("DequantizeLinear", inputs, {"axis": axis} if shape else {}, name=f"{name}_dq")
     attributes = dict(node.attributes) if found.operator == "Conv" else {}
     product = ir.node(found.operator, [found.given, dequantise.outputs[0]], attributes, name=f"{name}_float")

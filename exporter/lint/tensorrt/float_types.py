@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead
-from exporter.lint.pairs import Quantiser, is_sound, list_quantisers
+from exporter.lint.pairs import Quantiser, is_sound, list_quantisers, name_of
 from exporter.lint.rule import Note
 from exporter.passes.graph import made_by, opset
 
@@ -40,7 +40,7 @@ def check_islands(model: ir.Model) -> Iterator[Note]:
     for quantiser, cast, kind in _list_islands(model):
         yield Note(
             node=quantiser.name,
-            what=f"it works in FLOAT beside {kind.name}, with Cast {cast.name} between: TensorRT cannot fuse over it",
+            what=f"it works in FLOAT beside {kind.name}, with {name_of(cast)} between: TensorRT fuses over no Cast",
             cure=f"store its scale as {kind.name} and drop the Cast (opset {FIRST_OPSET} or later)",
         )
 
@@ -84,8 +84,8 @@ def _list_islands(model: ir.Model) -> Iterator[tuple[Quantiser, ir.Node, ir.Data
             uses = list(node.outputs[0].uses())
             cast = uses[0].node if len(uses) == 1 and uses[0].node.op_type == "Cast" else None
             kind = cast.outputs[0].dtype if cast is not None else None
-            if cast is not None and cast.outputs[0].is_graph_output():
-                continue
+            if cast is not None and any(value.is_graph_output() for value in (node.outputs[0], cast.outputs[0])):
+                continue  # an output of the graph keeps its type
         if cast is not None and kind in _NARROW:
             yield quantiser, cast, kind
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, remove_dead, take_over
-from exporter.lint.pairs import find_output_axis, name_of
+from exporter.lint.pairs import FIRST_AXIS, find_output_axis, name_of
+from exporter.lint.requantise import join_scales
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant
+from exporter.passes.graph import constant, opset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def check(model: ir.Model) -> Iterator[Note]:
 
 def write_pairs(model: ir.Model) -> int:
     """Write them as float operators between pairs, where they are known; return how many."""
-    changed = sum(_rewrite(model.graph, node) for node in list(model.graph.all_nodes()) if is_integer(node))
+    changed = sum(_rewrite(model, node) for node in list(model.graph.all_nodes()) if is_integer(node))
     if changed:
         remove_dead(model)
     return changed
@@ -76,7 +77,7 @@ def _find_form(node: ir.Node) -> _Form | None:
     return _FORMS.get(node.op_type)
 
 
-def _rewrite(graph: ir.Graph, node: ir.Node) -> int:
+def _rewrite(model: ir.Model, node: ir.Node) -> int:
     form = _find_form(node)
     if form is None or node.attributes.get_int("channels_last", 0):
         return 0
@@ -89,11 +90,11 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> int:
         floats = _read_bias(node, bias)
         if floats is None:
             return 0
-        inputs.append(add_constant(graph, f"{name_of(node)}_bias", floats))
+        inputs.append(add_constant(model.graph, f"{name_of(node)}_bias", floats))
     attributes = {name: value for name, value in node.attributes.items() if name != "channels_last"}
     product = ir.node(form.float_op, inputs, attributes, name=f"{name_of(node)}_float")
     product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    new = [*_dequantise_inputs(node, form, product), product]
+    new = [*_dequantise_inputs(model, node, form, product), product]
     if scale is not None:
         new.append(ir.node("QuantizeLinear", [product.outputs[0], scale, zero], name=f"{name_of(node)}_q"))
     node.graph.insert_before(node, new)
@@ -102,17 +103,36 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> int:
     return 1
 
 
-def _dequantise_inputs(node: ir.Node, form: _Form, product: ir.Node) -> Iterator[ir.Node]:
+def _dequantise_inputs(model: ir.Model, node: ir.Node, form: _Form, product: ir.Node) -> Iterator[ir.Node]:
     for index, place in enumerate(form.values):
-        value = _input(node, place)
-        stored = constant(value)
+        triple = [_input(node, place), _input(node, place + 1), _input(node, place + 2)]
+        stored, scale = constant(triple[0]), constant(triple[1])
         axis = find_output_axis(product, index, stored.ndim) if stored is not None else None
-        triple = [value, _input(node, place + 1), _input(node, place + 2)]
-        attributes = {} if axis is None else {"axis": axis}
+        attributes: dict[str, int] = {}
+        if stored is not None and scale is not None and scale.size > 1 and axis is not None:
+            triple, attributes = _spread_constants(model, node, triple, stored, scale, axis)
         found = ir.node("DequantizeLinear", triple, attributes, name=f"{name_of(node)}_dq{index}")
         found.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         product.replace_input_with(index, found.outputs[0])
         yield found
+
+
+def _spread_constants(
+    model: ir.Model, node: ir.Node, triple: Sequence[ir.Value | None], stored: NDArray[np.generic],
+    scale: NDArray[np.generic], axis: int,
+) -> tuple[list[ir.Value | None], dict[str, int]]:  # fmt: skip
+    """Return what DequantizeLinear reads of a weight with a scale for each output: as many zero points, and the axis.
+
+    Before it had an axis, it knew one scale a tensor.
+    """
+    zero, name = constant(triple[2]), name_of(node)
+    zero = np.zeros(1, stored.dtype) if zero is None else zero
+    if opset(model) >= FIRST_AXIS:
+        zeros = np.ascontiguousarray(np.broadcast_to(zero.reshape(-1), scale.shape))
+        return [*triple[:2], add_constant(model.graph, f"{name}_zeros", zeros)], {"axis": axis}
+    joined = (*join_scales(stored, scale, zero, axis), np.zeros((), np.int8))
+    words = ("weight", "scale", "zero")
+    return [add_constant(model.graph, f"{name}_{word}", array) for word, array in zip(words, joined, strict=True)], {}
 
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:

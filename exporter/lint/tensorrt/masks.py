@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead
-from exporter.lint.pairs import Quantiser, have_one_type, is_sound, list_quantisers, read_axis, spread
+from exporter.lint.pairs import Quantiser, are_alike, as_quantiser, dequantise, have_one_type, is_sound, list_quantisers
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, made_by
 
@@ -47,14 +47,16 @@ def _find(model: ir.Model) -> Iterator[Quantiser]:
         node, scale = quantiser.node, quantiser.scale
         if node.op_type != "DequantizeLinear" or scale is None or not is_sound(quantiser):
             continue
-        if float(scale.max()) > LARGEST_SCALE and not node.outputs[0].is_graph_output() and _has_source(node):
+        if float(scale.max()) > LARGEST_SCALE and not node.outputs[0].is_graph_output() and _has_source(quantiser):
             yield quantiser
 
 
-def _has_source(node: ir.Node) -> bool:
-    quantise = made_by(node.inputs[0], "QuantizeLinear")
-    is_pair = quantise is not None and have_one_type(quantise.inputs[0], node.outputs[0])
-    return is_pair or constant(node.inputs[0]) is not None
+def _has_source(quantiser: Quantiser) -> bool:
+    node = quantiser.node
+    quantise = as_quantiser(made_by(node.inputs[0], "QuantizeLinear"))
+    if quantise is None:
+        return constant(node.inputs[0]) is not None
+    return have_one_type(quantise.node.inputs[0], node.outputs[0]) and are_alike((quantise, quantiser))
 
 
 def _find_floats(graph: ir.Graph, quantiser: Quantiser) -> ir.Value | None:
@@ -62,10 +64,6 @@ def _find_floats(graph: ir.Graph, quantiser: Quantiser) -> ir.Value | None:
     quantise = made_by(node.inputs[0], "QuantizeLinear")
     if stored is None or quantiser.scale is None:
         return quantise.inputs[0] if quantise is not None else None
-    axis = read_axis(node, stored.ndim) if quantiser.per_channel else 0
-    integers = stored.astype(np.float64)
-    if quantiser.zero is not None:
-        integers = integers - spread(quantiser.zero, axis, stored.ndim)
     limits = np.finfo(np.float32)
-    floats = np.clip(integers * spread(quantiser.scale, axis, stored.ndim), limits.min, limits.max)
+    floats = np.clip(dequantise(quantiser, stored), limits.min, limits.max)
     return add_constant(graph, f"{node.outputs[0].name}_float", floats.astype(quantiser.scale.dtype))

@@ -34,14 +34,16 @@ def check(model: ir.Model) -> Iterator[Note]:
             yield Note(
                 node=name_of(node),
                 what=f"{node.domain}::{node.op_type} is not an operator of ONNX",
-                cure=_find_cure(node.domain),
+                cure=_find_cure(node),
             )
         elif node.op_type in MISSING:
             cure = "export the model without it"
             yield Note(node=name_of(node), what=f"TensorRT has no {node.op_type}", cure=cure)
 
 
-def _find_cure(domain: str) -> str:
-    if domain.startswith("com.microsoft"):
+def _find_cure(node: ir.Node) -> str:
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return "quantise to int8: with 16- or 4-bit integers ONNX Runtime writes its own operators before opset 21"
+    if node.domain.startswith("com.microsoft"):
         return "give TensorRT the graph before ONNX Runtime's optimizer fused it"
     return "write it with standard operators, or give TensorRT a plugin"

@@ -13,17 +13,20 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from calibration.lower.edits import remove_dead, take_over
-from exporter.lint.moves import list_ends, set_type, write_identity
+from exporter.lint.moves import is_undone, list_ends, set_type, write_identity
 from exporter.lint.pairs import (
     MOVES,
     WEIGHTED,
-    ends_in_floats,
+    are_alike,
+    as_quantiser,
     have_one_type,
     is_weight,
+    list_quantisers,
     list_readers,
     name_of,
 )
 from exporter.lint.rule import Note
+from exporter.lint.saturation import can_hold, hold
 from exporter.passes.graph import constant, made_by
 
 _FUSED_AFTER = frozenset({"Add", "BatchNormalization"})
@@ -42,7 +45,7 @@ _CURE = "leave this tensor in float for that reader, or quantise its output too"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A QuantizeLinear with the DequantizeLinear after it, and the readers that gain nothing from them.
+    """A QuantizeLinear, the DequantizeLinear that undoes it, and the readers that gain nothing from them.
 
     ``is_output``: what it gives is an output of the graph, and read by nobody else who gains.
     """
@@ -80,14 +83,15 @@ def check_sides(model: ir.Model) -> Iterator[Note]:
 
 
 def bypass(model: ir.Model) -> int:
-    """Let the readers that gain nothing read the float value; return how many pairs were passed by.
+    """Let the readers that gain nothing read the float value, held to the pair's range; return how many were passed by.
 
     Where an operator loses its pair on one side, that on the other side helps no more: again, until nothing is left.
     """
     count = 0
     while found := list(_list_pairs(model)):
         for pair in found:
-            source, quantised = pair.quantise.inputs[0], pair.dequantise.outputs[0]
+            quantiser, quantised = as_quantiser(pair.quantise), pair.dequantise.outputs[0]
+            source = hold(model, quantiser) if quantiser is not None else None
             for node in pair.readers:
                 _read_float(node, quantised, source)
             if pair.is_output:
@@ -98,15 +102,20 @@ def bypass(model: ir.Model) -> int:
 
 
 def bypass_all(model: ir.Model) -> None:
-    """Pass every activation by its pair unrounded: what the graph means. Pairs become identities, moves move floats."""
-    for node in list(model.graph.all_nodes()):
-        if node.op_type != "QuantizeLinear" or is_weight(node) or not ends_in_floats(node.outputs[0]):
+    """Pass every activation by its pair, held to the same range but unrounded: what the graph means.
+
+    Pairs become identities, moves move floats.
+    """
+    for quantiser in list(list_quantisers(model)):
+        node = quantiser.node
+        if node.op_type != "QuantizeLinear" or is_weight(node) or not is_undone(node) or not can_hold(quantiser):
             continue
         ends = list(list_ends(node.outputs[0]))
         if all(have_one_type(node.inputs[0], end.outputs[0]) for end in ends):
-            set_type(node.outputs[0], node.inputs[0].type)
-            for quantiser in (node, *ends):
-                write_identity(quantiser)
+            hold(model, quantiser)
+            set_type(node.outputs[0], node.inputs[0].type if node.inputs[0] is not None else None)
+            for found in (node, *ends):
+                write_identity(found)
     remove_dead(model)
 
 
@@ -120,7 +129,7 @@ def _list_pairs(model: ir.Model) -> Iterator[_Pair]:
     """Yield pairs around an activation with at least one direct reader that gains nothing."""
     for node in list(model.graph.all_nodes()):
         quantise = made_by(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
-        if quantise is None or is_weight(quantise) or not have_one_type(quantise.inputs[0], node.outputs[0]):
+        if quantise is None or not _is_pair(quantise, node):
             continue
         follows_product = _find_product(quantise.inputs[0]) is not None
         uses = list(node.outputs[0].uses())
@@ -129,6 +138,14 @@ def _list_pairs(model: ir.Model) -> Iterator[_Pair]:
         if idle or is_output:
             readers = tuple(dict.fromkeys(idle))
             yield _Pair(quantise=quantise, dequantise=node, readers=readers, is_output=is_output)
+
+
+def _is_pair(quantise: ir.Node, dequantise: ir.Node) -> bool:
+    """Whether a QuantizeLinear of an activation is undone by this DequantizeLinear, and its range can be kept."""
+    first, second = as_quantiser(quantise), as_quantiser(dequantise)
+    if first is None or second is None or is_weight(quantise) or not can_hold(first):
+        return False
+    return are_alike((first, second)) and have_one_type(quantise.inputs[0], dequantise.outputs[0])
 
 
 def _can_end(quantise: ir.Node, dequantise: ir.Node) -> bool:
@@ -160,10 +177,18 @@ def _gains(node: ir.Node, index: int, *, follows_product: bool) -> bool:
 
 def _has_both_sides(node: ir.Node) -> bool:
     """Whether all it reads is dequantised, and the only thing done with what it gives is quantising it."""
-    outputs = [found for output in node.outputs for found in list_readers(output)]
     given = node.inputs if node.op_type in _SYMMETRIC else node.inputs[:1]
-    is_quantised = bool(outputs) and all(reader.op_type == "QuantizeLinear" for reader, _ in outputs)
-    return is_quantised and all(_is_dequantised(value) for value in given)
+    return all(map(_is_quantised, node.outputs)) and all(_is_dequantised(value) for value in given)
+
+
+def _is_quantised(value: ir.Value) -> bool:
+    """Whether a QuantizeLinear is all that reads it, behind the Clip that its range may have needed."""
+    readers = list(list_readers(value))
+    return bool(readers) and all(
+        reader.op_type == "QuantizeLinear"
+        or (reader.op_type == "Clip" and index == 0 and _is_quantised(reader.outputs[0]))
+        for reader, index in readers
+    )
 
 
 def _adds_shortcut(node: ir.Node, index: int) -> bool:

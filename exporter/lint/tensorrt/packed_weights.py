@@ -67,13 +67,15 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> int:
 
 
 def _unpack(node: ir.Node) -> NDArray[np.float32] | None:
-    """Return the weight as floats [outputs, inputs], or None where it is not constant or of another width."""
+    """Return the weight as floats [outputs, inputs], or None where it is not constant, or of another width or size."""
     packed, scale = constant(node.inputs[1]), constant(node.inputs[2])
-    bits, size = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size")
-    inputs, outputs = node.attributes.get_int("K"), node.attributes.get_int("N")
-    if packed is None or scale is None or bits not in (4, 8):
+    bits, size = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 0)
+    inputs, outputs = node.attributes.get_int("K", 0), node.attributes.get_int("N", 0)
+    if packed is None or scale is None or bits not in (4, 8) or min(size, inputs, outputs) < 1:
         return None
     blocks = -(-inputs // size)
+    if packed.size * 8 != outputs * blocks * size * bits or scale.size != outputs * blocks:
+        return None  # not as its attributes say
     zero = _read_zero(node, bits, outputs, blocks)
     if zero is None:
         return None
@@ -90,6 +92,8 @@ def _read_zero(node: ir.Node, bits: int, outputs: int, blocks: int) -> NDArray[n
         return np.full((outputs, blocks), 1 << (bits - 1), np.float32)
     stored = constant(value)
     if stored is None:
+        return None
+    if stored.size != (outputs * blocks if stored.dtype != np.uint8 else outputs * -(-blocks * bits // 8)):
         return None
     if stored.dtype != np.uint8:
         return stored.astype(np.float32).reshape(outputs, blocks)

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead
-from exporter.lint.pairs import Quantiser, is_sound, list_quantisers, read_axis, read_type, spread
+from exporter.lint.pairs import RANGES, Quantiser, is_sound, list_quantisers, read_axis, read_type, spread
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant
 
-_LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+_STORED = frozenset({"int8", "uint8"})
 
 
 def check(model: ir.Model) -> Iterator[Note]:
@@ -33,7 +33,7 @@ def store_integers(model: ir.Model) -> int:
         if floats is None or quantiser.scale is None:
             continue
         axis, kind = read_axis(node, floats.ndim), read_type(quantiser)
-        low, high = _LIMITS[kind]
+        low, high = RANGES[kind]
         # In float32, half to even, as QuantizeLinear says.
         steps = np.rint(floats.astype(np.float32) / spread(quantiser.scale, axis, floats.ndim))
         if quantiser.zero is not None:
@@ -52,6 +52,6 @@ def _find(model: ir.Model) -> Iterator[Quantiser]:
     for quantiser in list_quantisers(model):
         node = quantiser.node
         is_stored = node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is not None
-        is_usual = read_type(quantiser) in _LIMITS and is_sound(quantiser)
+        is_usual = read_type(quantiser) in _STORED and is_sound(quantiser)
         if is_stored and is_usual and not node.outputs[0].is_graph_output():
             yield quantiser

@@ -9,25 +9,34 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, remove_dead
+from exporter.lint.moves import is_undone
 from exporter.lint.pairs import (
+    FIRST_AXIS,
     MOVES,
+    RANGES,
     Quantiser,
-    ends_in_floats,
+    as_quantiser,
+    dequantise,
     find_output_axis,
     find_quantise,
     is_sound,
     list_quantisers,
     read_axis,
     read_type,
-    spread,
+    read_zero,
 )
 from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note
-from exporter.passes.graph import constant
+from exporter.lint.saturation import can_hold, hold
+from exporter.passes.graph import constant, opset
 
-_LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+#: Types that int8 around zero can stand for.
+_WIDTH_8 = frozenset({"int8", "uint8"})
 #: "TensorRT only allows FP8, INT8, INT4, and FP4 quantization" (onnx-tensorrt), by numpy's and by ONNX's names.
 _TAKEN = frozenset({"int8", "int4", "float8_e4m3fn", "float8e4m3fn", "float4_e2m1fn", "float4e2m1"})
+
+_CURE = "quantise with symmetric int8 activations and weights (ONNX Runtime: ActivationSymmetric=True)"
+_CURE_4_BIT = "quantise to symmetric int4, or to int8 (ONNX Runtime: QuantType.QInt4, is_symmetric=True)"
 
 
 def check_type(model: ir.Model) -> Iterator[Note]:
@@ -38,7 +47,7 @@ def check_type(model: ir.Model) -> Iterator[Note]:
             yield Note(
                 node=quantiser.name,
                 what=f"its integers are {word}; TensorRT takes int8",
-                cure="quantise with symmetric int8 activations and weights (ONNX Runtime: ActivationSymmetric=True)",
+                cure=_CURE_4_BIT if word == "uint4" else _CURE,
             )
 
 
@@ -60,67 +69,73 @@ def make_symmetric(model: ir.Model) -> int:
     uint8 around 128 becomes int8 around 0 with the same values. Other activations get the scale that holds their range
     on both sides of zero, at most half as fine as it was; weights are quantised again, channel by channel.
     """
-    # Types are read before any is changed: that of a quantiser without a zero point is its neighbour's.
-    found = [(quantiser, read_type(quantiser)) for quantiser in list_quantisers(model)]
-    changed = sum(_rewrite(model.graph, quantiser, word) for quantiser, word in found)
+    # Before any is changed: the type of a quantiser without a zero point is its neighbour's, and so is its range.
+    found = [
+        (quantiser, read_type(quantiser), _is_between_quantisers(quantiser.node))
+        for quantiser in list_quantisers(model)
+    ]
+    changed = sum(_rewrite(model, quantiser, word, is_between=between) for quantiser, word, between in found)
     if changed:
         remove_dead(model)
     return changed
 
 
-def _rewrite(graph: ir.Graph, quantiser: Quantiser, word: str) -> int:
+def _rewrite(model: ir.Model, quantiser: Quantiser, word: str, *, is_between: bool) -> int:
     scale = quantiser.scale
-    if word not in _LIMITS or scale is None or not is_sound(quantiser):
+    if word not in _WIDTH_8 or scale is None or not is_sound(quantiser):
         return 0
     if word == "int8" and not quantiser.has_offset:
         return 0
-    zero = np.zeros(scale.shape, word) if quantiser.zero is None else quantiser.zero
     stored = constant(quantiser.node.inputs[0])
     if stored is not None and quantiser.node.op_type == "DequantizeLinear":
-        integers, scale = _move_weight(quantiser, stored, scale, zero)
+        integers, scale = _move_weight(model, quantiser, stored, scale, word)
         name = f"{quantiser.node.outputs[0].name}_symmetric"
-        quantiser.node.replace_input_with(0, add_constant(graph, name, integers))
-    elif _is_between_quantisers(quantiser.node):
-        scale = _widen(scale, zero)
+        quantiser.node.replace_input_with(0, add_constant(model.graph, name, integers))
+    elif is_between:
+        scale = _widen(model, quantiser, scale, word)
     else:
         return 0
-    _set_constants(graph, quantiser, scale)
+    _set_constants(model.graph, quantiser, scale)
     if quantiser.node.op_type == "QuantizeLinear":
         _set_integers(quantiser.node.outputs[0])
     return 1
 
 
 def _is_between_quantisers(node: ir.Node) -> bool:
-    """Whether the integers go from a QuantizeLinear to DequantizeLinear, by moves at most."""
-    quantise = node if node.op_type == "QuantizeLinear" else find_quantise(node.inputs[0])
-    return quantise is not None and ends_in_floats(quantise.outputs[0])
+    """Whether the integers go from a QuantizeLinear to DequantizeLinear that undo it, by moves at most."""
+    quantise = as_quantiser(node if node.op_type == "QuantizeLinear" else find_quantise(node.inputs[0]))
+    return quantise is not None and is_undone(quantise.node) and can_hold(quantise)
 
 
-def _widen(scale: NDArray[np.generic], zero: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the scale that holds the range of an activation on both sides of zero."""
-    low, high = _LIMITS[zero.dtype.name]
-    offset = zero.astype(np.float32).reshape(scale.shape)
+def _widen(model: ir.Model, quantiser: Quantiser, scale: NDArray[np.generic], word: str) -> NDArray[np.generic]:
+    """Return the scale that holds the range of an activation on both sides of zero; what it cut off stays cut off."""
+    low, high = RANGES[word]
+    offset = read_zero(quantiser, scale)
     if (offset == low + 128).all():  # uint8 around 128
         return scale
+    if quantiser.node.op_type == "QuantizeLinear":
+        hold(model, quantiser)
     wide = np.maximum(offset - low, high - offset) / np.float32(127)
     widened: NDArray[np.generic] = (scale.astype(np.float32) * wide).astype(scale.dtype)
     return widened
 
 
 def _move_weight(
-    quantiser: Quantiser, stored: NDArray[np.generic], scale: NDArray[np.generic], zero: NDArray[np.generic]
+    model: ir.Model, quantiser: Quantiser, stored: NDArray[np.generic], scale: NDArray[np.generic], word: str
 ) -> tuple[NDArray[np.int8], NDArray[np.generic]]:
     """Return a weight's integers around zero and their scales.
 
     A weight with one scale gets one for each output: what symmetry costs in steps, that more than gives back.
     """
-    middle = _LIMITS[zero.dtype.name][0] + 128
-    if (zero.astype(np.int16) == middle).all():
+    middle = RANGES[word][0] + 128
+    if (read_zero(quantiser, scale) == middle).all():
         return (stored.astype(np.int16) - middle).astype(np.int8), scale
-    along = read_axis(quantiser.node, stored.ndim) if quantiser.per_channel else 0
-    steps = stored.astype(np.float32) - spread(zero, along, stored.ndim)
-    axis = along if quantiser.per_channel else _find_channels(quantiser.node.outputs[0], stored.ndim)
-    integers, found = quantise_weight(steps * spread(scale, along, stored.ndim), axis, scale.dtype)
+    if quantiser.per_channel:
+        axis: int | None = read_axis(quantiser.node, stored.ndim)
+    else:
+        can_spread = stored.size and opset(model) >= FIRST_AXIS
+        axis = _find_channels(quantiser.node.outputs[0], stored.ndim) if can_spread else None
+    integers, found = quantise_weight(dequantise(quantiser, stored), axis, scale.dtype)
     if axis is None:
         return integers, found.reshape(scale.shape)
     quantiser.node.attributes["axis"] = ir.AttrInt64("axis", axis)

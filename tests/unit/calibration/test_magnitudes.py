@@ -66,6 +66,13 @@ def test_magnitudes_do_not_depend_on_the_order_of_shards():
     assert merge_magnitudes(first, second) == merge_magnitudes(second, first) == {"a": 2.0, "b": 5.0, "c": 3.0}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_nan_is_the_largest_in_any_order(order):
+    assert np.isnan(merge_magnitudes(*[{"a": np.nan}, {"a": 1.0}][::order])["a"])
+    ends = dict(zip(("x::largest", "x::smallest"), (np.nan, -1.0)[::order], strict=True))
+    assert np.isnan(read_magnitudes(["x"], ends)["x"])
+
+
 def test_measuring_changes_no_statistics(encoder, text_file, inputs, tokenizer):
     dataset = open_dataset(str(text_file), inputs, tokenizer)
     alone = collect(encoder, dataset, ["hidden"]).tensors["hidden"]

@@ -294,6 +294,28 @@ def test_an_int8_product_writes_float32_and_is_cast_behind_it(precision):
             assert {use.node.op_type for use in node.outputs[0].uses()} == {"Cast"}
 
 
+def test_nan_in_calibration_stays_in_fp32():
+    lowered = _lower(_block_model(), precision="fp16", magnitudes={"o": np.nan})
+    assert "Add_5" in lowered.kept
+
+
+@pytest.mark.parametrize("name", ["x_scale", "MatMul_0_q_out", "x_float16", "w0_int8"])
+@pytest.mark.parametrize("place", ["input", "value", "output"])
+def test_what_is_added_takes_no_name_that_is_there(name, place):
+    inputs = f", float[2, {WIDTH}] {name}" if place == "input" else ""
+    outputs = f", float[2, {WIDTH}] {name}" if place == "output" else ""
+    inner = "" if place == "input" else f"{name} = Neg(h)"
+    graph = f"g (float[2, {DEPTH}] x{inputs}) => (float[2, {WIDTH}] y{outputs}) {{ h = MatMul(x, w0)\n {inner}\n"
+    model = _graph_of(f"{graph} y = Add(h, {name}) }}", w0=_draw(DEPTH, WIDTH))
+    feeds = _feeds(2, DEPTH) | ({name: _draw(2, WIDTH, seed=5)} if place == "input" else {})
+    given = [value.name for value in (*model.graph.inputs, *model.graph.outputs)]
+    wanted = _run(model, feeds)
+    _lower(model, precision="fp16", plan=_plan(model, delta=None))
+    assert [value.name for value in (*model.graph.inputs, *model.graph.outputs)] == given
+    for ours, theirs in zip(_run(model, feeds), wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.5)
+
+
 def test_unmeasured_tensors_are_named():
     model = _block_model()
     assert set(_lower(model, precision="fp16", magnitudes={"m": 1.0}).unmeasured) == {"a", "r", "n", "o", "y"}

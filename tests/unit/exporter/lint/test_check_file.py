@@ -12,7 +12,7 @@ from exporter.lint.check_file import fix_file, lint_file
 from exporter.lint.rule import run_rules
 from exporter.lint.tensorrt import RULES
 from runtimes.errors import CorruptArtifact, ParityFailure, UnsupportedModel, UsageError
-from tests.unit.exporter.lint.quantised_graphs import K, N, draw, node, save, save_linear
+from tests.unit.exporter.lint.quantised_graphs import K, N, answer, distance, draw, node, save, save_linear
 
 
 @pytest.fixture
@@ -195,3 +195,121 @@ def test_a_rewriting_that_changes_the_answers_is_refused(path, out, monkeypatch)
     with pytest.raises(ParityFailure, match="output 'y0'"):
         fix_file(save_linear(path, write_axis=False), out, "tensorrt")
     assert not out.exists()
+
+
+def test_constants_that_are_listed_as_inputs_are_constants(path, out):
+    """As the first versions of the format wanted it."""
+    proto = onnx.load(save_linear(path, weight_zero=128, opset=13))
+    proto.ir_version = 3
+    proto.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in proto.graph.initializer
+    )
+    onnx.save(proto, path)
+    assert [(item.rule, item.fixable) for item in lint_file(path, "tensorrt")] == [("integer-type", True)]
+    assert fix_file(path, out, "tensorrt").left == ()
+    onnx.checker.check_model(out, full_check=True)
+    assert [value.name for value in onnx.load(out).graph.input] == ["x"]
+
+
+def test_a_branch_that_gives_what_it_finds_outside_stays_one(path, out):
+    arrays = {"s": np.array(0.03, np.float32), "z": np.array(100, np.uint8), "k": draw(1, K)}
+    pair = [node("QuantizeLinear", ["x", "s", "z"], "q"), node("DequantizeLinear", ["q", "s", "z"], "d")]
+    graphs = {}
+    for word, op, given in (("then", "Identity", ["d"]), ("else", "Add", ["d", "k"])):
+        last = helper.make_tensor_value_info(f"{word}_y", TensorProto.FLOAT, None)
+        graphs[f"{word}_branch"] = helper.make_graph([node(op, given, last.name)], word, [], [last])
+    inputs = {"x": (TensorProto.FLOAT, ["b", K]), "take": (TensorProto.BOOL, [])}
+    save(path, [*pair, node("If", ["take"], "y", **graphs)], {"y": (TensorProto.FLOAT, None)}, arrays, inputs=inputs)
+    fix_file(path, out, "tensorrt")
+    x = draw(4, K)
+    for take in (True, False):
+        (given,), (wanted,) = (answer(file, x=x, take=np.array(take)) for file in (out, path))
+        assert distance(given, wanted) < 0.02
+
+
+@pytest.mark.parametrize("content", ["short", "one input", "twice"])
+def test_a_graph_that_cannot_be_is_refused(path, content):
+    proto = onnx.load(save_linear(path))
+    if content == "one input":
+        del proto.graph.node[0].input[1:]
+    elif content == "twice":
+        proto.graph.node.append(proto.graph.node[0])
+    onnx.save(proto, path, save_as_external_data=content == "short", location="weights", size_threshold=0)
+    if content == "short":
+        path.with_name("weights").write_bytes(b"12")
+    with pytest.raises(CorruptArtifact) as caught:
+        lint_file(path, "tensorrt")
+    assert "export the file again" in caught.value.cure
+
+
+def test_a_domain_written_out_is_the_same_one(path):
+    proto = onnx.load(save_linear(path))
+    proto.opset_import[0].domain = "ai.onnx"
+    onnx.save(proto, path)
+    assert _rules(path) == []
+
+
+def test_inputs_with_fixed_axes_of_their_own_are_fed(path, out):
+    arrays = {"w": np.full((K, N), 90, np.uint8), "s": np.float32(0.01), "z": np.uint8(120)}
+    nodes = [
+        node("DequantizeLinear", ["w", "s", "z"], "wf"),
+        node("MatMul", ["x", "wf"], "m"),
+        node("Add", ["m", "row"], "y"),
+    ]
+    inputs = {"x": (TensorProto.FLOAT, [3, K]), "row": (TensorProto.FLOAT, [1, N])}
+    save(path, nodes, {"y": (TensorProto.FLOAT, [3, N])}, arrays, inputs=inputs)
+    assert fix_file(path, out, "tensorrt").left == ()
+
+
+def test_ids_stay_inside_of_the_smallest_table(path, out):
+    table = np.random.default_rng(0).integers(0, 255, (50, K)).astype(np.uint8)
+    arrays = {"t": table, "s": np.float32(0.01), "z": np.uint8(120), "w": draw(K, N)}
+    nodes = [
+        node("DequantizeLinear", ["t", "s", "z"], "tf"),
+        node("Cast", ["ids"], "long", to=TensorProto.INT64),
+        node("Gather", ["tf", "long"], "rows"),
+        node("MatMul", ["rows", "w"], "y"),
+    ]
+    inputs = {"ids": (TensorProto.INT32, ["batch", "length"])}
+    save(path, nodes, {"y": (TensorProto.FLOAT, None)}, arrays, inputs=inputs)
+    assert fix_file(path, out, "tensorrt").left == ()
+
+
+def test_an_output_that_is_infinite_on_purpose_is_proved_all_the_same(path, out):
+    after = [node("Where", ["keep", "y0", "inf"], "y")]
+    save_linear(path, weight_zero=100, after=after, arrays={"keep": np.arange(N) % 3 > 0, "inf": np.float32(-np.inf)})
+    fixed = fix_file(path, out, "tensorrt")
+    assert fixed.left == ()
+    assert all(row.before > 0.999 < row.after for row in fixed.proof)
+
+
+def test_text_beside_numbers_is_no_trouble(path, out):
+    arrays = {"words": np.array(["a", "b"], object)}
+    nodes = [node("Relu", ["x"], "y"), node("Identity", ["words"], "t")]
+    save(path, nodes, {"y": (TensorProto.FLOAT, ["b", K]), "t": (TensorProto.STRING, [2])}, arrays)
+    proof = fix_file(path, out, "tensorrt").proof
+    assert {row.output for row in proof} == {"y", "t"}
+    assert all(row.after == pytest.approx(1) for row in proof)
+
+
+def test_what_is_added_takes_no_name_that_is_there(path, out):
+    """The Clip's ends are named after the quantiser's output."""
+    save_linear(path, kind=np.uint8, zero=100, after=[node("Mul", ["y0", "q_range_low"], "y")])
+    proto = onnx.load(path)
+    proto.graph.input.append(helper.make_tensor_value_info("q_range_low", TensorProto.FLOAT, [1, N]))
+    onnx.save(proto, path)
+    assert fix_file(path, out, "tensorrt").left == ()
+    onnx.checker.check_model(out, full_check=True)
+    assert [value.name for value in onnx.load(out).graph.input] == ["x", "q_range_low"]
+
+
+def test_weights_past_2_gb_replace_no_file_unless_asked(path, out, monkeypatch):
+    monkeypatch.setattr("exporter.trace._INLINE_LIMIT_BYTES", 100)
+    weights = out.with_name("fixed.onnx.data")
+    weights.write_text("somebody else's")
+    save_linear(path, weight_zero=100)
+    with pytest.raises(UsageError, match="the weights would replace a file") as caught:
+        fix_file(path, out, "tensorrt")
+    assert "--force" in caught.value.cure
+    assert (weights.read_text(), out.exists()) == ("somebody else's", False)
+    assert fix_file(path, out, "tensorrt", force=True).left == ()

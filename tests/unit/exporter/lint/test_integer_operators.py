@@ -9,7 +9,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from exporter.lint.check_file import fix_file, lint_file
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
-from tests.unit.exporter.lint.quantised_graphs import K, N, draw, node, save
+from tests.unit.exporter.lint.quantised_graphs import K, N, answer, distance, draw, node, save
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def _save_linears(path):
     return save(path, nodes, {"y": (TensorProto.FLOAT, ["batch", N])}, arrays, inputs=inputs, opset=17)
 
 
-def _save_convolutions(path):
+def _save_convolutions(path, opset=17):
     """Two convolutions, a shortcut, pooling and a linear."""
     arrays = {
         "k1": draw(8, 3, 3, 3), "b1": draw(8, seed=1), "k2": draw(8, 8, 3, 3, seed=2), "b2": draw(8, seed=3),
@@ -46,7 +46,7 @@ def _save_convolutions(path):
         node("Gemm", ["f", "w", "b"], "y"),
     ]
     inputs = {"x": (TensorProto.FLOAT, ["batch", 3, 8, 8])}
-    return save(path, nodes, {"y": (TensorProto.FLOAT, ["batch", 10])}, arrays, inputs=inputs, opset=17)
+    return save(path, nodes, {"y": (TensorProto.FLOAT, ["batch", 10])}, arrays, inputs=inputs, opset=opset)
 
 
 class _Reader(quantization.CalibrationDataReader):
@@ -98,6 +98,9 @@ def test_a_convolutional_network_in_operator_form(path, tmp_path, per_channel):
     assert "integer-operator" in _rules(path)
     fixed = _fix(path)
     assert all(row.after > 0.99 for row in fixed.proof)
+    x = draw(4, 3, 8, 8, seed=9)
+    (wanted,), (given,) = (answer(file, x=x) for file in (tmp_path / "float.onnx", path.with_name("fixed.onnx")))
+    assert distance(given, wanted) < 0.05
     left = {found.op_type for found in onnx.load(path.with_name("fixed.onnx")).graph.node}
     assert not {name for name in left if name.startswith("QLinear") or name == "QGemm"}
 
@@ -152,3 +155,50 @@ def test_weights_packed_by_onnx_runtime_become_int8(path, tmp_path, bits, symmet
     fixed = _fix(path)
     assert (dict(fixed.applied), fixed.left) == ({"packed-weight": 1}, ())
     assert all(row.after > 0.9999 for row in fixed.proof)
+
+
+def _quantise_operators(source, path):
+    quantization.quantize_static(
+        source, path, _Reader(2, 3, 8, 8), quant_format=quantization.QuantFormat.QOperator, per_channel=True
+    )
+
+
+def _quantise_weights(source, path):
+    quantization.quantize_dynamic(source, path, per_channel=True)
+
+
+@pytest.mark.parametrize("quantise", [_quantise_operators, _quantise_weights])
+@pytest.mark.parametrize("opset", [11, 12])
+def test_before_quantisers_had_an_axis_weights_get_one_scale(path, tmp_path, quantise, opset):
+    source = _save_convolutions(tmp_path / "float.onnx", opset=opset)
+    quantise(source, path)
+    _fix(path)
+    x = draw(4, 3, 8, 8, seed=9)
+    (wanted,), (given,) = (answer(file, x=x) for file in (source, path.with_name("fixed.onnx")))
+    assert distance(given, wanted) < 0.05
+
+
+def test_one_zero_point_stands_for_every_channel(path):
+    arrays = {
+        "s": np.float32(0.03), "z": np.uint8(128), "ys": np.float32(0.5), "wz": np.int8(0),
+        "w": np.random.default_rng(0).integers(-100, 100, (4, 4, 3, 3)).astype(np.int8),
+        "ws": np.linspace(0.01, 0.04, 4, dtype=np.float32),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], "q"),
+        node("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "ys", "z"], "yq"),
+        node("DequantizeLinear", ["yq", "ys", "z"], "y"),
+    ]
+    inputs = {"x": (TensorProto.FLOAT, ["b", 4, 5, 5])}
+    save(path, nodes, {"y": (TensorProto.FLOAT, ["b", 4, 3, 3])}, arrays, inputs=inputs)
+    _fix(path)
+    x = draw(2, 4, 5, 5)
+    assert distance(answer(path.with_name("fixed.onnx"), x=x)[0], answer(path, x=x)[0]) < 0.03
+
+
+@pytest.mark.parametrize("attributes", [{}, {"block_size": 16}])
+def test_a_packed_weight_that_is_not_as_its_attributes_say_is_left(path, attributes):
+    arrays = {"w": np.ones((4, 2, 8), np.uint8), "s": np.ones(4, np.float32)}
+    nodes = [node("MatMulNBits", ["x", "w", "s"], "y", domain="com.microsoft", K=K, N=4, bits=4, **attributes)]
+    save(path, nodes, {"y": (TensorProto.FLOAT, ["b", 4])}, arrays)
+    assert [(item.rule, item.fixable) for item in lint_file(path, "tensorrt")] == [("packed-weight", False)]
