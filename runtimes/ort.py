@@ -177,7 +177,7 @@ class OnnxRuntime:
 
         Raises:
             CorruptArtifact: the file is damaged.
-            UnsupportedModel: ONNX Runtime lacks an operator of it.
+            UnsupportedModel: ONNX Runtime lacks an operator of it, or its first provider takes no node of it.
             MissingDependency: onnxruntime is not installed, or a provider is not used by the session.
         """
         ort = _import_onnxruntime()
@@ -193,6 +193,7 @@ class OnnxRuntime:
                 enable_fallback=0,
             )
         self._require_providers(session.get_providers(), "was not taken by the session")
+        self._require_work(session, artifact.path)
         inputs, outputs = _read_specs(session.get_inputs()), _read_specs(session.get_outputs())
         memory = find_memory(self.options.providers[0]) if self.options.device_inputs else None
         return OrtSession(session, inputs, outputs, memory)
@@ -206,9 +207,24 @@ class OnnxRuntime:
                     cure=f"install the onnxruntime package that has it, or choose {CPU}",
                 )
 
+    def _require_work(self, session: onnxruntime.InferenceSession, model: Path) -> None:
+        """Refuse a session whose first provider is there and idle: what stands behind it would do all the work."""
+        first = self.options.providers[0]
+        if first == CPU:
+            return
+        working = sorted({part.ep_name for part in session.get_provider_graph_assignment_info()})
+        if working and first not in working:
+            raise UnsupportedModel(
+                f"{first} takes no node of the model; {', '.join(working)} would run it",
+                where=str(model),
+                cure=f"choose {name_device(working[0])}, or another form of the model",
+            )
+
     def _make_session_options(self, ort: ModuleType) -> onnxruntime.SessionOptions:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # fatal only: errors come back as exceptions, the rest clutters stderr
+        if self.options.providers[0] != CPU:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self.options.threads is not None:
             options.intra_op_num_threads = self.options.threads
         if not self.options.spinning:

@@ -96,6 +96,16 @@ def test_a_provider_that_the_session_did_not_take_is_an_error_not_a_fallback(rel
         runtime.open(describe_onnx(relu))
 
 
+def test_a_provider_that_takes_no_node_is_an_error_not_a_fallback(relu):
+    import onnxruntime
+
+    idle = "AzureExecutionProvider"
+    if idle not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no provider that runs nothing")
+    with pytest.raises(UnsupportedModel, match=rf"{idle} takes no node of the model; {CPU} would run it"):
+        OnnxRuntime(OrtOptions(providers=(idle, CPU))).open(describe_onnx(relu))
+
+
 def test_devices_are_providers_by_a_short_name(monkeypatch):
     import onnxruntime
 
