@@ -42,7 +42,8 @@ class Rule:
             less accurate than it could be.
         check: Yields a note for each place.
         fix: Edits the model in place and returns how many places; None where nothing can be rewritten.
-        exact: Whether the fix leaves every output as it was, but for a value that is rounded to the next step.
+        exact: Whether the fix leaves every output of a graph that runs as it was, but for a value that is rounded to
+            the next step.
         reveals: Whether the graph's float meaning is seen only once this is fixed.
     """
 

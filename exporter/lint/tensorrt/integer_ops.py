@@ -84,6 +84,9 @@ def _rewrite(model: ir.Model, node: ir.Node) -> int:
     scale, zero = _input(node, form.output), _input(node, form.output + 1)
     if scale is not None and zero is None:
         return 0  # the type of its integers is not written down
+    zeros = [_input(node, place + 2) for place in form.values]
+    if any(value is not None and constant(value) is None for value in zeros):
+        return 0
     bias = _input(node, form.bias) if form.bias is not None else None
     inputs = [_input(node, place) for place in form.values]
     if bias is not None:

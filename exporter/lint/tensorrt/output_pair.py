@@ -94,7 +94,7 @@ def bypass(model: ir.Model) -> int:
             source = hold(model, quantiser) if quantiser is not None else None
             for node in pair.readers:
                 _read_float(node, quantised, source)
-            if pair.is_output:
+            if pair.is_output and source is not None and not source.is_graph_output():
                 take_over(quantised, source)
         remove_dead(model)
         count += len(found)

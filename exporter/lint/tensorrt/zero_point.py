@@ -70,35 +70,26 @@ def make_symmetric(model: ir.Model) -> int:
     on both sides of zero, at most half as fine as it was; weights are quantised again, channel by channel.
     """
     # Before any is changed: the type of a quantiser without a zero point is its neighbour's, and so is its range.
-    found = [
-        (quantiser, read_type(quantiser), _is_between_quantisers(quantiser.node))
-        for quantiser in list_quantisers(model)
-    ]
-    changed = sum(_rewrite(model, quantiser, word, is_between=between) for quantiser, word, between in found)
-    if changed:
+    found = [(quantiser, read_type(quantiser)) for quantiser in list_quantisers(model) if _can_move(quantiser)]
+    for quantiser, word in found:
+        if quantiser.node.op_type == "QuantizeLinear" and not _is_centred(quantiser, word):
+            hold(model, quantiser)
+    for quantiser, word in found:
+        _rewrite(model, quantiser, word)
+    if found:
         remove_dead(model)
-    return changed
+    return len(found)
 
 
-def _rewrite(model: ir.Model, quantiser: Quantiser, word: str, *, is_between: bool) -> int:
-    scale = quantiser.scale
-    if word not in _WIDTH_8 or scale is None or not is_sound(quantiser):
-        return 0
-    if word == "int8" and not quantiser.has_offset:
-        return 0
-    stored = constant(quantiser.node.inputs[0])
-    if stored is not None and quantiser.node.op_type == "DequantizeLinear":
-        integers, scale = _move_weight(model, quantiser, stored, scale, word)
-        name = f"{quantiser.node.outputs[0].name}_symmetric"
-        quantiser.node.replace_input_with(0, add_constant(model.graph, name, integers))
-    elif is_between:
-        scale = _widen(model, quantiser, scale, word)
-    else:
-        return 0
-    _set_constants(model.graph, quantiser, scale)
-    if quantiser.node.op_type == "QuantizeLinear":
-        _set_integers(quantiser.node.outputs[0])
-    return 1
+def _can_move(quantiser: Quantiser) -> bool:
+    word = read_type(quantiser)
+    if word not in _WIDTH_8 or not is_sound(quantiser) or (word == "int8" and not quantiser.has_offset):
+        return False
+    return _is_stored(quantiser.node) or _is_between_quantisers(quantiser.node)
+
+
+def _is_stored(node: ir.Node) -> bool:
+    return node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None
 
 
 def _is_between_quantisers(node: ir.Node) -> bool:
@@ -107,14 +98,30 @@ def _is_between_quantisers(node: ir.Node) -> bool:
     return quantise is not None and is_undone(quantise.node) and can_hold(quantise)
 
 
-def _widen(model: ir.Model, quantiser: Quantiser, scale: NDArray[np.generic], word: str) -> NDArray[np.generic]:
-    """Return the scale that holds the range of an activation on both sides of zero; what it cut off stays cut off."""
+def _is_centred(quantiser: Quantiser, word: str) -> bool:
+    """Whether as many integers lie below zero as above: uint8 around 128."""
+    scale = quantiser.scale
+    return scale is not None and bool((read_zero(quantiser, scale) == RANGES[word][0] + 128).all())
+
+
+def _rewrite(model: ir.Model, quantiser: Quantiser, word: str) -> None:
+    node, scale, stored = quantiser.node, quantiser.scale, constant(quantiser.node.inputs[0])
+    if scale is None:
+        return
+    if stored is not None and _is_stored(node):
+        integers, scale = _move_weight(model, quantiser, stored, scale, word)
+        node.replace_input_with(0, add_constant(model.graph, f"{node.outputs[0].name}_symmetric", integers))
+    elif not _is_centred(quantiser, word):
+        scale = _widen(quantiser, scale, word)
+    _set_constants(model.graph, quantiser, scale)
+    if node.op_type == "QuantizeLinear":
+        _set_integers(node.outputs[0])
+
+
+def _widen(quantiser: Quantiser, scale: NDArray[np.generic], word: str) -> NDArray[np.generic]:
+    """Return the scale that holds the range of an activation on both sides of zero."""
     low, high = RANGES[word]
     offset = read_zero(quantiser, scale)
-    if (offset == low + 128).all():  # uint8 around 128
-        return scale
-    if quantiser.node.op_type == "QuantizeLinear":
-        hold(model, quantiser)
     wide = np.maximum(offset - low, high - offset) / np.float32(127)
     widened: NDArray[np.generic] = (scale.astype(np.float32) * wide).astype(scale.dtype)
     return widened
@@ -128,7 +135,7 @@ def _move_weight(
     A weight with one scale gets one for each output: what symmetry costs in steps, that more than gives back.
     """
     middle = RANGES[word][0] + 128
-    if (read_zero(quantiser, scale) == middle).all():
+    if _is_centred(quantiser, word):
         return (stored.astype(np.int16) - middle).astype(np.int8), scale
     if quantiser.per_channel:
         axis: int | None = read_axis(quantiser.node, stored.ndim)

@@ -224,3 +224,13 @@ def test_an_output_of_the_graph_keeps_its_type(path, out):
     fix_file(path, out, "tensorrt")
     x = draw(8, K)
     assert [value.dtype for value in answer(out, x=x)] == [value.dtype for value in answer(path, x=x)]
+
+
+def test_two_outputs_of_one_quantiser_stay_two(path, out):
+    pair, arrays = _quantise("h")
+    nodes = [node("Neg", ["x"], "h"), *pair, node("DequantizeLinear", ["xf_q", "xf_s", "xf_z"], "xg")]
+    save(path, nodes, {"xf": (FLOAT, ["b", K]), "xg": (FLOAT, ["b", K])}, arrays)
+    fix_file(path, out, "tensorrt")
+    x = draw(8, K) * 9
+    for given, wanted in zip(answer(out, x=x), answer(path, x=x), strict=True):
+        assert distance(given, wanted) < 0.02
