@@ -80,7 +80,8 @@ def _find_bounds(value: ir.Value | None) -> tuple[NDArray[np.float32] | float, N
     if node.op_type == "Clip":
         return _read_clip(node, 1, "min", -math.inf), _read_clip(node, 2, "max", math.inf)
     quantiser = as_quantiser(node)
-    ends = _find_ends(quantiser) if quantiser is not None and not quantiser.per_channel else None
+    has_ends = quantiser is not None and is_sound(quantiser) and not quantiser.per_channel
+    ends = _find_ends(quantiser) if quantiser is not None and has_ends else None
     return ends or _ENDS.get(node.op_type, (-math.inf, math.inf))
 
 
