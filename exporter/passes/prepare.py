@@ -21,6 +21,9 @@ def prepare(model: ir.Model, *, oldest_opset: int | None = None) -> None:
         model: Any ONNX graph. Past 2 GB its opset and its types stay as they are: neither tool takes so much.
         oldest_opset: What an older graph is converted to; None leaves it.
     """
+    imports = model.graph.opset_imports
+    if "ai.onnx" in imports:  # the default set by its other name
+        imports.setdefault("", imports.pop("ai.onnx"))
     if model.functions:
         common.InlinePass()(model)
     common.LiftConstantsToInitializersPass()(model)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from exporter.lint.pairs import FIRST_AXIS, list_quantisers
 from exporter.lint.rule import Note
 from exporter.passes.graph import opset
 
@@ -14,7 +15,7 @@ OLDEST, NEWEST = 9, 24
 
 
 def check(model: ir.Model) -> Iterator[Note]:
-    """Yield the model's operator set where it is outside of the documented range."""
+    """Yield the model's operator set where it is outside of the documented range, and quantisers it does not have."""
     found = opset(model)
     if not OLDEST <= found <= NEWEST:
         yield Note(
@@ -22,3 +23,10 @@ def check(model: ir.Model) -> Iterator[Note]:
             what=f"TensorRT's parser reads opset {OLDEST} to {NEWEST}; operators that changed since mean what they did",
             cure=f"export the model with opset {NEWEST} or older" if found > NEWEST else "convert it to opset 13",
         )
+    for quantiser in list_quantisers(model):
+        if quantiser.per_channel and found < FIRST_AXIS:
+            yield Note(
+                node=quantiser.name,
+                what=f"it has a scale a channel, which opset {found} does not know: ONNX Runtime refuses it",
+                cure=f"convert the float model to opset {FIRST_AXIS}, and quantise it again",
+            )

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from exporter.lint.check_file import fix_file, lint_file
+from runtimes.errors import UnsupportedModel
 from tests.unit.exporter.lint.quantised_graphs import K, N, answer, distance, draw, node, save, save_linear
 
 
@@ -133,6 +134,15 @@ def test_a_weight_that_is_quantised_at_build_time_is_stored_as_integers(path):
 def test_an_operator_set_after_the_documented_ones_is_a_warning(path):
     (found,) = lint_file(save_linear(path, opset=25), "tensorrt")
     assert (found.rule, found.severity, found.node) == ("opset", "warning", "opset 25")
+
+
+def test_a_scale_a_channel_before_there_was_an_axis_is_named(path):
+    """ONNX Runtime's quantizer writes it, and ONNX Runtime refuses it: nothing can be proved of that graph."""
+    (found,) = lint_file(save_linear(path, opset=11), "tensorrt")
+    assert (found.rule, found.node, found.fixable) == ("opset", "n_wd", False)
+    assert "opset 13" in found.cure
+    with pytest.raises(UnsupportedModel, match="rewritten or not"):
+        _fix(path)
 
 
 def test_a_missing_axis_is_written_down(path):

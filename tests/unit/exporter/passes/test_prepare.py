@@ -9,8 +9,8 @@ from exporter.passes.prepare import prepare
 from tests.unit.exporter.passes.graphs import run_all
 
 
-def _prepare(text):
-    model = ir.from_proto(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}'))
+def _prepare(text, domain=""):
+    model = ir.from_proto(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["{domain}" : 21]> {text}'))
     before = ir.from_proto(ir.to_proto(model))
     prepare(model)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
@@ -48,3 +48,8 @@ def test_one_value_under_two_names_stays_two_outputs():
     assert [value.name for value in model.graph.outputs] == ["y", "z"]
     feeds = {"x": np.arange(8, dtype=np.float32).reshape(2, 4) - 4}
     np.testing.assert_array_equal(run_all(model, feeds), run_all(before, feeds))
+
+
+def test_the_default_operator_set_has_one_name():
+    _, model = _prepare("g (float[2, 4] x) => (float[2, 4] y) { y = Relu(x) }", domain="ai.onnx")
+    assert dict(model.graph.opset_imports) == {"": 21}
