@@ -61,6 +61,11 @@ def name_of(node: ir.Node) -> str:
     return node.name or f"{node.op_type} of {node.outputs[0].name}"
 
 
+def describe(node: ir.Node) -> str:
+    """Return what a node is and its name, or what it gives where it has none."""
+    return f"{node.op_type} {node.name}" if node.name else name_of(node)
+
+
 def read_zero(quantiser: Quantiser, scale: NDArray[np.generic]) -> NDArray[np.float32]:
     """Return the zero points, as many as there are scales: zeros where none are written."""
     zero = quantiser.zero

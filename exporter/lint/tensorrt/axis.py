@@ -14,13 +14,13 @@ from exporter.lint.pairs import (
     Quantiser,
     as_quantiser,
     dequantise,
+    describe,
     find_output_axis,
     find_quantise,
     is_sound,
     is_weight,
     list_quantisers,
     list_readers,
-    name_of,
     read_axis,
     read_type,
 )
@@ -91,7 +91,7 @@ def check_weight(model: ir.Model) -> Iterator[Note]:
         elif axis != wanted:
             yield Note(
                 node=quantiser.name,
-                what=f"its scales lie along axis {axis}, the outputs of {reader.op_type} {name_of(reader)} on {wanted}",
+                what=f"its scales lie along axis {axis}, the outputs of {describe(reader)} on {wanted}",
                 cure=f"quantise the weight along axis {wanted}",
             )
 

@@ -19,6 +19,7 @@ from exporter.lint.pairs import (
     WEIGHTED,
     are_alike,
     as_quantiser,
+    describe,
     have_one_type,
     is_weight,
     list_quantisers,
@@ -64,7 +65,7 @@ def check_outputs(model: ir.Model) -> Iterator[Note]:
             readers = ", ".join(sorted({name_of(node) for node in pair.readers})) or "the graph's output"
             yield Note(
                 node=name_of(pair.quantise),
-                what=f"it quantises the output of {producer.op_type} {name_of(producer)} for {readers}, in float",
+                what=f"it quantises the output of {describe(producer)} for {readers}, in float",
                 cure="leave outputs in float (ONNX Runtime: OpTypesToExcludeOutputQuantization)",
             )
 
@@ -75,7 +76,7 @@ def check_sides(model: ir.Model) -> Iterator[Note]:
         if _find_product(pair.quantise.inputs[0]) is not None:
             continue
         for node in pair.readers:
-            what = f"{node.op_type} {name_of(node)} reads int8 and gives float"
+            what = f"{describe(node)} reads int8 and gives float"
             yield Note(node=name_of(pair.dequantise), what=what, cure=_CURE)
         if pair.is_output:
             what = "it rounds an output of the graph, and nothing computes in int8 after it"

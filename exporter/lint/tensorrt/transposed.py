@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead
-from exporter.lint.pairs import Quantiser, as_quantiser, is_sound, name_of, read_axis
+from exporter.lint.pairs import Quantiser, as_quantiser, describe, is_sound, name_of, read_axis
 from exporter.lint.rule import Note
 from exporter.passes.graph import constant, permutation
 
@@ -18,7 +18,7 @@ def check(model: ir.Model) -> Iterator[Note]:
     for quantiser, turn in _find(model):
         yield Note(
             node=quantiser.name,
-            what=f"the weight is dequantised before Transpose {name_of(turn)}, and its scales lie along the old axis",
+            what=f"the weight is dequantised before {describe(turn)}, and its scales lie along the old axis",
             cure="store the weight turned, with its scales along the outputs",
         )
 
