@@ -1,0 +1,137 @@
+"""How a sparse weight is stored: blocks that are not zero, and how far apart they are.
+
+In: a dense weight [out, in]. Out: three arrays, which become initializers of a model, and the way back.
+Must not import: anything but numpy.
+
+A weight is cut into blocks of ``block_out`` x ``block_in``; what an edge block lacks is zeros. Each row of blocks
+lists its blocks from left to right. The place of a block is kept as its distance to the one before: one byte instead
+of two, and a file cannot name a column twice or out of order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtimes.errors import CorruptArtifact
+
+# (block_out, block_in), always in this order. The kernels know these and no others.
+BLOCKS = ((1, 1), (4, 1), (8, 1), (16, 1), (1, 4), (4, 4), (16, 4))
+
+# A gap is one byte. A longer one is bridged by entries of zeros, each of which moves on by 256 columns.
+_LONGEST_GAP = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredWeight:
+    """A weight in blocks.
+
+    Attributes:
+        shape: (out, in) of the dense weight.
+        block: (block_out, block_in), one of :data:`BLOCKS`.
+        values: float32 or int8, [entries * block_out * block_in]: the blocks, each row by row.
+        gaps: uint8, [entries]: columns of blocks skipped since the entry before, from the left edge at first.
+        row_starts: int32, [block_rows + 1]: where the entries of each row of blocks begin; the last is their count.
+    """
+
+    shape: tuple[int, int]
+    block: tuple[int, int]
+    values: NDArray[Any]
+    gaps: NDArray[np.uint8]
+    row_starts: NDArray[np.int32]
+
+    @property
+    def size_bytes(self) -> int:
+        """What the three arrays take."""
+        return self.values.nbytes + self.gaps.nbytes + self.row_starts.nbytes
+
+
+def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
+    """Store a dense weight.
+
+    Args:
+        weight: float32 or int8, [out, in].
+        block: One of :data:`BLOCKS`.
+
+    Raises:
+        ValueError: the weight or the block is none of those, or has more blocks than int32 counts.
+    """
+    if weight.ndim != 2 or not weight.size or weight.dtype not in (np.float32, np.int8):
+        raise ValueError(f"a weight is a float32 or int8 matrix, not {weight.dtype} {list(weight.shape)}")
+    if block not in BLOCKS:
+        raise ValueError(f"{block[0]}x{block[1]} is none of the blocks the kernels know")
+    blocks = cut_blocks(weight, block)
+    rows, columns = np.nonzero(blocks.any(axis=(2, 3)))
+    starts_row = np.diff(rows, prepend=-1) != 0
+    before = np.where(starts_row, -1, np.roll(columns, 1))
+    bridges, gaps = np.divmod(columns - before - 1, _LONGEST_GAP + 1)
+    places = np.cumsum(bridges + 1) - 1
+    entries = int(places[-1]) + 1 if len(places) else 0
+    per_row = np.bincount(rows, weights=bridges + 1, minlength=len(blocks)).astype(np.int64)
+    if entries > np.iinfo(np.int32).max:
+        raise ValueError(f"{entries} blocks are more than int32 counts")
+    stored_gaps = np.full(entries, _LONGEST_GAP, np.uint8)
+    stored_gaps[places] = gaps
+    values = np.zeros((entries, *block), weight.dtype)
+    values[places] = blocks[rows, columns]
+    return StoredWeight(
+        shape=(weight.shape[0], weight.shape[1]),
+        block=block,
+        values=values.reshape(-1),
+        gaps=stored_gaps,
+        row_starts=np.concatenate([[0], np.cumsum(per_row)]).astype(np.int32),
+    )
+
+
+def decode(stored: StoredWeight) -> NDArray[Any]:
+    """Return the dense weight [out, in], of the type of the values.
+
+    Raises:
+        CorruptArtifact: the arrays do not fit each other or the shape.
+    """
+    rows, columns = _locate(stored)
+    (out, inputs), (high, wide) = stored.shape, stored.block
+    blocks = np.zeros((_count_blocks(out, high), _count_blocks(inputs, wide), high, wide), stored.values.dtype)
+    blocks[rows, columns] = stored.values.reshape(-1, high, wide)
+    return blocks.transpose(0, 2, 1, 3).reshape(blocks.shape[0] * high, -1)[:out, :inputs]
+
+
+def cut_blocks(matrix: NDArray[Any], block: tuple[int, int]) -> NDArray[Any]:
+    """Return a matrix [out, in] as [block_rows, block_columns, block_out, block_in], its edges filled up with zeros."""
+    (out, inputs), (high, wide) = matrix.shape, block
+    rows, columns = _count_blocks(out, high), _count_blocks(inputs, wide)
+    padded = matrix
+    if (rows * high, columns * wide) != matrix.shape:
+        padded = np.pad(matrix, ((0, rows * high - out), (0, columns * wide - inputs)))
+    return padded.reshape(rows, high, columns, wide).transpose(0, 2, 1, 3)
+
+
+def _count_blocks(length: int, side: int) -> int:
+    return -(-length // side)
+
+
+def _locate(stored: StoredWeight) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the row and the column of each entry's block."""
+    (out, inputs), (high, wide) = stored.shape, stored.block
+    starts = stored.row_starts.astype(np.int64)
+    entries = len(stored.gaps)
+    if stored.block not in BLOCKS or min(out, inputs) < 1 or len(starts) != _count_blocks(out, high) + 1:
+        raise _unfit(f"{len(starts)} row starts, {out}x{inputs} features, blocks of {high}x{wide}")
+    if starts[0] != 0 or starts[-1] != entries or (np.diff(starts) < 0).any():
+        raise _unfit("the row starts do not rise from 0 to the number of entries")
+    if stored.values.shape != (entries * high * wide,):
+        raise _unfit(f"{stored.values.size} values for {entries} blocks of {high}x{wide}")
+    steps = np.cumsum(stored.gaps.astype(np.int64) + 1)
+    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    reached = np.concatenate([[0], steps])[starts[:-1]]
+    columns = steps - reached[rows] - 1
+    if entries and columns.max() >= _count_blocks(inputs, wide):
+        raise _unfit(f"an entry lies in column {columns.max()} of {_count_blocks(inputs, wide)}")
+    return rows, columns
+
+
+def _unfit(what: str) -> CorruptArtifact:
+    return CorruptArtifact(f"a sparse weight is damaged: {what}", cure="export the model again, or refetch it")
