@@ -72,8 +72,8 @@ def quantise_tokens(x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[
     ``low = min(0, min x)``, ``high = max(0, max x)``, ``step = (high - low) / 255``, or 1 where that is below the
     smallest normal number (so that its inverse is finite); ``inverse = 1 / step``;
     ``zero_point = clamp(round(-low * inverse), 0, 255)``; ``q = clamp(round(x * inverse) + zero_point, 0, 255)``.
-    All in float32, rounded to even; products with the inverse, no division by the step. A token with NaN or infinity, or
-    whose ``high - low`` overflows, has a step of NaN and zeros for the rest.
+    All in float32, rounded to even; products with the inverse, no division by the step. A token with NaN or infinity,
+    or whose ``high - low`` overflows, has a step of NaN and zeros for the rest.
 
     Args:
         x: float32 [..., in].
