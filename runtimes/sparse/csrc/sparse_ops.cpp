@@ -1,0 +1,191 @@
+#include "sparse_ops.h"
+
+#include <atomic>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "checked.h"
+#include "cpu.h"
+#include "linear.h"
+#include "ort_api.h"
+
+namespace stepdown {
+namespace {
+
+using ort::Api;
+using ort::Tensor;
+
+// The threads of the session.
+class SessionThreads : public Parallel {
+public:
+    SessionThreads(const Api& api, const ort::KernelContext* context) : api_(api), context_(context) {}
+
+    void run(int64_t total, void (*body)(void* data, int64_t index), void* data) const override {
+        if (total == 0) return;
+        if (total == 1) return body(data, 0);
+        Work work{body, data, {false}};
+        api_.parallel_for(context_, run_one, static_cast<size_t>(total), &work);
+        if (work.failed) throw std::bad_alloc();
+    }
+
+private:
+    struct Work {
+        void (*body)(void* data, int64_t index);
+        void* data;
+        std::atomic<bool> failed;
+    };
+
+    // An exception would end the process in a thread of the runtime.
+    static void run_one(void* data, size_t index) {
+        Work& work = *static_cast<Work*>(data);
+        try {
+            work.body(work.data, static_cast<int64_t>(index));
+        } catch (const std::bad_alloc&) {
+            work.failed = true;
+        }
+    }
+
+    const Api& api_;
+    const ort::KernelContext* context_;
+};
+
+// One node of a model.
+struct Kernel {
+    Api api;
+    Shape shape;
+    std::unique_ptr<Linear> linear;
+
+    void compute(ort::KernelContext* context) const {
+        const Tensor x = api.input(context, 0);
+        if (x.shape.empty() || x.shape.back() != shape.in) {
+            const std::string found = x.shape.empty() ? "no axis" : std::to_string(x.shape.back());
+            throw std::invalid_argument("the last axis of X is " + found + "; expected " + std::to_string(shape.in));
+        }
+        int64_t tokens = 1;
+        for (size_t axis = 0; axis + 1 < x.shape.size(); ++axis) tokens *= x.shape[axis];
+        std::vector<int64_t> shape_out = x.shape;
+        shape_out.back() = shape.out;
+        float* y = api.output(context, 0, shape_out);
+        if (tokens == 0) return;
+        linear->run(static_cast<const float*>(x.data), y, tokens, SessionThreads(api, context));
+    }
+};
+
+// The inputs after X, in their order; the type of each is said in the operator and checked by the runtime.
+template <class T>
+Span<T> read_constant(const Api& api, const ort::KernelInfo* info, size_t index) {
+    const Tensor tensor = api.constant_input(info, index);
+    if (tensor.shape.size() != 1) {
+        throw std::invalid_argument("input " + std::to_string(index) + " has " + std::to_string(tensor.shape.size()) +
+                                    " axes; expected 1");
+    }
+    return {static_cast<const T*>(tensor.data), tensor.shape[0]};
+}
+
+Shape read_shape(const Api& api, const ort::KernelInfo* info) {
+    return check_shape({api.integer_attribute(info, "out_features"), api.integer_attribute(info, "in_features"),
+                        api.integer_attribute(info, "block_out"), api.integer_attribute(info, "block_in")});
+}
+
+template <class T>
+SparseWeight<T> read_weight(const Api& api, const ort::KernelInfo* info, const Shape& shape) {
+    return check_weight<T>(shape, read_constant<T>(api, info, 1), read_constant<uint8_t>(api, info, 2),
+                           read_constant<int32_t>(api, info, 3));
+}
+
+std::unique_ptr<Linear> make_float(const Api& api, const ort::KernelInfo* info, const Shape& shape) {
+    const Activation activation = check_activation(api.string_attribute(info, "activation"));
+    const SparseWeight<float> weight = read_weight<float>(api, info, shape);
+    const Span<float> bias = read_constant<float>(api, info, 4);
+    check_bias(shape, bias);
+    return make_float_linear(weight, bias.data, activation, find_isa());
+}
+
+std::unique_ptr<Linear> make_int8(const Api& api, const ort::KernelInfo* info, const Shape& shape) {
+    const Activation activation = check_activation(api.string_attribute(info, "activation"));
+    check_int8_shape(shape);
+    const SparseWeight<int8_t> weight = read_weight<int8_t>(api, info, shape);
+    const Span<float> scales = read_constant<float>(api, info, 4), bias = read_constant<float>(api, info, 5);
+    check_scales(weight, scales);
+    check_bias(shape, bias);
+    return make_int8_linear(weight, scales.data, bias.data, activation, find_isa());
+}
+
+using Make = std::unique_ptr<Linear>(const Api&, const ort::KernelInfo*, const Shape&);
+
+template <Make make>
+ort::Status* create_kernel(const ort::Operator* op, ort::Table table, const ort::KernelInfo* info, void** kernel) {
+    const Api api(table);
+    return guarded(api, [&] {
+        try {
+            const Shape shape = read_shape(api, info);
+            *kernel = new Kernel{api, shape, make(api, info, shape)};
+        } catch (const std::invalid_argument& error) {
+            throw std::invalid_argument(std::string(op->name(op)) + ": " + error.what());
+        }
+    });
+}
+
+ort::Status* compute(void* kernel, ort::KernelContext* context) {
+    const Kernel& node = *static_cast<Kernel*>(kernel);
+    return guarded(node.api, [&] { node.compute(context); });
+}
+
+void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
+
+// A shape that cannot be told is left open; the kernel checks it when it runs.
+ort::Status* infer_shape(const ort::Operator* op, ort::ShapeContext* context) {
+    const Api api(static_cast<const SparseOperator*>(op)->table);
+    try {
+        api.infer_last_axis(context, "out_features");
+    } catch (const ort::Error&) {
+    }
+    return nullptr;
+}
+
+SparseOperator make_operator(ort::Table table) {
+    SparseOperator op{};
+    op.table = table;
+    op.version = ort::api_version;
+    op.provider = [](const ort::Operator*) { return "CPUExecutionProvider"; };
+    op.output_type = [](const ort::Operator*, size_t) { return ort::ElementType::float32; };
+    op.output_count = [](const ort::Operator*) -> size_t { return 1; };
+    op.input_characteristic = [](const ort::Operator*, size_t) { return ort::Characteristic::required; };
+    op.output_characteristic = [](const ort::Operator*, size_t) { return ort::Characteristic::required; };
+    op.input_memory = [](const ort::Operator*, size_t) { return ort::MemoryType::standard; };
+    op.compute = compute;
+    op.destroy_kernel = destroy_kernel;
+    op.infer_shape = infer_shape;
+    op.first_opset = [](const ort::Operator*) { return int32_t{1}; };
+    op.last_opset = [](const ort::Operator*) { return INT32_MAX; };
+    return op;
+}
+
+}  // namespace
+
+SparseOperator make_sparse_linear(ort::Table table) {
+    using Type = ort::ElementType;
+    static constexpr Type types[] = {Type::float32, Type::float32, Type::uint8, Type::int32, Type::float32};
+    SparseOperator op = make_operator(table);
+    op.name = [](const ort::Operator*) { return "SparseLinear"; };
+    op.input_count = [](const ort::Operator*) { return std::size(types); };
+    op.input_type = [](const ort::Operator*, size_t index) { return types[index]; };
+    op.create_kernel = create_kernel<make_float>;
+    return op;
+}
+
+SparseOperator make_sparse_linear_int8(ort::Table table) {
+    using Type = ort::ElementType;
+    static constexpr Type types[] = {Type::float32, Type::int8,    Type::uint8,
+                                     Type::int32,   Type::float32, Type::float32};
+    SparseOperator op = make_operator(table);
+    op.name = [](const ort::Operator*) { return "SparseLinearInt8"; };
+    op.input_count = [](const ort::Operator*) { return std::size(types); };
+    op.input_type = [](const ort::Operator*, size_t index) { return types[index]; };
+    op.create_kernel = create_kernel<make_int8>;
+    return op;
+}
+
+}  // namespace stepdown

@@ -1,0 +1,21 @@
+// The operators SparseLinear and SparseLinearInt8, version 1, as ONNX Runtime calls them.
+//
+// SparseLinear(X float [..., in], values float, gaps uint8, row_starts int32, bias float [out]) -> Y float [..., out]
+// SparseLinearInt8(X float [..., in], values int8, gaps, row_starts, scales float [out], bias) -> Y float [..., out]
+// Attributes, all required: out_features, in_features, block_out, block_in (integers), activation (string). All inputs
+// but X are constant initializers.
+#pragma once
+
+#include "ort_abi.h"
+
+namespace stepdown {
+
+// An operator with the functions it calls back: shapes are inferred before there is a kernel to keep them.
+struct SparseOperator : ort::Operator {
+    ort::Table table;
+};
+
+SparseOperator make_sparse_linear(ort::Table);
+SparseOperator make_sparse_linear_int8(ort::Table);
+
+}  // namespace stepdown

@@ -1,0 +1,44 @@
+"""Where the sparse kernels are: the library that ONNX Runtime loads for the operators of domain ``ai.stepdown``.
+
+In: nothing. Out: the path of the library, or why there is none and what to do about it. Must not import: a runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from runtimes.errors import MissingDependency
+
+DOMAIN = "ai.stepdown"
+
+_NAME = "libstepdown_sparse.so"
+_CURE = (
+    "install a C++ compiler (g++ or clang++), then stepdown again with 'pip install --force-reinstall --no-deps'; "
+    "in a clone: cmake -S . -B build/kernels && cmake --build build/kernels"
+)
+
+
+def library_path() -> Path:
+    """Return the library, once it is known that it loads on this machine.
+
+    Raises:
+        MissingDependency: it was not built, as where stepdown was installed without a compiler, or is for another CPU.
+    """
+    path = Path(__file__).with_name(_NAME)
+    if not path.is_file():
+        raise MissingDependency("the sparse kernels were not built", where=str(path), cure=_CURE)
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        raise MissingDependency(f"the sparse kernels do not load: {error}", where=str(path), cure=_CURE) from error
+    return path
+
+
+def why_unavailable() -> str | None:
+    """Return None where the sparse kernels can be used, else why not, with the cure."""
+    try:
+        library_path()
+    except MissingDependency as error:
+        return str(error)
+    return None

@@ -1,0 +1,60 @@
+"""Models of one sparse operator, and sessions over them, for the tests of the kernels."""
+
+from __future__ import annotations
+
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from runtimes.sparse.library import library_path
+from runtimes.sparse.storage import StoredWeight
+
+
+def make_arrays(stored: StoredWeight, bias, scales=None) -> dict:
+    """Return the initializers of a node by the names of its inputs, in their order."""
+    middle = {} if scales is None else {"scales": scales}
+    return {"values": stored.values, "gaps": stored.gaps, "row_starts": stored.row_starts, **middle, "bias": bias}
+
+
+def make_attributes(stored: StoredWeight, activation: str = "none") -> dict:
+    (out, inputs), (high, wide) = stored.shape, stored.block
+    return {
+        "out_features": out, "in_features": inputs, "block_out": high, "block_in": wide, "activation": activation
+    }  # fmt: skip
+
+
+def make_model(arrays: dict, attributes: dict, shape=("tokens", None), *, computed: str | None = None) -> bytes:
+    """Return a model of one node: of floats, or of INT8 where ``scales`` is among the arrays.
+
+    Args:
+        arrays: What :func:`make_arrays` returns, or what a hostile file has in its place.
+        attributes: What :func:`make_attributes` returns, or not.
+        shape: The axes of X; None is the last axis as the attributes have it.
+        computed: An array to make an input of the model instead of an initializer.
+    """
+    axes = [attributes.get("in_features") if axis is None else axis for axis in shape]
+    op = "SparseLinearInt8" if "scales" in arrays else "SparseLinear"
+    node = helper.make_node(op, ["x", *arrays], ["y"], domain="ai.stepdown", **attributes)
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, axes)]
+    if computed is not None:
+        kind = helper.np_dtype_to_tensor_dtype(arrays[computed].dtype)
+        inputs.append(helper.make_tensor_value_info(computed, kind, list(arrays[computed].shape)))
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items() if name != computed]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "one", inputs, outputs, weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.stepdown", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def open_model(model: bytes | str, threads: int = 1) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(library_path()))
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def open_linear(stored: StoredWeight, bias, scales=None, *, activation: str = "none", threads: int = 1):
+    """Open a session over one operator whose X has one axis of tokens."""
+    model = make_model(make_arrays(stored, bias, scales), make_attributes(stored, activation))
+    return open_model(model, threads)
+
