@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.sparsity import describe_sparsity
+from exporter.sparsity import Sparsity, describe_sparsity, name_block
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import CorruptArtifact, UnsupportedModel
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.safetensors_file import StoredTensor, list_tensors
+from runtimes.sparse.library import DOMAIN
+from runtimes.sparse.storage import decode
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -30,6 +32,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16", "DOUBLE", "FLOAT", "FLOAT16", "BFLOAT16"
 # Below this many inputs the integer kernel's own overhead is the larger part (one 16-wide step or none).
 _MIN_INPUTS_FOR_INT8 = 16
 _INT8_OPS = {"Linear", "MatMul", "Gemm", "Conv"}
+_SPARSE_OPS = {"SparseLinear", "SparseLinearInt8"}
 # Tensors of indices and masks are no weights.
 _INDEX_TYPES = {"I64", "I32", "BOOL", "INT64", "INT32"}
 
@@ -38,7 +41,9 @@ _INDEX_TYPES = {"I64", "I32", "BOOL", "INT64", "INT32"}
 class Layer:
     """One weight of two or more axes.
 
-    ``shape`` is as stored; ``zeros`` a fraction; ``quantise`` and ``prune`` say what could be done, or why not.
+    ``shape`` is as stored, (outputs, inputs) where the weight is stored sparse; ``zeros`` a fraction; ``quantise`` and
+    ``prune`` say what could be done, or why not. ``stored`` is the best form for the sparse kernels of the CPU (block
+    as outputs x inputs), ``stored_bytes`` what it takes by the type of its values; empty where the weight is dense.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Layer:
     pattern: str
     quantise: str
     prune: str
+    stored: str = ""
+    stored_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +165,8 @@ def _describe_node(node: onnx_ir.Node) -> list[Layer]:
     """Describe the stored matrices that a node multiplies with or looks up."""
     if node.op_type in {"DequantizeLinear", "QuantizeLinear"}:
         return []
+    if node.domain == DOMAIN:
+        return [_describe_sparse(node)]
     layers = []
     for value in node.inputs:
         if value is None:
@@ -177,6 +186,15 @@ def _describe_node(node: onnx_ir.Node) -> list[Layer]:
             )
         )
     return layers
+
+
+def _describe_sparse(node: onnx_ir.Node) -> Layer:
+    """Describe the weight of one of our own operators, which is stored in blocks."""
+    from exporter.passes.sparse_linears import read_stored
+
+    stored = read_stored(node)
+    name, dtype = node.name or node.op_type, stored.values.dtype.name
+    return _describe_layer(name, node.op_type, stored.shape, dtype, decode(stored) != 0)
 
 
 def _find_stored(value: onnx_ir.Value) -> tuple[onnx_ir.TensorProtocol | None, Any]:
@@ -203,13 +221,16 @@ def _orient(nonzero: NDArray[np.bool_], node: onnx_ir.Node) -> NDArray[np.bool_]
 def _describe_layer(name: str, op: str, shape: tuple[int, ...], dtype: str, nonzero: NDArray[np.bool_]) -> Layer:
     """Put together what is known of one weight; ``nonzero`` has shape (outputs, inputs)."""
     sparsity = describe_sparsity(nonzero)
-    is_product = op in _INT8_OPS or "MatMul" in op or "Gemm" in op
-    if dtype not in _FLOATS:
+    is_product = op in _INT8_OPS or "MatMul" in op or "Gemm" in op or op in _SPARSE_OPS
+    if op in _SPARSE_OPS:
+        quantise = "-"
+    elif dtype not in _FLOATS:
         quantise = f"is {dtype.lower()}"
     elif not is_product:
         quantise = "int8 table" if op in {"Embedding", "Gather"} else "-"
     else:
         quantise = "int8" if nonzero.shape[1] >= _MIN_INPUTS_FOR_INT8 else f"no: {nonzero.shape[1]} inputs"
+    form = sparsity.forms[0] if is_product and op != "Conv" and sparsity.forms else None
     return Layer(
         name=name,
         op=op,
@@ -219,5 +240,13 @@ def _describe_layer(name: str, op: str, shape: tuple[int, ...], dtype: str, nonz
         zeros=round(sparsity.zeros, 6),
         pattern=sparsity.pattern,
         quantise=quantise,
-        prune=sparsity.use if is_product else "-",
+        prune=_describe_use(op, sparsity) if is_product else "-",
+        stored=name_block(form.block) if form is not None else "",
+        stored_bytes={"float32": form.size_bytes(4), "int8": form.size_bytes(1)} if form is not None else {},
     )
+
+
+def _describe_use(op: str, sparsity: Sparsity) -> str:
+    if op == "Conv" and sparsity.pattern not in ("dense", "rows", "2:4"):
+        return "none: no sparse kernels for convolutions"
+    return sparsity.use

@@ -11,7 +11,7 @@ from exporter.cli.outcome import Outcome, format_bytes, format_table
 from exporter.cli.parsing import add_host_code
 
 if TYPE_CHECKING:
-    from exporter.inspect_model import Inspection
+    from exporter.inspect_model import Inspection, Layer
     from exporter.inspect_plan import PlanInspection
     from exporter.progress import Progress
 
@@ -93,8 +93,15 @@ def _describe(inspection: Inspection) -> str:
             layer.pattern,
             layer.quantise,
             layer.prune,
+            _describe_stored(layer),
         )
         for layer in inspection.layers
     ]
-    headers = ("weight", "op", "shape", "type", "zeros", "pattern", "quantise", "gain from zeros")
+    headers = ("weight", "op", "shape", "type", "zeros", "pattern", "quantise", "gain from zeros", "stored sparse")
     return "\n".join([*lines, "", format_table(headers, rows)]) if rows else "\n".join(lines)
+
+
+def _describe_stored(layer: Layer) -> str:
+    """What the arrays of the best form take, as shares of the dense float32 weight."""
+    shares = (f"{size / (4 * layer.parameters):.0%} {dtype}" for dtype, size in layer.stored_bytes.items())
+    return f"{layer.stored}: {', '.join(shares)}" if layer.stored else "-"

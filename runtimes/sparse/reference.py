@@ -104,6 +104,6 @@ def activate(x: NDArray[np.float64], activation: Activation) -> NDArray[Any]:
         case "relu":
             return np.maximum(x, 0.0)
         case "gelu":
-            return 0.5 * x * (1.0 + _erf(x * math.sqrt(0.5)).astype(np.float64))
+            return 0.5 * x * (1.0 + np.asarray(_erf(x * math.sqrt(0.5)), np.float64))
         case "gelu_tanh":
             return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))

@@ -64,10 +64,7 @@ def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
     if block not in BLOCKS:
         raise ValueError(f"{block[0]}x{block[1]} is none of the blocks the kernels know")
     blocks = cut_blocks(weight, block)
-    rows, columns = np.nonzero(blocks.any(axis=(2, 3)))
-    starts_row = np.diff(rows, prepend=-1) != 0
-    before = np.where(starts_row, -1, np.roll(columns, 1))
-    bridges, gaps = np.divmod(columns - before - 1, _LONGEST_GAP + 1)
+    rows, columns, bridges, gaps = _place(blocks)
     places = np.cumsum(bridges + 1) - 1
     entries = int(places[-1]) + 1 if len(places) else 0
     per_row = np.bincount(rows, weights=bridges + 1, minlength=len(blocks)).astype(np.int64)
@@ -84,6 +81,17 @@ def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
         gaps=stored_gaps,
         row_starts=np.concatenate([[0], np.cumsum(per_row)]).astype(np.int32),
     )
+
+
+def count_entries(nonzero: NDArray[np.bool_], block: tuple[int, int]) -> int:
+    """Return how many entries :func:`encode` stores for a weight [out, in] given as where it is not zero."""
+    *_, bridges, gaps = _place(cut_blocks(nonzero, block))
+    return int(bridges.sum()) + len(gaps)
+
+
+def count_bytes(shape: tuple[int, int], block: tuple[int, int], entries: int, *, value_bytes: int) -> int:
+    """Return what the arrays take that :func:`encode` makes, with float32 (4) or int8 (1) values, without scales."""
+    return entries * (block[0] * block[1] * value_bytes + 1) + 4 * (_count_blocks(shape[0], block[0]) + 1)
 
 
 def decode(stored: StoredWeight) -> NDArray[Any]:
@@ -107,6 +115,15 @@ def cut_blocks(matrix: NDArray[Any], block: tuple[int, int]) -> NDArray[Any]:
     if (rows * high, columns * wide) != matrix.shape:
         padded = np.pad(matrix, ((0, rows * high - out), (0, columns * wide - inputs)))
     return padded.reshape(rows, high, columns, wide).transpose(0, 2, 1, 3)
+
+
+def _place(blocks: NDArray[Any]) -> tuple[NDArray[np.int64], ...]:
+    """Return row, column, bridges before and gap of each block that is not zero, of what :func:`cut_blocks` gives."""
+    rows, columns = np.nonzero(blocks.any(axis=(2, 3)))
+    starts_row = np.diff(rows, prepend=-1) != 0
+    before = np.where(starts_row, -1, np.roll(columns, 1))
+    bridges, gaps = np.divmod(columns - before - 1, _LONGEST_GAP + 1)
+    return rows, columns, bridges, gaps
 
 
 def _count_blocks(length: int, side: int) -> int:

@@ -26,7 +26,7 @@ def save_onnx(path, nodes, weights, width=32):
 
 def test_a_checkpoint(tmp_path):
     sparse = RNG.normal(size=(64, 64)).astype(np.float32)
-    sparse[:, ::4] = sparse[:, 1::4] = 0
+    np.put_along_axis(sparse.reshape(64, 16, 4), RNG.random((64, 16, 4)).argsort(axis=2)[..., :2], 0, axis=2)
     save_file(
         {
             "embeddings.word_embeddings.weight": RNG.normal(size=(50, 64)).astype(np.float32),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.errors import CorruptArtifact
-from runtimes.sparse.storage import BLOCKS, StoredWeight, decode, encode
+from runtimes.sparse.storage import BLOCKS, StoredWeight, count_bytes, count_entries, decode, encode
 
 
 def prune(out: int, inputs: int, share: float, dtype: type = np.float32, seed: int = 0) -> np.ndarray:
@@ -35,6 +35,9 @@ def test_what_is_stored_comes_back(shape, block, share, dtype, seed):
     assert len(stored.row_starts) == -(-shape[0] // block[0]) + 1
     assert stored.row_starts[-1] == len(stored.gaps)
     assert stored.values.size == len(stored.gaps) * block[0] * block[1]
+    assert count_entries(weight != 0, block) == len(stored.gaps)
+    taken = count_bytes(shape, block, len(stored.gaps), value_bytes=weight.itemsize)
+    assert taken == stored.size_bytes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""Linears with many zeros become our own sparse operators, which add the bias and apply the activation too.
+
+In: a float model, and in which block each linear is to be stored. Out: the same model with ``SparseLinear`` or
+``SparseLinearInt8`` (domain ``ai.stepdown``, runtimes/sparse) in their place. It decides nothing, and comes after the
+passes that know what a MatMul is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from calibration.linears import find_linears
+from calibration.lower.edits import add_constant, remove_dead, take_over
+from calibration.lower.onnxruntime.sites import Site, find_sites
+from calibration.quantise import quantise_weight
+from exporter.passes.activations import find_activation
+from exporter.passes.graph import constant
+from exporter.sparsity import Block, name_block
+from runtimes.errors import CorruptArtifact
+from runtimes.sparse.library import DOMAIN
+from runtimes.sparse.storage import StoredWeight, encode
+
+Values = Literal["float32", "int8"]
+
+OPERATORS: Mapping[Values, str] = {"float32": "SparseLinear", "int8": "SparseLinearInt8"}
+
+
+def replace_linears(model: ir.Model, blocks: Mapping[str, Block], *, values: Values) -> int:
+    """Replace the MatMul and Gemm nodes named in ``blocks``; return how many.
+
+    Args:
+        model: A float model.
+        blocks: The block (outputs, inputs) each linear is stored in, by the name of its node.
+        values: Type of the stored values; int8 ones have a scale for each output and are symmetric.
+
+    Raises:
+        UnsupportedModel: a node is not in the graph.
+    """
+    chosen = [linear for linear in find_linears(model) if linear.node in blocks]
+    sites = find_sites(model, chosen)
+    for site in sites:
+        _replace(model, site, blocks[site.linear.node], values)
+    if sites:
+        model.graph.opset_imports[DOMAIN] = 1
+        remove_dead(model)
+    return len(sites)
+
+
+def is_sparse(node: ir.Node) -> bool:
+    """Whether a node is one of our sparse operators."""
+    return node.domain == DOMAIN
+
+
+def read_stored(node: ir.Node) -> StoredWeight:
+    """Return the weight that a sparse operator stores, as it is in the file: :func:`decode` checks it.
+
+    Raises:
+        CorruptArtifact: an input or an attribute is missing.
+    """
+    arrays = [constant(value) for value in node.inputs[1:4]]
+    names = ("out_features", "in_features", "block_out", "block_in")
+    numbers = [node.attributes[name].as_int() for name in names if name in node.attributes]
+    if len(numbers) != len(names) or len(arrays) != 3 or any(array is None for array in arrays):
+        raise CorruptArtifact(
+            "a sparse operator lacks its weight", where=node.name or node.op_type, cure="export the model again"
+        )
+    values, gaps, row_starts = (np.asarray(array) for array in arrays)
+    out, inputs, high, wide = numbers
+    return StoredWeight(shape=(out, inputs), block=(high, wide), values=values, gaps=gaps, row_starts=row_starts)
+
+
+def _replace(model: ir.Model, site: Site, block: Block, values: Values) -> None:
+    name = f"{site.linear.weight}_{name_block(block)}_{values}"
+    output, activation = find_activation(site.output)
+    scales = []
+    if values == "int8":
+        integers, steps, _ = quantise_weight(site.weight, axis=1)
+        stored = encode(integers.T, block)
+        scales.append(add_constant(model.graph, f"{name}_scale", steps))
+    else:
+        stored = encode(site.weight.T, block)
+    bias = site.bias if site.bias is not None else np.zeros(stored.shape[0], np.float32)
+    inputs = [
+        site.activation,
+        add_constant(model.graph, name, stored.values),
+        add_constant(model.graph, f"{name}_gaps", stored.gaps),
+        add_constant(model.graph, f"{name}_row_starts", stored.row_starts),
+        *scales,
+        add_constant(model.graph, f"{site.linear.weight}_bias", bias),
+    ]
+    attributes = {
+        "out_features": stored.shape[0],
+        "in_features": stored.shape[1],
+        "block_out": block[0],
+        "block_in": block[1],
+        "activation": activation,
+    }
+    node = ir.node(OPERATORS[values], inputs, attributes, domain=DOMAIN, name=f"{site.linear.node}_sparse")
+    model.graph.insert_before(site.node, node)
+    take_over(output, node.outputs[0])

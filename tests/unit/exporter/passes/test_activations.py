@@ -1,0 +1,84 @@
+"""Activations in every spelling: what they are is found by computing them."""
+
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_ir.passes import common
+
+from exporter.passes.activations import find_activation
+
+_HALF = """half = Constant<value_float=0.5>()
+one = Constant<value_float=1.0>()
+root = Constant<value_float=1.4142135>()
+"""
+_TANH = """c = Constant<value_float=0.044715>()
+s = Constant<value_float=0.7978845608>()
+p = Constant<value_float=3.0>()
+"""
+
+
+def _open(body: str, *, lifted: bool = False) -> ir.Model:
+    text = f"""<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+    g (float[n, 8] x) => (float[n, 8] y) {{
+      v = Neg(x)
+      {body}
+    }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    if lifted:
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    return model
+
+
+def _find(body: str, *, lifted: bool = False) -> tuple[str | None, str]:
+    model = _open(body, lifted=lifted)
+    value = next(node for node in model.graph if node.op_type == "Neg").outputs[0]
+    output, name = find_activation(value)
+    return output.name, name
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("y = Relu(v)", "relu"),
+        ("y = Gelu(v)", "gelu"),
+        ('y = Gelu<approximate="tanh">(v)', "gelu_tanh"),
+        ("y = com.microsoft.Gelu(v)", "gelu"),
+        ("y = com.microsoft.FastGelu(v)", "gelu_tanh"),
+        (_HALF + "a = Div(v, root)\n b = Erf(a)\n d = Add(b, one)\n e = Mul(v, d)\n y = Mul(e, half)", "gelu"),
+        (_HALF + "a = Div(v, root)\n b = Erf(a)\n d = Add(one, b)\n e = Mul(half, v)\n y = Mul(e, d)", "gelu"),
+        (
+            _HALF + _TANH + "a = Pow(v, p)\n b = Mul(a, c)\n d = Add(v, b)\n e = Mul(d, s)\n f = Tanh(e)\n"
+            "h = Add(f, one)\n i = Mul(v, half)\n y = Mul(i, h)",
+            "gelu_tanh",
+        ),
+        (
+            _HALF + _TANH + "a = Mul(v, v)\n b = Mul(a, v)\n k = Mul(b, c)\n d = Add(v, k)\n e = Mul(d, s)\n"
+            "f = Tanh(e)\n h = Add(f, one)\n i = Mul(v, h)\n y = Mul(i, half)",
+            "gelu_tanh",
+        ),
+    ],
+)
+def test_a_spelling_is_recognised(body, name, lifted):
+    assert _find(body, lifted=lifted) == ("y", name)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Sigmoid(v)",
+        "y = Add(v, x)",
+        "a = Relu(v)\n y = Add(a, v)",
+        "k = Constant<value_float=1.702>()\n a = Mul(v, k)\n b = Sigmoid(a)\n y = Mul(v, b)",
+        _HALF + "a = Div(v, root)\n b = Erf(a)\n d = Add(b, one)\n e = Mul(v, d)\n f = Mul(e, half)\n y = Add(f, b)",
+    ],
+)
+def test_what_is_something_else_or_read_elsewhere_stays(body):
+    assert _find(body) == ("v", "none")
+
+
+def test_a_value_that_is_an_output_too_stays():
+    model = _open("y = Relu(v)")
+    value = next(node for node in model.graph if node.op_type == "Neg").outputs[0]
+    model.graph.outputs.append(value)
+    assert find_activation(value) == (value, "none")
