@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-RuntimeName = Literal["onnxruntime", "torch", "torch-compile", "tensorrt"]
+RuntimeName = Literal[
+    "onnxruntime",
+    "torch",
+    "torch-compile",
+    "torch-csr",
+    "torch-semi-structured",
+    "torch-semi-structured-int8",
+    "tensorrt",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +23,8 @@ class SubjectSpec:
 
     Attributes:
         label: Its name in tables and files.
-        runtime: ``onnxruntime``, ``torch`` (eager), ``torch-compile`` or ``tensorrt``.
+        runtime: ``onnxruntime``, ``tensorrt``, or PyTorch: ``torch`` (eager), ``torch-compile``, or eager with its
+            pruned linears in a sparse form (``torch-csr``, ``torch-semi-structured``, ``torch-semi-structured-int8``).
         device: ``cpu`` or ``cuda``; for ONNX Runtime any execution provider by its short name (``tensorrt``).
         model: An ``.onnx`` file, a ``.pt2`` program, a ``.plan`` of TensorRT, or a checkpoint folder.
         kind: Which of the four: ``onnx``, ``pt2``, ``plan``, ``huggingface``.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.measure import Clock
@@ -17,8 +18,15 @@ from runtimes.errors import MissingDependency, UsageError
 from runtimes.ort import OnnxRuntime, OrtOptions, choose_providers
 from runtimes.protocol import Runtime, Session
 from runtimes.torch_rt import CudaClock, TorchOptions, TorchRuntime
+from runtimes.torch_sparse import SparseForm
 from runtimes.trt.options import RunOptions, TrtOptions
 from runtimes.trt.runtime import TensorRt
+
+_SPARSE_FORMS: Mapping[str, SparseForm] = {
+    "torch-csr": "csr",
+    "torch-semi-structured": "semi-structured",
+    "torch-semi-structured-int8": "semi-structured-int8",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +67,7 @@ def choose_clock(spec: SubjectSpec) -> Clock:
 
     ONNX Runtime and TensorRT sessions wait for the device at the end of each run; PyTorch does not, and its clock does.
     """
-    if spec.runtime in ("torch", "torch-compile") and spec.device == "cuda":
+    if spec.runtime.startswith("torch") and spec.device == "cuda":
         return Clock(now_ns=CudaClock().now_ns)
     return Clock()
 
@@ -80,6 +88,7 @@ def choose_runtime(spec: SubjectSpec) -> Runtime:
             threads=threads,
             device="cuda" if spec.device == "cuda" else "cpu",
             compiled=spec.runtime == "torch-compile",
+            sparse=_SPARSE_FORMS.get(spec.runtime),
             device_inputs=spec.device_inputs,
         )
     )

@@ -26,7 +26,7 @@ from runtimes.trt.record import verify_plan
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 FORM = "[LABEL=][RUNTIME[@DEVICE]:]PATH"
 _WORDS = re.compile(
-    r"(?:(?P<label>[^=/]+)=)?(?:(?P<runtime>[a-z][a-z-]+)(?:@(?P<device>[a-z0-9]+))?:)?(?P<path>.+)", re.DOTALL
+    r"(?:(?P<label>[^=/]+)=)?(?:(?P<runtime>[a-z][a-z0-9-]+)(?:@(?P<device>[a-z0-9]+))?:)?(?P<path>.+)", re.DOTALL
 )
 # What the parts of a model's file name say nothing about it.
 _PLAIN_NAMES = {"model", "model_quantized", "onnx", "onnxruntime", "tensorrt"}
@@ -39,12 +39,15 @@ _FITTING: dict[Kind, tuple[RuntimeName, ...]] = {
     "onnx": ("onnxruntime",),
     "plan": ("tensorrt",),
     "pt2": ("torch", "torch-compile"),
-    "huggingface": ("torch", "torch-compile"),
+    "huggingface": ("torch", "torch-compile", "torch-csr", "torch-semi-structured", "torch-semi-structured-int8"),
 }
 # Where else than on ONNX Runtime's execution providers a model can run.
 _DEVICES: dict[RuntimeName, tuple[str, ...]] = {
     "torch": ("cpu", "cuda"),
     "torch-compile": ("cpu", "cuda"),
+    "torch-csr": ("cpu", "cuda"),
+    "torch-semi-structured": ("cuda",),
+    "torch-semi-structured-int8": ("cuda",),
     "tensorrt": ("cuda",),
 }
 

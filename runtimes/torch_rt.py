@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
+    from runtimes.torch_sparse import SparseForm
+
     Forward = Callable[[dict[str, torch.Tensor]], object]
 
 
@@ -44,6 +46,8 @@ class TorchOptions:
             that no copy is in the call.
         keep_modules: Let a program call its modules as modules and not in one flat graph: a little slower, and a
             profile can name them. A checkpoint does so anyway.
+        sparse: The form that the pruned linears of a checkpoint or module are put into; None leaves them dense. See
+            :func:`runtimes.torch_sparse.replace_linears`.
     """
 
     threads: int | None = None
@@ -51,6 +55,7 @@ class TorchOptions:
     compiled: bool = False
     device_inputs: bool = False
     keep_modules: bool = False
+    sparse: SparseForm | None = None
 
 
 class TorchSession:
@@ -192,6 +197,12 @@ class TorchRuntime:
             raise CorruptArtifact(
                 f"PyTorch cannot run a '{artifact.kind}' artifact", where=str(artifact.path), cure="choose its runtime"
             )
+        if self.options.sparse is not None:
+            raise UnsupportedModel(
+                "a program's products are fixed, so its weights stay dense",
+                where=str(artifact.path),
+                cure="open the checkpoint it was made from",
+            )
         program = load_pt2(artifact.path)
         inputs, outputs = _describe_program(program, artifact.path)
         # A program holds its tensors on the device it was exported on.
@@ -232,8 +243,18 @@ class TorchRuntime:
     def open_module(
         self, module: torch.nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> TorchSession:
-        """Wrap a module that takes its inputs as keyword arguments; ``outputs`` names what to return of its result."""
-        placed = self._compile(module.to(self.options.device))
+        """Wrap a module that takes its inputs as keyword arguments; ``outputs`` names what to return of its result.
+
+        Raises:
+            UnsupportedModel: not one of its linears can take the sparse form of the options.
+            MissingDependency: the form needs a GPU that is not there.
+        """
+        module = module.to(self.options.device)
+        if self.options.sparse is not None:
+            from runtimes.torch_sparse import replace_linears
+
+            replace_linears(module, self.options.sparse)
+        placed = self._compile(module)
         return TorchSession(lambda feeds: placed(**feeds), tuple(inputs), tuple(outputs), self.options)
 
     def _compile(self, module: torch.nn.Module) -> Callable[..., object]:

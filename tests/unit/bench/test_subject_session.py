@@ -69,3 +69,18 @@ def test_an_onnx_file_is_run_by_onnxruntime(tmp_path):
     assert isinstance(runtime, OnnxRuntime)
     assert runtime.options.threads == 1
     assert choose_clock(spec) == Clock()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "form"),
+    [
+        ("torch", "cpu", None),
+        ("torch-csr", "cpu", "csr"),
+        ("torch-semi-structured", "cuda", "semi-structured"),
+        ("torch-semi-structured-int8", "cuda", "semi-structured-int8"),
+    ],
+)
+def test_pytorch_takes_the_sparse_form_of_its_name(tmp_path, runtime, device, form):
+    spec = SubjectSpec(label="ours", runtime=runtime, device=device, model=tmp_path, kind="huggingface")
+    options = choose_runtime(spec).options
+    assert (options.sparse, options.device, options.compiled) == (form, device, False)
