@@ -22,8 +22,10 @@ help:
 	@echo 'make picture      draw the table of the last demo into docs/result-table.svg'
 	@echo 'make constraints  pin anew what the environment is made of'
 
-# The constraints hold every package, torch included, to the versions that were tested together.
-$(STAMP): pyproject.toml constraints.txt
+# The constraints hold every package, torch included, to the versions that were tested together. Installing builds the
+# sparse kernels where there is a compiler.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt \
+		runtimes/sparse/csrc/CMakeLists.txt $(wildcard runtimes/sparse/csrc/*.cpp runtimes/sparse/csrc/*.h)
 	@test -n "$(PYTHON)" || { echo 'stepdown needs Python 3.11 or later; name one with PYTHON=...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -44,6 +46,7 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror runtimes/sparse/csrc/*.cpp runtimes/sparse/csrc/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m '$(MARK)'
@@ -67,4 +70,4 @@ constraints:
 	rm -rf build/pin
 
 clean:
-	rm -rf $(VENV) build out
+	rm -rf $(VENV) build out runtimes/sparse/*.so

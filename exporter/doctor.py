@@ -17,6 +17,7 @@ from runtimes.isa import detect, saturates_u8s8
 from runtimes.ort import available_providers
 from runtimes.protocol import Runtime
 from runtimes.registry import RUNTIMES
+from runtimes.sparse.library import DOMAIN, why_unavailable
 
 # What each verb needs beyond numpy, and the extra that brings it.
 _TRACING = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "tokenizers", "safetensors")
@@ -45,6 +46,7 @@ def examine_machine() -> tuple[Finding, ...]:
         *_examine_providers(),
         _examine_gpus(),
         _examine_compiler(),
+        _examine_kernels(),
         *_examine_stages(),
         *_examine_versions(),
     )
@@ -108,9 +110,16 @@ def _examine_gpus() -> Finding:
 def _examine_compiler() -> Finding:
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
-        return Finding(topic="compiler", name="C++", ok=False, detail="none found; only sparse kernels would need one")
+        detail = "none found: needed only to build the sparse kernels"
+        return Finding(topic="compiler", name="C++", ok=False, detail=detail)
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False, timeout=30)
     return Finding(topic="compiler", name="C++", ok=done.returncode == 0, detail=(done.stdout.splitlines() or [""])[0])
+
+
+def _examine_kernels() -> Finding:
+    reason = why_unavailable()
+    detail = f"built, operators of domain {DOMAIN}" if reason is None else reason
+    return Finding(topic="kernels", name="sparse kernels", ok=reason is None, detail=detail)
 
 
 def _examine_stages() -> tuple[Finding, ...]:

@@ -30,9 +30,8 @@ public:
           values_(weight.values, weight.values + weight.entries * weight.shape.block_size()) {
         columns_.reserve(static_cast<size_t>(weight.entries));
         for (int64_t row = 0; row < shape_.block_rows(); ++row) {
-            visit_entries(weight, row, [this](int64_t column, const T*) {
-                columns_.push_back(static_cast<int32_t>(column));
-            });
+            visit_entries(weight, row,
+                          [this](int64_t column, const T*) { columns_.push_back(static_cast<int32_t>(column)); });
         }
     }
 

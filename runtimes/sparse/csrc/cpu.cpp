@@ -72,8 +72,8 @@ Isa find_isa() {
         if (wanted == std::string(named.name)) return named.isa;
         names += names.empty() ? named.name : std::string(", ") + named.name;
     }
-    throw std::invalid_argument("STEPDOWN_SPARSE_ISA is '" + std::string(wanted).substr(0, 32) +
-                                "'; this CPU has " + names);
+    throw std::invalid_argument("STEPDOWN_SPARSE_ISA is '" + std::string(wanted).substr(0, 32) + "'; this CPU has " +
+                                names);
 }
 
 }  // namespace stepdown

@@ -13,11 +13,14 @@ public:
 
     void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
         Task task{this, x, y};
-        parallel.run(tokens, [](void* data, int64_t token) {
-            const Task& task = *static_cast<Task*>(data);
-            const Shape& shape = task.linear->rows_.shape();
-            task.linear->run_token(task.x + token * shape.in, task.y + token * shape.out);
-        }, &task);
+        parallel.run(
+            tokens,
+            [](void* data, int64_t token) {
+                const Task& task = *static_cast<Task*>(data);
+                const Shape& shape = task.linear->rows_.shape();
+                task.linear->run_token(task.x + token * shape.in, task.y + token * shape.out);
+            },
+            &task);
     }
 
 private:

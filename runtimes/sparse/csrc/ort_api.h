@@ -1,7 +1,7 @@
 // ONNX Runtime's functions with their types, and its status turned into an exception.
 //
-// In: the table that the runtime hands over. Out: plain values. Throws Error, which a callback of the runtime turns back
-// into a status (guarded): no exception crosses the interface.
+// In: the table that the runtime hands over. Out: plain values. Throws Error, which a callback of the runtime turns
+// back into a status (guarded): no exception crosses the interface.
 #pragma once
 
 #include <cstdint>

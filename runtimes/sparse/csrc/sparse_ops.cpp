@@ -178,8 +178,7 @@ SparseOperator make_sparse_linear(ort::Table table) {
 
 SparseOperator make_sparse_linear_int8(ort::Table table) {
     using Type = ort::ElementType;
-    static constexpr Type types[] = {Type::float32, Type::int8,    Type::uint8,
-                                     Type::int32,   Type::float32, Type::float32};
+    static constexpr Type types[] = {Type::float32, Type::int8, Type::uint8, Type::int32, Type::float32, Type::float32};
     SparseOperator op = make_operator(table);
     op.name = [](const ort::Operator*) { return "SparseLinearInt8"; };
     op.input_count = [](const ort::Operator*) { return std::size(types); };

@@ -57,4 +57,3 @@ def open_linear(stored: StoredWeight, bias, scales=None, *, activation: str = "n
     """Open a session over one operator whose X has one axis of tokens."""
     model = make_model(make_arrays(stored, bias, scales), make_attributes(stored, activation))
     return open_model(model, threads)
-
