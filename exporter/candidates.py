@@ -5,7 +5,7 @@ In: the fused float graphs and the static plan. Out: ONNX files. Nothing is time
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -21,6 +21,8 @@ from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
+from exporter.passes.sparse_linears import Values, replace_linears
+from exporter.sparsity import Block
 from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
@@ -38,6 +40,7 @@ class CandidateSpec:
         arithmetic: What the linears compute in.
         merged: Linears over one input merged.
         smoothed: Static activations smoothed even where that costs a product.
+        sparse: Linears whose zeros pay in our own sparse kernels, with float values or int8 ones; the rest as it says.
         float_layers: Names of linears left in float.
         provider: The ONNX Runtime execution provider it is for.
         plain: The traced graph itself, with no fusion of ours: what the others are compared with.
@@ -46,6 +49,7 @@ class CandidateSpec:
     arithmetic: Arithmetic
     merged: bool = False
     smoothed: bool = False
+    sparse: bool = False
     float_layers: tuple[str, ...] = ()
     provider: str = CPU
     plain: bool = False
@@ -55,13 +59,18 @@ class CandidateSpec:
         """The name shown in tables and used for files."""
         if self.plain:
             return PLAIN
-        flags = {"smoothed": self.smoothed, "merged": self.merged}
+        flags = {"smoothed": self.smoothed, "sparse": self.sparse, "merged": self.merged}
         parts = [self.arithmetic, *(name for name, is_set in flags.items() if is_set)]
         if self.float_layers:
             parts.append(f"{len(self.float_layers)} in float")
         if self.provider != CPU:
             parts.append(self.provider.removesuffix("ExecutionProvider"))
         return ", ".join(parts)
+
+    @property
+    def values(self) -> Values:
+        """The type of the values where linears are sparse."""
+        return "float32" if self.arithmetic == "float" else "int8"
 
     def leave_in_float(self, layers: tuple[str, ...]) -> Self:
         """Return the same candidate with these linears in float."""
@@ -89,24 +98,39 @@ class MakePlan(Protocol):
         ...
 
 
+class ChooseBlocks(Protocol):
+    """Chooses which linears of one float graph are sparse."""
+
+    def __call__(self, graph: Path, values: Values) -> Mapping[str, Block]:
+        """Return the block each is stored in, by the name of its node."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """Where candidates are built, and for which CPU."""
+    """Where candidates are built, and for which CPU.
+
+    ``make_plan`` is there where static candidates are, ``choose_blocks`` where sparse ones are.
+    """
 
     graphs: FloatGraphs
     directory: Path
     isa: Isa
     make_plan: MakePlan | None
+    choose_blocks: ChooseBlocks | None = None
 
     def build(self, spec: CandidateSpec) -> Artifact:
         """Write the candidate's file and describe it."""
         source = self.graphs.choose(spec)
-        if spec.arithmetic == "float":
+        if spec.arithmetic == "float" and not spec.sparse:
             return describe_onnx(source)
         model = open_for_lowering(source)
+        if spec.sparse:
+            self._replace(model, spec, source)
         linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
         self._lower(model, linears, spec, source)
-        lower_embeddings(model)
+        if spec.arithmetic != "float":
+            lower_embeddings(model)
         remove_dead(model)
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
@@ -115,6 +139,12 @@ class Workshop:
     def find_source(self, spec: CandidateSpec) -> Path:
         """Return the float graph that the candidate is made from."""
         return self.graphs.choose(spec)
+
+    def _replace(self, model: ir.Model, spec: CandidateSpec, source: Path) -> None:
+        assert self.choose_blocks is not None, "sparse candidates are offered only with a choice of blocks"
+        blocks = self.choose_blocks(source, spec.values)
+        chosen = {node: block for node, block in blocks.items() if node not in spec.float_layers}
+        replace_linears(model, chosen, values=spec.values)
 
     def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8
@@ -138,7 +168,7 @@ class Workshop:
 
 
 def offer_candidates(
-    precision: str, *, calibrated: bool, providers: Sequence[str], timed: bool
+    precision: str, *, calibrated: bool, providers: Sequence[str], timed: bool, sparse: bool = False
 ) -> tuple[CandidateSpec, ...]:
     """Return what makes sense to build: the plain float first, then what ``precision`` allows.
 
@@ -147,6 +177,7 @@ def offer_candidates(
         calibrated: Whether there is calibration data, which static INT8 needs.
         providers: Execution providers present on this machine besides the CPU's; they get the float model.
         timed: Whether they will be timed; if not, variants that differ in speed alone are left out.
+        sparse: Whether there are weights whose zeros may pay.
     """
     wanted: dict[str, tuple[Arithmetic, ...]] = {
         "auto": ("float", "int8-dynamic", "int8-static", "weights-8", "weights-4"),
@@ -163,10 +194,11 @@ def offer_candidates(
             continue
         for smoothed in (False, True) if arithmetic == "int8-static" else (False,):
             spec = CandidateSpec(arithmetic=arithmetic, smoothed=smoothed)
-            specs.append(spec)
             # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
-            if timed and arithmetic in ("float", "int8-dynamic", "int8-static"):
-                specs.append(replace(spec, merged=True))
+            forms = (False, True) if timed and arithmetic in ("float", "int8-dynamic", "int8-static") else (False,)
+            specs += [replace(spec, merged=merged) for merged in forms]
+            if sparse and arithmetic in ("float", "int8-dynamic"):
+                specs += [replace(spec, sparse=True, merged=merged) for merged in forms]
     if "float" in wanted[precision]:
         specs += [CandidateSpec(arithmetic="float", provider=provider) for provider in providers]
     return tuple(specs)

@@ -21,6 +21,8 @@ from exporter.fuse import fuse_for_cpu, require_equal
 from exporter.held_out import HeldOut
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, usable_shapes
+from exporter.sparse_plans import SparsePlans
+from exporter.sparse_target import describe_kernels, list_findings, make_ledger, plan_sparse
 from exporter.static_plans import StaticPlans
 from exporter.target import Job, TargetResult
 from exporter.timing import Timing, TimingPlan, time_trials
@@ -54,17 +56,32 @@ def export_onnxruntime(job: Job) -> TargetResult:
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
     plans = _plan(job, graphs, isa)
-    workshop = Workshop(graphs=graphs, directory=job.work, isa=isa, make_plan=plans.make_plan if plans else None)
+    sparse = plan_sparse(job, isa, timed=timed)
+    workshop = Workshop(
+        graphs=graphs,
+        directory=job.work,
+        isa=isa,
+        make_plan=plans.make_plan if plans else None,
+        choose_blocks=sparse.choose_blocks,
+    )
+    specs = _offer(job, workshop, plans, sparse, timed=timed)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = TrialBench(workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open, options))
-        trials = try_all(bench, _offer(options, plans, timed=timed), job.progress)
+        trials = try_all(bench, specs, job.progress)
         trials += mix(bench, trials, options, job.progress)
     timing = _time(trials, job) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     exact_on_any_cpu = is_exact_anywhere(chosen.artifact.path)
-    findings = traced.findings + (plans.list_findings() if plans else ())
-    found = Findings(target=TARGET, made_for=isa.level, tier="ran", findings=findings, seconds=dict(watch.seconds))
+    findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, graphs)
+    found = Findings(
+        target=TARGET,
+        made_for=isa.level,
+        tier="ran",
+        findings=findings,
+        ledger=make_ledger(sparse, graphs, chosen.spec),
+        seconds=dict(watch.seconds),
+    )
     return TargetResult(
         artifact=chosen.artifact,
         shipped=_name_files(chosen.artifact),
@@ -74,6 +91,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
             "requires": {"onnxruntime": f">={OLDEST_RUNTIME}"},
             "exact_on_any_cpu": exact_on_any_cpu,
             "runs_on": _ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
+            **describe_kernels(chosen.spec),
         },
         versions={name: str(version) for name, version in describe_machine()["versions"].items()},
         steps=_list_steps(fusions, plans, chosen),
@@ -124,9 +142,25 @@ def _plan(job: Job, graphs: FloatGraphs, isa: Isa) -> StaticPlans | None:
     )
 
 
-def _offer(options: ExportOptions, plans: StaticPlans | None, *, timed: bool) -> tuple[CandidateSpec, ...]:
+def _offer(
+    job: Job, workshop: Workshop, plans: StaticPlans | None, sparse: SparsePlans, *, timed: bool
+) -> tuple[CandidateSpec, ...]:
+    """Return the candidates; sparse ones only where layers that were timed are faster sparse."""
     others = tuple(provider for provider in available_providers() if provider != CPU) if timed else ()
-    return offer_candidates(options.precision, calibrated=plans is not None, providers=others, timed=timed)
+    specs = offer_candidates(
+        job.options.precision,
+        calibrated=plans is not None,
+        providers=others,
+        timed=timed,
+        sparse=sparse.may_pay(workshop.graphs.fused),
+    )
+    if not any(spec.sparse for spec in specs):
+        return specs
+    job.progress.step("timing layers dense and sparse")
+    with job.watch.time("time layers"):
+        return tuple(
+            spec for spec in specs if not spec.sparse or sparse.choose_blocks(workshop.find_source(spec), spec.values)
+        )
 
 
 def _time(trials: Sequence[Trial[CandidateSpec]], job: Job) -> Timing:

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter.report import CandidateRow, Ratio, Report, render_table
+from exporter.ledger import LedgerRow
+from exporter.report import CandidateRow, Ratio, Report, render_ledger, render_table
 from runtimes.atomic import write_text
 from runtimes.errors import CorruptArtifact, StepdownError, UsageError
 
@@ -35,7 +36,8 @@ def read_reports(path: Path) -> tuple[Report, ...]:
 
 def _read_report(data: Mapping[str, Any]) -> Report:
     rows = tuple(map(_read_row, data["rows"]))
-    return Report(**{**data, "findings": tuple(data["findings"]), "rows": rows})
+    ledger = tuple(LedgerRow(**{**row, "shape": tuple(row["shape"])}) for row in data.get("ledger", ()))
+    return Report(**{**data, "findings": tuple(data["findings"]), "rows": rows, "ledger": ledger})
 
 
 def _read_row(row: Mapping[str, Any]) -> CandidateRow:
@@ -50,6 +52,8 @@ def draw_tables(reports: Sequence[Report]) -> str:
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
     for report in reports:
         console.print(render_table(report))
+        if report.ledger:
+            console.print(render_ledger(report))
         console.print(report.verdict, highlight=False, markup=False)
     svg = console.export_svg(title="stepdown export", unique_id="stepdown")
     # rich names a web font; without it the viewer's own monospace font is used.

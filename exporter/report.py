@@ -6,9 +6,11 @@ Must not import: torch, onnx, a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from exporter.ledger import LedgerRow, group_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +55,8 @@ class Report:
 
     ``isa`` is what the files were made for: an ISA level, or GPU generations. ``timed`` is False where they were made
     for another machine; ``tier`` says what was really done, and nothing above it is claimed. ``judged_on`` says which
-    data accuracy was measured on, ``verdict`` is the decision in one sentence.
+    data accuracy was measured on, ``verdict`` is the decision in one sentence. ``ledger`` has a row for each linear
+    where weights have zeros, and none where they have not.
     """
 
     target: str
@@ -67,6 +70,7 @@ class Report:
     tier: Tier
     machine: Mapping[str, Any]
     findings: tuple[str, ...] = ()
+    ledger: tuple[LedgerRow, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def chosen(self) -> CandidateRow:
@@ -100,6 +104,38 @@ def render_table(report: Report) -> Table:
         style = "bold green" if row.chosen else None
         table.add_row(row.name, f"{row.size_bytes / 1e6:.1f}", *cells, row.reason, style=style)
     return table
+
+
+def render_ledger(report: Report) -> Table:
+    """Return the ledger for a terminal: one row for all layers of one shape, pattern and kernel, with their number."""
+    from rich.table import Table
+
+    table = Table(title=f"{report.target}: what zeros in the weights are good for", title_justify="left")
+    for header in ("layers", "out x in", "zeros", "gain", "MB saved"):
+        table.add_column(header, justify="right")
+    for header in ("pattern", "good for", "ships", "why"):
+        table.add_column(header)
+    for group in group_rows(report.ledger):
+        first = group[0]
+        gains = [row.mean_gain for row in group if row.mean_gain is not None]
+        cells = [
+            str(len(group)),
+            f"{first.shape[0]}x{first.shape[1]}",
+            _show_range([100 * row.zeros for row in group], "{:.0f}%"),
+            _show_range(gains, "{:.2f}") if gains else "-",
+            f"{sum(row.dense_bytes - row.shipped_bytes for row in group) / 1e6:.1f}",
+            first.pattern,
+            first.use,
+            first.kernel,
+            first.why if len({row.why for row in group}) == 1 else "as timed",
+        ]
+        table.add_row(*cells, style="green" if first.is_sparse else None)
+    return table
+
+
+def _show_range(numbers: Sequence[float], form: str) -> str:
+    low, high = form.format(min(numbers)), form.format(max(numbers))
+    return low if low == high else f"{low} to {high}"
 
 
 def _count_shape(shape: str) -> tuple[int, ...]:

@@ -131,4 +131,5 @@ def _find_use(pattern: str, forms: tuple[StoredForm, ...], inputs: int) -> str:
         return " or ".join(uses)
     if pattern == "2:4":
         return "none: 2:4 needs inputs in multiples of 16"
-    return f"none: {name_block(best.block)} pays from {PAYS_FROM[best.block]:.0%} zeros"
+    block = best.block if pattern.startswith("block") else BLOCKS[0]
+    return f"none: {name_block(block)} pays from {PAYS_FROM[block]:.0%} zeros"

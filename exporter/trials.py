@@ -15,6 +15,7 @@ from bench.machine import describe_machine
 from exporter.choice import Decision
 from exporter.held_out import HeldOut
 from exporter.judge import Judge
+from exporter.ledger import LedgerRow
 from exporter.options import ExportOptions
 from exporter.progress import Progress
 from exporter.report import CandidateRow, Report, Tier
@@ -69,12 +70,16 @@ def mix(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a target adds to its report: what it is, what it made files for, how far it went, what is odd, how long."""
+    """What a target adds to its report: what it is, what it made files for, how far it went, what is odd, how long.
+
+    ``ledger`` says what became of the zeros in weights, where there are any.
+    """
 
     target: str
     made_for: str
     tier: Tier
     findings: tuple[str, ...]
+    ledger: tuple[LedgerRow, ...] = ()
     seconds: Mapping[str, float]
 
 
@@ -112,5 +117,6 @@ def make_report(
         tier=found.tier,
         machine=describe_machine(options.threads),
         findings=found.findings,
+        ledger=found.ledger,
         seconds=found.seconds,
     )

@@ -175,13 +175,16 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     options = _check_options(arguments)
     _require_builders(options)
     from exporter.pipeline import export
-    from exporter.report import render_table
+    from exporter.report import render_ledger, render_table
 
     result = export(options, progress)
     return Outcome(
         document=result.to_json(),
         text="\n".join([*(report.verdict for report in result.reports), str(result.output)]),
-        tables=tuple(map(render_table, result.reports)),
+        tables=(
+            *map(render_table, result.reports),
+            *(render_ledger(report) for report in result.reports if report.ledger),
+        ),
     )
 
 

@@ -1,8 +1,11 @@
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from calibration.linears import find_linears
 from exporter.candidates import PLAIN, CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from runtimes.isa import named
 from tests.unit.exporter.passes.graphs import attention_model
@@ -55,3 +58,35 @@ def test_weights_leave_a_bit_free_where_products_saturate(tmp_path, level, limit
         if value.dtype == ir.DataType.INT8 and not name.endswith("_zero")
     ]
     assert max(int(np.abs(array.astype(int)).max()) for array in stored) == limit
+
+
+def test_sparse_forms_are_offered_where_zeros_may_pay():
+    assert not [name for name in _names("auto") if "sparse" in name]
+    found = [name for name in _names("auto", sparse=True) if "sparse" in name]
+    assert found == ["float, sparse", "float, sparse, merged", "int8-dynamic, sparse", "int8-dynamic, sparse, merged"]
+    assert not [name for name in _names("int8-static", sparse=True) if "sparse" in name]
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "sparse_op", "others"),
+    [("float", "SparseLinear", "MatMul"), ("int8-dynamic", "SparseLinearInt8", "DynamicQuantizeMatMul")],
+)
+def test_what_is_not_sparse_is_lowered_as_without_it(tmp_path, arithmetic, sparse_op, others):
+    path = tmp_path / "float.onnx"
+    model = attention_model(decomposed=True)
+    onnx.save(ir.to_proto(model), path)
+    linears = [linear.node for linear in find_linears(ir.load(path))]
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(
+        graphs=graphs,
+        directory=tmp_path,
+        isa=named("vnni"),
+        make_plan=None,
+        choose_blocks=lambda graph, values: dict.fromkeys(linears[1:3], (1, 1)),  # noqa: ARG005
+    )
+    spec = CandidateSpec(arithmetic=arithmetic, sparse=True)
+    counts = Counter(node.op_type for node in ir.load(workshop.build(spec).path).graph)
+    assert counts[sparse_op] == 2
+    assert counts[others] > 0
+    spec = spec.leave_in_float((linears[1],))
+    assert Counter(node.op_type for node in ir.load(workshop.build(spec).path).graph)[sparse_op] == 1

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from exporter.report import CandidateRow, Ratio, Report, render_table
+from exporter.ledger import LedgerRow
+from exporter.report import CandidateRow, Ratio, Report, render_ledger, render_table
 
 
 def _report():
@@ -51,3 +52,29 @@ def test_shapes_are_shown_from_small_to_large():
     table = render_table(replace(_report(), rows=rows))
     headers = [column.header for column in table.columns]
     assert headers[2:5] == ["speed 1x16", "speed 1x128", "speed 8x128"]
+
+
+def _ledger():
+    row = LedgerRow(
+        layer="up", shape=(1536, 384), zeros=0.8, pattern="unstructured", use="CPU sparse kernels, 1x1",
+        kernel="SparseLinear 1x1", why="2.50 times as fast as dense, in 1x1", gain={"8x128": 2.5},
+        dense_bytes=2_359_296, shipped_bytes=595_970,
+    )  # fmt: skip
+    other = replace(row, layer="up 2", zeros=0.85, gain={"8x128": 3.0}, why="3.00 times as fast as dense, in 1x1")
+    dense = replace(row, layer="pooler", shape=(384, 384), zeros=0.0, pattern="dense", kernel="dense", gain={})
+    return row, other, dense
+
+
+def test_the_ledger_shows_layers_alike_in_one_row():
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render_ledger(replace(_report(), ledger=_ledger())))
+    text = console.export_text()
+    for shown in ("1536x384", "80% to 85%", "2.50 to 3.00", "3.5", "unstructured", "SparseLinear 1x1", "as timed"):
+        assert shown in text
+    assert "384x384" not in text.replace("1536x384", "")
+
+
+def test_the_ledger_is_json():
+    rows = json.loads(json.dumps(replace(_report(), ledger=_ledger()).to_json()))["ledger"]
+    assert [row["kernel"] for row in rows] == ["SparseLinear 1x1", "SparseLinear 1x1", "dense"]
+    assert rows[0]["gain"] == {"8x128": 2.5}

@@ -1,0 +1,71 @@
+"""The ledger of zeros: for each linear what its zeros look like, what they are good for, and what became of them.
+
+In: rows filled by the plan of sparse layers. Out: plain data. Must not import: torch, onnx, a runtime.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One linear.
+
+    Attributes:
+        layer: The name of its node.
+        shape: (outputs, inputs).
+        zeros: Fraction in 0..1.
+        pattern: See :class:`exporter.sparsity.Sparsity`; blocks are outputs x inputs.
+        use: Where the zeros could serve, or why nowhere.
+        kernel: What ships: ``dense``, or the sparse operator and its block.
+        why: Why that.
+        gain: By shape (``8x128``): time of the dense form over time of the sparse one, each measured by itself; empty
+            where it was not timed.
+        dense_bytes: The weight in the dense form it was compared with.
+        shipped_bytes: The weight in the form that ships.
+    """
+
+    layer: str
+    shape: tuple[int, int]
+    zeros: float
+    pattern: str
+    use: str
+    kernel: str
+    why: str
+    gain: Mapping[str, float] = field(default_factory=dict)
+    dense_bytes: int
+    shipped_bytes: int
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the layer ships in a sparse form."""
+        return self.kernel != DENSE
+
+    def ship_dense(self, why: str) -> Self:
+        """Return the row of the same layer where the dense form ships after all."""
+        return replace(self, kernel=DENSE, why=why, shipped_bytes=self.dense_bytes) if self.is_sparse else self
+
+    @property
+    def mean_gain(self) -> float | None:
+        """Geometric mean of the gain over the shapes; None where it was not timed."""
+        if not self.gain:
+            return None
+        return math.exp(sum(map(math.log, self.gain.values())) / len(self.gain))
+
+
+def group_rows(rows: Sequence[LedgerRow]) -> tuple[tuple[LedgerRow, ...], ...]:
+    """Return the rows in groups of one shape, pattern and kernel, in their order: a table with a line a layer is long.
+
+    Rows without zeros and without a use are left out.
+    """
+    groups: dict[tuple[object, ...], list[LedgerRow]] = {}
+    for row in rows:
+        if row.pattern != DENSE:
+            groups.setdefault((row.shape, row.pattern, row.kernel), []).append(row)
+    return tuple(map(tuple, groups.values()))

@@ -1,0 +1,69 @@
+"""A layer by itself: the model of it, and its two forms timed against each other."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from exporter.sparse_costs import CostTable, LinearCase, make_linear, resolve_axes
+from exporter.sparsity import describe_sparsity
+from runtimes.sparse.library import why_unavailable
+from runtimes.sparse.reference import ACTIVATIONS, activate
+
+needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+
+def _case(share: float = 0.95, *, activation="none", axes=("batch", "sequence", 64), width: int = 48) -> LinearCase:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((axes[-1], width)).astype(np.float32)
+    weight[rng.random(weight.shape) < share] = 0
+    return LinearCase(weight=weight, bias=np.ones(width, np.float32), activation=activation, axes=axes)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_model_of_a_layer_is_the_layer(activation):
+    case = _case(activation=activation)
+    model = ir.to_proto(make_linear(case))
+    onnx.checker.check_model(model, full_check=True)
+    x = np.random.default_rng(1).standard_normal((2, 3, 64)).astype(np.float32)
+    (got,) = ReferenceEvaluator(model).run(None, {"x": x})
+    expected = activate((x @ case.weight + 1).astype(np.float64), activation)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_axes_are_batch_sequence_or_what_they_are():
+    assert resolve_axes(("batch", "sequence", 64), (8, 128)) == (8, 128, 64)
+    assert resolve_axes(("batch", 64), (8, 128)) == (8, 64)
+    assert resolve_axes(("tokens", 64), (8, 128)) == (128, 64)
+    assert resolve_axes((4, 64), (8, 128)) == (4, 64)
+
+
+@needs_kernels
+@pytest.mark.parametrize("values", ["float32", "int8"])
+def test_both_forms_are_timed_at_every_shape_and_once(tmp_path, values):
+    table = CostTable(directory=tmp_path / "layers", shapes=((1, 4), (2, 8)), threads=1, weight_bits=7)
+    case = _case(activation="gelu")
+    form = describe_sparsity(case.weight.T != 0).forms[0]
+    gain = table.find_gain(case, form, values)
+    assert set(gain) == {"1x4", "2x8"}
+    assert all(ratio > 0 for ratio in gain.values())
+    assert table.find_gain(case, form, values) is gain
+    ops = {node.op_type for path in tmp_path.rglob("*.onnx") for node in onnx.load(path).graph.node}
+    assert ("SparseLinear" if values == "float32" else "SparseLinearInt8") in ops
+    assert ("MatMul" if values == "float32" else "DynamicQuantizeMatMul") in ops
+
+
+@needs_kernels
+def test_layers_alike_are_timed_once_and_others_by_themselves(tmp_path):
+    table = CostTable(directory=tmp_path / "layers", shapes=((1, 2),), threads=1, weight_bits=8)
+
+    def count(*cases: LinearCase) -> int:
+        for case in cases:
+            table.find_gain(case, describe_sparsity(case.weight.T != 0).forms[0], "float32")
+        return len(list(tmp_path.rglob("*-sparse.onnx")))
+
+    assert count(_case(0.95), _case(0.951)) == 1
+    assert count(_case(0.7)) == 2
+    assert count(_case(0.95, width=96)) == 3
+    assert count(_case(0.95, axes=("batch", 64))) == 4
