@@ -70,4 +70,4 @@ constraints:
 	rm -rf build/pin
 
 clean:
-	rm -rf $(VENV) build out runtimes/sparse/*.so
+	rm -rf $(VENV) build out runtimes/sparse/lib

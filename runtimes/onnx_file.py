@@ -29,11 +29,19 @@ _CURE = "fetch or export the file again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxHeader:
-    """Inputs (without those that are initializers), outputs, and the external data locations as written."""
+    """Inputs (without those that are initializers), outputs, and what the nodes lead to.
+
+    Attributes:
+        inputs: What must be fed.
+        outputs: What comes back.
+        external: The external data locations, as written.
+        domains: The domains of all operators, those in subgraphs and functions included; ONNX's own is empty.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     external: tuple[str, ...]
+    domains: tuple[str, ...]
 
 
 def read_header(path: Path) -> OnnxHeader:
@@ -178,21 +186,24 @@ def _read_model(model: _Message) -> OnnxHeader:
         raise _Malformed("it names no operator set")
     graph = graphs[0]
     external: dict[str, None] = {}
+    domains: dict[str, None] = {}
     for nodes in (graph, *model.messages(25)):  # functions hold nodes in field 7, graphs in field 1
-        _find_external(nodes, external, node_field=1 if nodes is graph else 7)
+        _visit_nodes(nodes, external, domains, node_field=1 if nodes is graph else 7)
     initialised = {tensor.string(8) for tensor in graph.messages(5)}
     inputs = tuple(spec for spec in map(_read_value, graph.messages(11)) if spec.name not in initialised)
-    return OnnxHeader(inputs=inputs, outputs=tuple(map(_read_value, graph.messages(12))), external=tuple(external))
+    outputs = tuple(map(_read_value, graph.messages(12)))
+    return OnnxHeader(inputs=inputs, outputs=outputs, external=tuple(external), domains=tuple(domains))
 
 
-def _find_external(holder: _Message, external: dict[str, None], *, node_field: int) -> None:
-    """Collect the locations of tensors of a graph or function, those in subgraphs and attributes included."""
+def _visit_nodes(holder: _Message, external: dict[str, None], domains: dict[str, None], *, node_field: int) -> None:
+    """Collect the locations of tensors and the domains of nodes, those in subgraphs and attributes included."""
     if node_field == 1:
         for tensor in holder.messages(5):
             _note_location(tensor, external)
         for sparse in holder.messages(15):
             _note_sparse(sparse, external)
     for node in holder.messages(node_field):
+        domains[node.string(7)] = None
         for attribute in node.messages(5):
             for number, value in attribute:
                 if not isinstance(value, _Message):
@@ -202,7 +213,7 @@ def _find_external(holder: _Message, external: dict[str, None], *, node_field: i
                 elif number in {22, 23}:
                     _note_sparse(value, external)
                 elif number in {6, 11}:
-                    _find_external(value, external, node_field=1)
+                    _visit_nodes(value, external, domains, node_field=1)
 
 
 def _count_graph(graph: _Message) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from runtimes.feeds import check_feeds
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.ort_binding import bind_feeds, find_memory
 from runtimes.protocol import Tensors
+from runtimes.sparse import library as sparse_library
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -173,20 +174,26 @@ class OnnxRuntime:
         return describe_onnx(out)
 
     def open(self, artifact: Artifact) -> OrtSession:
-        """Load the model on the providers of the options, and on no others.
+        """Load the model on the providers of the options, and on no others; the sparse kernels only where it has some.
 
         Raises:
             CorruptArtifact: the file is damaged.
             UnsupportedModel: ONNX Runtime lacks an operator of it, or its first provider takes no node of it.
-            MissingDependency: onnxruntime is not installed, or a provider is not used by the session.
+            MissingDependency: onnxruntime is not installed, a provider is not used by the session, or the model has
+                sparse linears and the kernels were not built.
+            UsageError: the environment asks for sparse kernels this CPU does not run.
         """
         ort = _import_onnxruntime()
-        describe_onnx_files(artifact.path)
+        header = read_header(artifact.path)
+        locate_external_data(artifact.path, header.external)
         self._require_providers(ort.get_available_providers(), "is not in this onnxruntime")
+        options = self._make_session_options(ort)
+        if sparse_library.DOMAIN in header.domains:
+            options.register_custom_ops_library(str(sparse_library.library_path()))
         with _explained(artifact.path):
             session = ort.InferenceSession(
                 str(artifact.path),
-                self._make_session_options(ort),
+                options,
                 providers=list(self.options.providers),
                 disabled_optimizers=list(self.options.disabled_optimizers),
                 # Without this a provider that fails to start is replaced by the CPU, with a line on stdout.
@@ -345,6 +352,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _translate(error: Exception, path: Path) -> StepdownError:
     message, kind = _shorten(error), type(error).__name__
+    if sparse_library.ISA_VARIABLE in message:
+        return UsageError(message, where=str(path), cure=f"unset {sparse_library.ISA_VARIABLE}")
     unknown_op = "is not a registered function/op" in message or "No Op registered" in message
     if kind == "NotImplemented" or unknown_op or "unsupported" in message.lower():
         return UnsupportedModel(

@@ -11,8 +11,11 @@ from pathlib import Path
 from runtimes.errors import MissingDependency
 
 DOMAIN = "ai.stepdown"
+# Lowers the instruction set of the kernels: scalar, avx2, avx512, avx512_vnni, neon, neon_dotprod.
+ISA_VARIABLE = "STEPDOWN_SPARSE_ISA"
 
-_NAME = "libstepdown_sparse.so"
+# In a folder of its own: among modules, Python would take it for one.
+_NAME = "lib/libstepdown_sparse.so"
 _CURE = (
     "install a C++ compiler (g++ or clang++), then stepdown again with 'pip install --force-reinstall --no-deps'; "
     "in a clone: cmake -S . -B build/kernels && cmake --build build/kernels"
@@ -25,7 +28,7 @@ def library_path() -> Path:
     Raises:
         MissingDependency: it was not built, as where stepdown was installed without a compiler, or is for another CPU.
     """
-    path = Path(__file__).with_name(_NAME)
+    path = Path(__file__).parent / _NAME
     if not path.is_file():
         raise MissingDependency("the sparse kernels were not built", where=str(path), cure=_CURE)
     try:

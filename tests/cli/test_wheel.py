@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtimes", "calibration", "compression", "exporter", "bench")
-DATA = {".toml", ".json", ".html", ".css", ".js"}
-KERNELS = "runtimes/sparse/libstepdown_sparse.so"
+DATA = {".toml", ".json", ".html", ".css", ".js", ".c"}
+KERNELS = "runtimes/sparse/lib/libstepdown_sparse.so"
 
 pytestmark = pytest.mark.slow
 

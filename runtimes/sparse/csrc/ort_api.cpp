@@ -37,13 +37,15 @@ void Api::add_domain(SessionOptions* options, Domain* domain) const {
 
 void Api::release_domain(Domain* domain) const { function<void(Domain*)>(Slot::release_domain)(domain); }
 
-int64_t Api::integer_attribute(const KernelInfo* info, const char* name) const {
+int64_t Api::integer_attribute(const KernelInfo* info, const char* name) const try {
     int64_t value = 0;
     call<Status*(const KernelInfo*, const char*, int64_t*)>(Slot::integer_attribute, info, name, &value);
     return value;
+} catch (const Error& error) {
+    throw std::invalid_argument(std::string(name) + " cannot be read: " + error.what() + "; expected an integer");
 }
 
-std::string Api::string_attribute(const KernelInfo* info, const char* name) const {
+std::string Api::string_attribute(const KernelInfo* info, const char* name) const try {
     // The first call answers the size, the closing zero included.
     size_t size = 0;
     using Get = Status*(const KernelInfo*, const char*, char*, size_t*);
@@ -52,6 +54,8 @@ std::string Api::string_attribute(const KernelInfo* info, const char* name) cons
     call<Get>(Slot::string_attribute, info, name, value.data(), &size);
     value.resize(size == 0 ? 0 : size - 1);
     return value;
+} catch (const Error& error) {
+    throw std::invalid_argument(std::string(name) + " cannot be read: " + error.what() + "; expected a string");
 }
 
 Tensor Api::constant_input(const KernelInfo* info, size_t index) const {

@@ -35,6 +35,7 @@ public:
     void add_domain(SessionOptions*, Domain*) const;
     void release_domain(Domain*) const;
 
+    // These throw std::invalid_argument where the attribute is missing or of another type.
     int64_t integer_attribute(const KernelInfo*, const char* name) const;
     std::string string_attribute(const KernelInfo*, const char* name) const;
     // The initializer that is an input of the node; throws where the input is computed in the graph.

@@ -83,6 +83,16 @@ def test_external_data_is_found_wherever_it_hides(tmp_path):
     assert set(read_header(path).external) == {"weights.bin", "subgraph.bin", "attribute.bin", "function.bin"}
 
 
+def test_the_domains_are_those_of_nodes_wherever_they_are(tmp_path):
+    assert read_header(write(tmp_path / "plain.onnx")).domains == ("",)  # "local" is imported, and not used
+    inner = helper.make_graph([helper.make_node("Inner", [], ["c"], domain="ai.inner")], "then", [], [])
+    nodes = [helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)]
+    called = helper.make_node("Called", [], ["o"], domain="ai.called")
+    function = helper.make_function("local", "f", [], ["o"], [called], [helper.make_opsetid("ai.called", 1)])
+    header = read_header(write(tmp_path / "nested.onnx", nodes=nodes, functions=[function]))
+    assert set(header.domains) == {"", "ai.inner", "ai.called"}
+
+
 @pytest.mark.parametrize(
     "location", ["../secret.bin", "/etc/passwd", "sub/../../secret.bin", "link.bin", "folder/s.bin"]
 )
