@@ -51,13 +51,13 @@ def judge_speed(ours: Mapping[str, Mapping[str, Comparison]]) -> tuple[Goal, ...
     for shape, peers in ours.items():
         for peer, wanted in (("dynamic", AGAINST_DYNAMIC.get(shape)), ("ort-fp32", AGAINST_FLOAT.get(shape))):
             if wanted is not None and peer in peers:
-                goals.append(_judge_ratio(f"speed against {peer} at {shape}", peers[peer], wanted))
+                goals.append(judge_ratio(f"speed against {peer} at {shape}", peers[peer], wanted))
         others = [peer for peer in peers if peer != BFLOAT16]
         nearest = min(others, key=lambda peer: peers[peer].ratio, default=None)
         if nearest is not None:
-            goals.append(_judge_ratio(f"faster than every peer at {shape} (nearest: {nearest})", peers[nearest], 1.0))
+            goals.append(judge_ratio(f"faster than every peer at {shape} (nearest: {nearest})", peers[nearest], 1.0))
         if BFLOAT16 in peers:
-            goals.append(_judge_ratio(f"speed against {BFLOAT16} at {shape}", peers[BFLOAT16], 1.0))
+            goals.append(judge_ratio(f"speed against {BFLOAT16} at {shape}", peers[BFLOAT16], 1.0))
     return tuple(goals)
 
 
@@ -70,14 +70,14 @@ def judge_quality(ours: Quality, reference: Quality, size_bytes: int) -> tuple[G
         ("wordsim353 Spearman", ours.wordsim, reference.wordsim - LARGEST_RANK_LOSS),
     )
     goals = [
-        Goal(name=name, wanted=f">= {wanted:.4f}", measured=f"{value:.4f}", verdict=_decide(value >= wanted))
+        Goal(name=name, wanted=f">= {wanted:.4f}", measured=f"{value:.4f}", verdict=decide(value >= wanted))
         for name, value, wanted in rows
     ]
     size = Goal(
         name="size on disk",
         wanted=f"<= {LARGEST_BYTES / 1e6:.1f} MB",
         measured=f"{size_bytes / 1e6:.2f} MB",
-        verdict=_decide(size_bytes <= LARGEST_BYTES),
+        verdict=decide(size_bytes <= LARGEST_BYTES),
     )
     return (*goals, size)
 
@@ -89,18 +89,20 @@ def judge_cost(export_seconds: float | None, calibration_seconds: Mapping[str, f
         longest = calibration_seconds["onnxruntime percentile"]
         rows.append(("calibration, against onnxruntime percentile", calibration_seconds["stepdown"], longest))
     return tuple(
-        Goal(name=name, wanted=f"<= {most:.1f} s", measured=f"{seconds:.1f} s", verdict=_decide(seconds <= most))
+        Goal(name=name, wanted=f"<= {most:.1f} s", measured=f"{seconds:.1f} s", verdict=decide(seconds <= most))
         for name, seconds, most in rows
         if seconds is not None
     )
 
 
-def _judge_ratio(name: str, comparison: Comparison, wanted: float) -> Goal:
+def judge_ratio(name: str, comparison: Comparison, wanted: float) -> Goal:
+    """Judge a ratio by its value and its bound: met where the whole bound lies above."""
     verdict: Verdict = "missed" if comparison.ratio < wanted else "met" if comparison.low >= wanted else "unsure"
     return Goal(name=name, wanted=f">= {wanted:.2f}", measured=show_ratio(comparison), verdict=verdict)
 
 
-def _decide(holds: bool) -> Verdict:
+def decide(holds: bool) -> Verdict:
+    """Return the verdict on what is known for sure."""
     return "met" if holds else "missed"
 
 

@@ -1,0 +1,244 @@
+"""What zeros are worth on a CPU: ``python -m bench.suites.sparse``.
+
+In: MiniLM with its encoder pruned by magnitude, and single layers. Out: Markdown tables on stdout, everything measured
+as JSON in ``bench/results``. The peak of a core in multiply-adds and a dense matrix product stand beside every table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import assets
+from bench.commit import find_commit
+from bench.fma_peak import open_probe
+from bench.machine import describe_machine, probe_gemm_peak
+from bench.measure import MeasurePlan
+from bench.peers.deepsparse_session import open_deepsparse
+from bench.per_op import profile_ops
+from bench.recording import OpTime
+from bench.subject import SubjectSpec
+from bench.suites import sparse_layers, sparse_models
+from bench.suites.encoder_goals import Goal
+from bench.suites.results import write_results
+from bench.suites.sparse_goals import Models, judge_layers, judge_models
+from bench.suites.sparse_tables import render_layers, render_models, render_profile
+from bench.table import render_markdown
+from bench.texts import make_feeds, open_tokenizer
+from runtimes.atomic import write_text
+from runtimes.errors import StepdownError
+
+SHARES = (0.8, 0.9, 0.95)
+MODEL_SHAPES = ((1, 1), (1, 16), (1, 128), (8, 128))
+PARTS = ("models", "layers", "profile")
+_PROFILED_SHARE, _PROFILED_SHAPE, _PROFILED_RUNS = 0.9, (8, 128), 20
+_CALIBRATION_TEXTS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """What the machine did at one moment: one core's multiply-adds, and a dense product on all threads, in GFLOP/s."""
+
+    before: str
+    core_gflops: float
+    gemm_gflops: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything one run measured. ``models`` by share, threads, shape and subject; ``layers`` by threads."""
+
+    commit: str | None
+    machine: Mapping[str, Any]
+    peaks: tuple[Peak, ...]
+    sizes_bytes: Mapping[float, Mapping[str, int]]
+    models: Models
+    layers: Mapping[int, tuple[sparse_layers.LayerTime, ...]]
+    profile: tuple[OpTime, ...]
+    goals: tuple[Goal, ...]
+
+
+class Run:
+    """One run of the suite: what is asked for, and the peaks noted on the way."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.work: Path = options.work or assets.cache_directory() / "bench-sparse"
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.peaks: list[Peak] = []
+        self._probe = open_probe(self.work)
+        self._files: dict[float, sparse_models.Files] = {}
+
+    def note_peak(self, before: str, threads: int) -> Peak:
+        """Probe the machine and say so."""
+        peak = Peak(before=before, core_gflops=self._probe(), gemm_gflops=probe_gemm_peak(threads))
+        self.peaks.append(peak)
+        _say(f"{before}: {peak.core_gflops:.0f} GFLOP/s a core, matrix product {peak.gemm_gflops:.0f}")
+        return peak
+
+    def find_files(self, share: float) -> sparse_models.Files:
+        """Return the models of a share, made where they are not yet."""
+        if share not in self._files:
+            _say(f"{share:.0%}: pruning, exporting")
+            texts = self.work / "calibration.txt"
+            background = assets.lee().background.read_text(encoding="utf-8").splitlines()
+            write_text(texts, "\n".join(background[:_CALIBRATION_TEXTS]) + "\n")
+            keys = self.options.only
+            self._files[share] = sparse_models.prepare_files(assets.minilm(), share, self.work, texts, keys=keys)
+        return self._files[share]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the suite; see ``--help``."""
+    options = _parse(arguments)
+    try:
+        results = run_suite(options)
+    except StepdownError as error:
+        sys.stderr.write(f"sparse: {error}\n")
+        return error.exit_code
+    path = write_results(options.output, "sparse", json.dumps(asdict(results), sort_keys=True, allow_nan=False))
+    sys.stdout.write(render_results(results) + f"\n\nAll figures: {path}\n")
+    return 0
+
+
+def run_suite(options: argparse.Namespace) -> Results:
+    """Make and time everything asked for.
+
+    Raises:
+        MissingDependency: an asset, a compiler, a peer or the sparse kernels are not there.
+        UnsupportedModel: an export fails.
+    """
+    run = Run(options)
+    models = {share: _time_models(run, share) for share in options.share} if "models" in options.part else {}
+    profile = _profile(run) if "profile" in options.part else ()
+    layers: dict[int, tuple[sparse_layers.LayerTime, ...]] = {}
+    goals = list(judge_models(models))
+    for threads in options.threads if "layers" in options.part else ():
+        peak = run.note_peak(f"layers, {threads} threads", threads)
+        layers[threads] = _time_layers(run, threads)
+        goals += judge_layers(layers[threads], peak.core_gflops, threads)
+    run.note_peak("the end", max(options.threads))
+    return Results(
+        commit=find_commit(),
+        machine=describe_machine(max(options.threads)),
+        peaks=tuple(run.peaks),
+        sizes_bytes={share: dict(sparse_models.list_sizes(run.find_files(share))) for share in models},
+        models=models,
+        layers=layers,
+        profile=profile,
+        goals=tuple(goals),
+    )
+
+
+def _time_models(run: Run, share: float) -> dict[int, dict[str, dict[str, Any]]]:
+    options, files = run.options, run.find_files(share)
+    tokenizer = open_tokenizer(assets.minilm() / "tokenizer.json", max_length=128)
+    plan = MeasurePlan(blocks=options.blocks, block_seconds=options.block_seconds)
+    peer = open_deepsparse(assets.cache_directory()) if sparse_models.DEEPSPARSE in options.only else None
+    machine = describe_machine(max(options.threads))
+    found: dict[int, dict[str, dict[str, Any]]] = {}
+    for threads in options.threads:
+        for batch, length in options.shape:
+            run.note_peak(f"{share:.0%}, {threads} threads, {batch}x{length}", threads)
+            found.setdefault(threads, {})[f"{batch}x{length}"] = sparse_models.time_models(
+                files,
+                make_feeds(tokenizer, batch, length),
+                keys=options.only,
+                threads=threads,
+                plan=plan,
+                deepsparse=peer,
+                machine=machine,
+            )
+    return found
+
+
+def _time_layers(run: Run, threads: int) -> tuple[sparse_layers.LayerTime, ...]:
+    # Some 130 subjects share a round: short blocks keep a round within seconds, and what drifts hits all of them.
+    plan = MeasurePlan(blocks=7, block_seconds=0.01, min_runs=3, max_runs=100, pause_s=0.003, warmup_seconds=0.02)
+    times: list[sparse_layers.LayerTime] = []
+    for one in sparse_layers.time_layers(run.options.layer, run.options.tokens, threads=threads, plan=plan):
+        if not times or (times[-1].shape, times[-1].tokens) != (one.shape, one.tokens):
+            _say(f"layer {one.shape[0]}x{one.shape[1]}, {one.tokens} tokens, {threads} threads")
+        times.append(one)
+    return tuple(times)
+
+
+def _profile(run: Run) -> tuple[OpTime, ...]:
+    """Profile the float artifact: what is left when the products are sparse."""
+    path = run.find_files(_PROFILED_SHARE).exported[sparse_models.FLOAT]
+    spec = SubjectSpec(label="sparse", runtime="onnxruntime", device="cpu", model=path, kind="onnx", threads=2)
+    tokenizer = open_tokenizer(assets.minilm() / "tokenizer.json", max_length=128)
+    feeds = make_feeds(tokenizer, *_PROFILED_SHAPE)
+    batch, length = _PROFILED_SHAPE
+    return profile_ops(spec, feeds, _PROFILED_RUNS, shape=f"{batch}x{length}")
+
+
+def render_results(results: Results) -> str:
+    """Return the tables as Markdown."""
+    cores = [peak.core_gflops for peak in results.peaks]
+    products = [peak.gemm_gflops for peak in results.peaks]
+    machine = results.machine
+    parts = [
+        f"{machine['cpu']} ({machine['isa']}); one core {min(cores):.0f} to {max(cores):.0f} GFLOP/s over the run, "
+        f"dense matrix product {min(products):.0f} to {max(products):.0f}",
+        *render_models(results.models, results.sizes_bytes),
+        *(text for threads, times in results.layers.items() for text in render_layers(times, threads)),
+    ]
+    if results.profile:
+        parts.append(render_profile(results.profile))
+    if results.goals:
+        verdicts = [[goal.name, goal.wanted, goal.measured, goal.verdict.upper()] for goal in results.goals]
+        parts.append(render_markdown(["to show", "wanted", "measured", ""], verdicts))
+    return "\n\n".join(parts)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.suites.sparse", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--part", action="append", choices=PARTS, help="repeatable (all)")
+    parser.add_argument("--share", type=float, action="append", metavar="X", help="pruned; repeatable (0.8 0.9 0.95)")
+    parser.add_argument("--shape", type=_parse_pair, action="append", metavar="BxS", help="repeatable (the four)")
+    parser.add_argument("--layer", type=_parse_pair, action="append", metavar="INxOUT", help="repeatable (the five)")
+    parser.add_argument("--tokens", type=int, action="append", help="of a layer; repeatable (1 16 128 1024)")
+    parser.add_argument("--threads", type=int, action="append", help="repeatable (2 1)")
+    parser.add_argument("--only", type=_parse_keys, metavar="KEY,...", help=", ".join(sparse_models.TITLES))
+    parser.add_argument("--blocks", type=int, default=15, help="rounds for each shape of a model (15)")
+    parser.add_argument("--block-seconds", type=float, default=0.25, help="length of a block (0.25)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where models and peers are kept")
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("bench/results"), help="where results go")
+    options = parser.parse_args(arguments)
+    options.part = options.part or list(PARTS)
+    options.share = options.share or list(SHARES)
+    options.shape = options.shape or list(MODEL_SHAPES)
+    options.layer = options.layer or list(sparse_layers.SHAPES)
+    options.tokens = options.tokens or list(sparse_layers.TOKENS)
+    options.threads = options.threads or [2, 1]
+    options.only = options.only or list(sparse_models.TITLES)
+    return options
+
+
+def _parse_pair(text: str) -> tuple[int, int]:
+    first, second = text.split("x")
+    return int(first), int(second)
+
+
+def _parse_keys(text: str) -> list[str]:
+    keys = text.split(",")
+    unknown = [key for key in keys if key not in sparse_models.TITLES]
+    if unknown or sparse_models.DENSE not in keys:
+        titles = ", ".join(sparse_models.TITLES)
+        raise argparse.ArgumentTypeError(f"give keys of {titles}, and {sparse_models.DENSE} among them")
+    return keys
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What the sparse suite draws from its times."""
+
+import numpy as np
+import pytest
+
+from bench.samples import Samples
+from bench.suites.sparse_goals import judge_layers, judge_models
+from bench.suites.sparse_layers import (
+    DENSE,
+    DENSE_INT8,
+    LayerTime,
+    draw_weight,
+    find_break_even,
+    share_of_peak,
+)
+from bench.suites.sparse_tables import render_layers, render_models
+from runtimes.sparse.storage import BLOCKS
+
+
+def make_time(what, density, median_ns, *, block=(1, 1), tokens=1024, shape=(384, 1536)):
+    values = round(shape[0] * shape[1] * density)
+    return LayerTime(
+        shape=shape, tokens=tokens, what=what, block=block, density=density, values=values, median_ns=median_ns
+    )
+
+
+def make_layer(**slowness):
+    """Every subject of one layer: sparse times grow with the density, dense ones are 100 and 50."""
+    found = [make_time(DENSE, 1.0, 100.0, block=None), make_time(DENSE_INT8, 1.0, 50.0, block=None)]
+    for what, slope in slowness.items():
+        found += [make_time(what, density, slope * density, block=one) for density in (0.2, 0.4, 0.8) for one in BLOCKS]
+    return found
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(200.0, 0.5), (125.0, 0.2), (100.0, 0.2), (600.0, None)])
+def test_break_even_lies_between_the_densities(slope, expected):
+    found = find_break_even(make_layer(float=slope), "float", (1, 1), DENSE)
+    assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_share_of_the_peak_counts_two_operations_a_value_and_token():
+    one = make_time("float", 0.2, 1e6)
+    assert share_of_peak(one, 100.0) == pytest.approx(2 * one.values * 1024 / 1e6 / 100)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_weights_are_drawn_in_whole_blocks(block):
+    weight = draw_weight((64, 48), block, 0.25, 3)
+    assert weight.shape == (48, 64)
+    assert np.count_nonzero(weight) == 48 * 64 // 4
+    blocks = (weight != 0).reshape(48 // block[0], block[0], 64 // block[1], block[1]).sum(axis=(1, 3))
+    assert set(np.unique(blocks)) == {0, block[0] * block[1]}
+
+
+def judge(times, *, peak=100.0, threads=1):
+    return {goal.name: goal.verdict for goal in judge_layers(times, peak, threads)}
+
+
+def test_layers_meet_their_goals_or_miss_them():
+    values = make_time("float", 0.2, 1.0).values
+    fast = 2 * values * 1024 / 0.7 / 100.0 / 0.2
+    assert set(judge([*make_layer(float=fast), *make_layer(int8=50.0)[2:]]).values()) >= {"met", "missed"}
+    good = judge(make_layer(float=120.0, int8=100.0), peak=1e6)
+    assert good["break-even 1x1, worst of 1 layers, 1 threads"] == "met"
+    assert good["INT8, against dense INT8, 16x4 at 80 %, worst of all layers, 1 threads"] == "met"
+    bad = judge(make_layer(float=300.0, int8=310.0), peak=1e9)
+    assert set(bad.values()) == {"missed"}
+    assert "share of the peak, 384x1536 at 80 %, 1,024 tokens" in bad
+
+
+def test_the_share_of_the_peak_is_that_of_one_core():
+    assert not any(name.startswith("share of the peak") for name in judge(make_layer(float=1.0), threads=2))
+
+
+def make_models(ours_ns):
+    shapes = {}
+    for shape in ("1x16", "8x128"):
+        times = {"ort-fp32": 1000, "deepsparse": 500, "stepdown-fp32": ours_ns}
+        shapes[shape] = {
+            key: Samples(label=key, ns=tuple((ns, ns) for _ in range(8)), warmup_ns=(ns,), machine={})
+            for key, ns in times.items()
+        }
+    return {0.8: {2: shapes}}
+
+
+def test_models_are_judged_by_share_and_shape():
+    met = {goal.name: goal.verdict for goal in judge_models(make_models(300))}
+    assert met == {
+        "80% pruned at 8x128, against ONNX Runtime FP32": "met",
+        "80% pruned at 1x16, against ONNX Runtime FP32": "met",
+        "80% pruned at 8x128, against DeepSparse": "met",
+    }
+    assert {goal.verdict for goal in judge_models(make_models(460))} == {"missed"}
+
+
+def test_tables_hold_every_subject():
+    (table,) = render_models(make_models(300), {0.8: {"stepdown-fp32": 12_300_000}})
+    assert "| 80%, stepdown, `--precision fp32`" in table
+    assert "12.3" in table
+    speeds, break_even = render_layers(make_layer(float=200.0, int8=100.0), 1)
+    assert "float 16x4" in speeds
+    assert "50% / 50%" in break_even
