@@ -25,8 +25,10 @@ class LedgerRow:
         use: Where the zeros could serve, or why nowhere.
         kernel: What ships: ``dense``, or the sparse operator and its block.
         why: Why that.
-        gain: By shape (``8x128``): time of the dense form over time of the sparse one, each measured by itself; empty
-            where it was not timed.
+        gain: By shape (``8x128``): time of the dense form over time of the sparse one, each a model of one layer; empty
+            where it was not timed. The kernel was chosen by it.
+        gain_in_place: The same within the whole model that ships, against the one that is dense; empty where the layer
+            ships dense.
         dense_bytes: The weight in the dense form it was compared with.
         shipped_bytes: The weight in the form that ships.
     """
@@ -39,6 +41,7 @@ class LedgerRow:
     kernel: str
     why: str
     gain: Mapping[str, float] = field(default_factory=dict)
+    gain_in_place: Mapping[str, float] = field(default_factory=dict)
     dense_bytes: int
     shipped_bytes: int
 
@@ -51,12 +54,10 @@ class LedgerRow:
         """Return the row of the same layer where the dense form ships after all."""
         return replace(self, kernel=DENSE, why=why, shipped_bytes=self.dense_bytes) if self.is_sparse else self
 
-    @property
-    def mean_gain(self) -> float | None:
-        """Geometric mean of the gain over the shapes; None where it was not timed."""
-        if not self.gain:
-            return None
-        return math.exp(sum(map(math.log, self.gain.values())) / len(self.gain))
+
+def average_gain(gain: Mapping[str, float]) -> float:
+    """Return the geometric mean over the shapes."""
+    return math.exp(sum(map(math.log, gain.values())) / len(gain))
 
 
 def group_rows(rows: Sequence[LedgerRow]) -> tuple[tuple[LedgerRow, ...], ...]:

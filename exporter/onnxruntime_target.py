@@ -79,7 +79,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         made_for=isa.level,
         tier="ran",
         findings=findings,
-        ledger=make_ledger(sparse, graphs, chosen.spec),
+        ledger=make_ledger(sparse, graphs, trials, chosen.spec, job),
         seconds=dict(watch.seconds),
     )
     return TargetResult(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporter.ledger import LedgerRow, group_rows
+from exporter.ledger import LedgerRow, average_gain, group_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -111,18 +111,18 @@ def render_ledger(report: Report) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{report.target}: what zeros in the weights are good for", title_justify="left")
-    for header in ("layers", "out x in", "zeros", "gain", "MB saved"):
+    for header in ("layers", "out x in", "zeros", "gain alone", "in place", "MB saved"):
         table.add_column(header, justify="right")
     for header in ("pattern", "good for", "ships", "why"):
         table.add_column(header)
     for group in group_rows(report.ledger):
         first = group[0]
-        gains = [row.mean_gain for row in group if row.mean_gain is not None]
         cells = [
             str(len(group)),
             f"{first.shape[0]}x{first.shape[1]}",
             _show_range([100 * row.zeros for row in group], "{:.0f}%"),
-            _show_range(gains, "{:.2f}") if gains else "-",
+            _show_gains([row.gain for row in group]),
+            _show_gains([row.gain_in_place for row in group]),
             f"{sum(row.dense_bytes - row.shipped_bytes for row in group) / 1e6:.1f}",
             first.pattern,
             first.use,
@@ -131,6 +131,11 @@ def render_ledger(report: Report) -> Table:
         ]
         table.add_row(*cells, style="green" if first.is_sparse else None)
     return table
+
+
+def _show_gains(gains: Sequence[Mapping[str, float]]) -> str:
+    means = [average_gain(gain) for gain in gains if gain]
+    return _show_range(means, "{:.2f}") if means else "-"
 
 
 def _show_range(numbers: Sequence[float], form: str) -> str:

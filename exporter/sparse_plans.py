@@ -5,18 +5,15 @@ In: a float graph and a table of costs. Out: a plan, plain data; the edit is exp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import Site, find_sites
 from exporter.fuse import open_for_lowering
-from exporter.ledger import DENSE, LedgerRow
+from exporter.ledger import DENSE, LedgerRow, average_gain
 from exporter.passes.sparse_linears import OPERATORS, Values
 from exporter.sparse_costs import LinearCase, read_case
 from exporter.sparsity import Block, Sparsity, StoredForm, describe_sparsity, name_block
@@ -99,10 +96,10 @@ class SparsePlans:
         forms = _choose_forms(sparsity)
         why = _explain_dense(sparsity, forms) or self._untimed
         gains = {} if why else self._measure(site, forms, values)
-        best = max(gains, key=lambda form: _average(gains[form]), default=None)
-        pays = best is not None and _average(gains[best]) >= PAYS
+        best = max(gains, key=lambda form: average_gain(gains[form]), default=None)
+        pays = best is not None and average_gain(gains[best]) >= PAYS
         if best is not None:
-            why = f"{_average(gains[best]):.2f} times as fast as dense, in {name_block(best.block)}"
+            why = f"{average_gain(gains[best]):.2f} times as fast as dense, in {name_block(best.block)}"
         row = LedgerRow(
             layer=site.linear.node,
             shape=(outputs, inputs),
@@ -145,7 +142,3 @@ def _explain_dense(sparsity: Sparsity, forms: tuple[StoredForm, ...]) -> str:
     if sparsity.pattern == "2:4" and sparsity.forms[0].expected_gain < 1:
         return "2:4 does not pay on a CPU"
     return "" if forms else sparsity.use.removeprefix("none: ")
-
-
-def _average(gain: Mapping[str, float]) -> float:
-    return math.exp(float(np.mean([math.log(ratio) for ratio in gain.values()])))

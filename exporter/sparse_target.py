@@ -5,16 +5,21 @@ In: the job and its float graphs. Out: the plans of sparse layers, and the ledge
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from exporter.candidates import CandidateSpec, FloatGraphs
+from exporter.in_place import Gains, find_spans, measure_in_place
 from exporter.ledger import LedgerRow
 from exporter.probe_feeds import usable_shapes
 from exporter.sparse_costs import CostTable
 from exporter.sparse_plans import SparsePlans
 from exporter.target import Job
+from exporter.timing import TimingPlan
+from exporter.trial import Trial
 from runtimes.artifact import hash_file
 from runtimes.isa import Isa, saturates_u8s8
 from runtimes.sparse.library import library_path, why_unavailable
@@ -34,16 +39,40 @@ def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> SparsePlans:
     return SparsePlans(find_gain=costs.find_gain)
 
 
-def make_ledger(sparse: SparsePlans, graphs: FloatGraphs, chosen: CandidateSpec) -> tuple[LedgerRow, ...]:
-    """Return a row for each linear of the graph that ships; none where no weight has zeros to speak of."""
+def make_ledger(
+    sparse: SparsePlans, graphs: FloatGraphs, trials: Sequence[Trial[CandidateSpec]], chosen: CandidateSpec, job: Job
+) -> tuple[LedgerRow, ...]:
+    """Return a row for each linear of the graph that ships; none where no weight has zeros to speak of.
+
+    Where it ships sparse, what each layer gains in place is measured first.
+    """
     graph = graphs.merged if chosen.merged else graphs.fused
     if not sparse.is_pruned(graph):
         return ()
     rows = sparse.list_rows(graph, chosen.values)
-    if chosen.sparse:
-        left = f"left in float: {chosen.name}"
-        return tuple(row.ship_dense(left) if row.layer in chosen.float_layers else row for row in rows)
-    return tuple(row.ship_dense(f"{row.why}; all in all {chosen.name} won") for row in rows)
+    if not chosen.sparse:
+        return tuple(row.ship_dense(f"{row.why}; all in all {chosen.name} won") for row in rows)
+    left = f"left in float: {chosen.name}"
+    rows = tuple(row.ship_dense(left) if row.layer in chosen.float_layers else row for row in rows)
+    gains = _measure_in_place(graph, [row.layer for row in rows if row.is_sparse], trials, chosen, job)
+    return tuple(replace(row, gain_in_place=gains.get(row.layer, {})) for row in rows)
+
+
+def _measure_in_place(
+    graph: Path, layers: Sequence[str], trials: Sequence[Trial[CandidateSpec]], chosen: CandidateSpec, job: Job
+) -> Gains:
+    artifacts = {trial.spec: trial.artifact for trial in trials}
+    dense = replace(chosen, sparse=False, float_layers=())
+    shapes = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
+    with job.watch.time("time in place"), job.progress.task("timing layers in place", len(shapes)) as task:
+        return measure_in_place(
+            {"dense": artifacts[dense], "sparse": artifacts[chosen]},
+            find_spans(graph, layers),
+            TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=job.options.seed),
+            job.work / "in-place",
+            threads=job.options.threads,
+            advance=task.advance,
+        )
 
 
 def list_findings(sparse: SparsePlans, graphs: FloatGraphs) -> tuple[str, ...]:

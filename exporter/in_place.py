@@ -1,0 +1,147 @@
+"""What sparse layers gain where they stand: the whole model with them against the whole model without, by layer.
+
+In: two artifacts of one float graph, dense and sparse, and the layers. Out: time in the dense one over time in the
+sparse one, by layer and shape. Times are those of ONNX Runtime's profiler: of all that its fusions made of a layer,
+from what the layer reads to what it gives. Writes only below ``directory``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from bench.measure import MeasurePlan, measure_interleaved
+from bench.per_op import read_events
+from calibration.linears import find_linears
+from calibration.lower.onnxruntime.sites import find_sites
+from exporter.fuse import open_for_lowering
+from exporter.passes.activations import find_activation
+from exporter.probe_feeds import make_feeds
+from exporter.timing import TimingPlan
+from runtimes.artifact import Artifact
+from runtimes.ort import OnnxRuntime, OrtOptions, OrtSession
+
+_PLAN = MeasurePlan(blocks=6, block_seconds=0.1, min_runs=3, discard=1, warmup_seconds=0.1, time_budget_s=4)
+# Memory is planned in the first run of a shape.
+_WARMUP_RUNS = 3
+
+Gains = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A linear with its bias and activation, by the names of the value it reads and the value it gives."""
+
+    layer: str
+    read: str
+    given: str
+
+
+def find_spans(graph: Path, layers: Sequence[str]) -> tuple[Span, ...]:
+    """Return the spans of the named linears of a float graph."""
+    model = open_for_lowering(graph)
+    chosen = [linear for linear in find_linears(model) if linear.node in layers]
+    return tuple(
+        Span(layer=site.linear.node, read=site.linear.activation, given=find_activation(site.output)[0].name or "")
+        for site in find_sites(model, chosen)
+    )
+
+
+def measure_in_place(
+    artifacts: Mapping[str, Artifact],
+    spans: Sequence[Span],
+    plan: TimingPlan,
+    directory: Path,
+    *,
+    threads: int | None,
+    advance: Callable[[int], None],
+) -> Gains:
+    """Profile both artifacts in turns at every shape.
+
+    Args:
+        artifacts: ``dense`` and ``sparse``.
+        spans: The layers.
+        plan: Shapes and inputs.
+        directory: Where profiles and optimized graphs go.
+        threads: Of ONNX Runtime.
+        advance: Called once for each shape.
+
+    Returns:
+        Gains by layer and shape; a layer whose nodes cannot be told from others in either graph is left out.
+    """
+    gains: dict[str, dict[str, float]] = {}
+    for shape in plan.shapes:
+        name = f"{shape[0]}x{shape[1]}"
+        feeds = make_feeds(artifacts["dense"].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
+        folder = directory / name
+        folder.mkdir(parents=True)
+        with ExitStack() as stack:
+            sessions = {
+                kind: stack.enter_context(closing(_open_profiled(artifact, folder / kind, threads)))
+                for kind, artifact in artifacts.items()
+            }
+            measure_interleaved({kind: session.prepare(feeds) for kind, session in sessions.items()}, _PLAN)
+            times = {kind: _read_times(session, spans, folder / kind) for kind, session in sessions.items()}
+        for layer in times["dense"].keys() & times["sparse"].keys():
+            gains.setdefault(layer, {})[name] = times["dense"][layer] / times["sparse"][layer]
+        advance(1)
+    return gains
+
+
+def sum_spans(graph: ir.Graph, spans: Sequence[Span], ns: Mapping[str, float]) -> dict[str, float]:
+    """Return the time of each span: of the nodes between what it reads and what it gives.
+
+    A node that several spans need (one activation quantised for query, key and value) counts for each in parts.
+
+    Args:
+        graph: The graph that really ran.
+        spans: The layers; one that is not in the graph any more is left out.
+        ns: Times by name of a node.
+    """
+    values = {value.name: value for node in graph for value in node.outputs}
+    nodes = {
+        span.layer: found
+        for span in spans
+        if span.given in values and (found := _find_between(span.read, values[span.given]))
+    }
+    shared = Counter(node for found in nodes.values() for node in found)
+    times = {
+        layer: sum(ns.get(node.name or "", 0.0) / shared[node] for node in found) for layer, found in nodes.items()
+    }
+    return {layer: time for layer, time in times.items() if time > 0}
+
+
+def _find_between(read: str, given: ir.Value) -> set[ir.Node]:
+    """Return the nodes that compute ``given`` from the value called ``read``; none where they need another one."""
+    found: set[ir.Node] = set()
+    waiting = [given]
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if value.name == read or value.is_initializer() or node in found:
+            continue
+        if node is None:
+            return set()
+        found.add(node)
+        waiting += [source for source in node.inputs if source is not None]
+    return found
+
+
+def _open_profiled(artifact: Artifact, prefix: Path, threads: int | None) -> OrtSession:
+    return OnnxRuntime(OrtOptions(threads=threads, profile=prefix, optimized=_optimised(prefix))).open(artifact)
+
+
+def _optimised(prefix: Path) -> Path:
+    return prefix.with_name(f"{prefix.name}.onnx")
+
+
+def _read_times(session: OrtSession, spans: Sequence[Span], prefix: Path) -> dict[str, float]:
+    events = json.loads(session.stop_profiling().read_text(encoding="utf-8"))
+    ns = {one.name: float(one.ns) for one in read_events(events, {}, _WARMUP_RUNS, "")}
+    return sum_spans(ir.load(_optimised(prefix)).graph, spans, ns)
