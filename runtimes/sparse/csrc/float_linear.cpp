@@ -1,10 +1,93 @@
-#include "float_scalar.h"
+// The FP32 layer: packs a weight for the instruction set, and shares tokens and rows out among threads.
 #include "linear.h"
 
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <thread>
+
+#include "float_kernel.h"
+#include "float_scalar.h"
+#include "scratch.h"
+
 namespace stepdown {
+namespace {
+
+// Steps times vectors below which a task is not worth handing to another thread (about 5 us).
+constexpr int64_t smallest_task = 8192;
+
+class FloatLinear : public Linear {
+public:
+    FloatLinear(const SparseWeight<float>& weight, const float* bias, Activation activation, const FloatKernel& kernel)
+        : packed_(weight, bias, kernel.depth),
+          kernel_(kernel),
+          activation_(activation),
+          threads_(std::max<int64_t>(1, std::thread::hardware_concurrency())) {}
+
+    void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
+        if (tokens == 0) return;
+        Run run{this, x, y, tokens, 0, 0, {false}};
+        const int64_t panels = (tokens + kernel_.panel_tokens - 1) / kernel_.panel_tokens;
+        run.panel_tokens = round_up((tokens + panels - 1) / panels, kernel_.lanes);
+        run.parts = parts(panels, run.panel_tokens);
+        parallel.run(panels * run.parts, run_task, &run);
+        if (run.out_of_memory) throw std::bad_alloc();
+    }
+
+private:
+    struct Run {
+        const FloatLinear* linear;
+        const float* x;
+        float* y;
+        int64_t tokens, panel_tokens, parts;
+        std::atomic<bool> out_of_memory;
+    };
+
+    // How many tasks share the rows of a panel: none, where there are panels enough. Each packs the panel for itself.
+    int64_t parts(int64_t panels, int64_t tokens) const {
+        const FloatWeight& weight = packed_.view();
+        const int64_t worth = weight.steps * (tokens / kernel_.lanes) / smallest_task;
+        const int64_t wanted = (threads_ + panels - 1) / panels;
+        return std::clamp<int64_t>(std::min(wanted, worth), 1, weight.chunk_count);
+    }
+
+    static void run_task(void* data, int64_t index) {
+        Run& run = *static_cast<Run*>(data);
+        const FloatLinear& linear = *run.linear;
+        const FloatWeight& weight = linear.packed_.view();
+        const int64_t panel = index / run.parts, part = index % run.parts;
+        const int64_t token = panel * run.panel_tokens;
+        const int64_t tokens = std::min(run.panel_tokens, run.tokens - token);
+        if (tokens <= 0) return;
+        try {
+            const int64_t size = linear.kernel_.scratch_size(weight, tokens);
+            float* const scratch = static_cast<float*>(thread_scratch(static_cast<size_t>(size) * sizeof(float)));
+            linear.kernel_.run({&weight, linear.activation_, run.x + token * weight.shape.in,
+                                run.y + token * weight.shape.out, tokens, part * weight.chunk_count / run.parts,
+                                (part + 1) * weight.chunk_count / run.parts, scratch});
+        } catch (const std::bad_alloc&) {
+            run.out_of_memory = true;
+        }
+    }
+
+    PackedFloat packed_;
+    FloatKernel kernel_;
+    Activation activation_;
+    int64_t threads_;
+};
+
+}  // namespace
 
 std::unique_ptr<Linear> make_float_linear(const SparseWeight<float>& weight, const float* bias, Activation activation,
-                                          Isa) {
+                                          Isa isa) {
+#if defined(__x86_64__)
+    const FloatPattern pattern = find_float_pattern(weight.shape);
+    if (isa == Isa::avx512 || isa == Isa::avx512_vnni) {
+        return std::make_unique<FloatLinear>(weight, bias, activation, float_avx512(pattern));
+    }
+    if (isa == Isa::avx2) return std::make_unique<FloatLinear>(weight, bias, activation, float_avx2(pattern));
+#endif
+    static_cast<void>(isa);
     return make_float_scalar(weight, bias, activation);
 }
 

@@ -1,0 +1,53 @@
+// FP32 for AVX2 with FMA: 16 registers, so 32 tokens and two rows at a time, or 24 tokens where four rows share columns.
+#include "float_panel.h"
+#include "lanes_avx2.h"
+
+namespace stepdown {
+namespace {
+
+struct Avx2 : Avx2Lanes {
+    // 192 inputs of 32 tokens are 24.5 KiB, of a first cache of 32.
+    static constexpr int32_t depth = 192;
+    static constexpr int panel_vectors(bool shared) { return shared ? 3 : 4; }
+    template <int vectors>
+    static constexpr int rows_at_once(bool shared) {
+        return shared || vectors <= 2 ? group_rows : 2;
+    }
+
+    static Vector load(const float* x) { return _mm256_load_ps(x); }
+    static Vector load_unaligned(const float* x) { return _mm256_loadu_ps(x); }
+    static void store(float* x, Vector value) { _mm256_store_ps(x, value); }
+    static void store_unaligned(float* x, Vector value) { _mm256_storeu_ps(x, value); }
+    static Vector load_first(const float* x, int count) { return _mm256_maskload_ps(x, first(count)); }
+    static void store_first(float* x, Vector value, int count) { _mm256_maskstore_ps(x, first(count), value); }
+
+    // Pairs, then fours inside each half of the vectors, then the halves.
+    static void transpose(Vector (&rows)[lanes]) {
+        Vector fours[lanes];
+        for (int at = 0; at < lanes; at += 4) {
+            const Vector low01 = _mm256_unpacklo_ps(rows[at], rows[at + 1]);
+            const Vector high01 = _mm256_unpackhi_ps(rows[at], rows[at + 1]);
+            const Vector low23 = _mm256_unpacklo_ps(rows[at + 2], rows[at + 3]);
+            const Vector high23 = _mm256_unpackhi_ps(rows[at + 2], rows[at + 3]);
+            fours[at] = _mm256_shuffle_ps(low01, low23, 0x44);
+            fours[at + 1] = _mm256_shuffle_ps(low01, low23, 0xee);
+            fours[at + 2] = _mm256_shuffle_ps(high01, high23, 0x44);
+            fours[at + 3] = _mm256_shuffle_ps(high01, high23, 0xee);
+        }
+        for (int at = 0; at < 4; ++at) {
+            rows[at] = _mm256_permute2f128_ps(fours[at], fours[at + 4], 0x20);
+            rows[at + 4] = _mm256_permute2f128_ps(fours[at], fours[at + 4], 0x31);
+        }
+    }
+
+private:
+    static __m256i first(int count) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
+};
+
+}  // namespace
+
+FloatKernel float_avx2(const FloatPattern& pattern) { return choose_float_kernel<Avx2>(pattern); }
+
+}  // namespace stepdown
