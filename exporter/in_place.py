@@ -8,16 +8,17 @@ from what the layer reads to what it gives. Writes only below ``directory``.
 from __future__ import annotations
 
 import json
-from collections import Counter
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from bench.measure import MeasurePlan, measure_interleaved
-from bench.per_op import read_events
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import find_sites
 from exporter.fuse import open_for_lowering
@@ -28,9 +29,6 @@ from runtimes.artifact import Artifact
 from runtimes.ort import OnnxRuntime, OrtOptions, OrtSession
 
 _PLAN = MeasurePlan(blocks=6, block_seconds=0.1, min_runs=3, discard=1, warmup_seconds=0.1, time_budget_s=4)
-# Memory is planned in the first run of a shape.
-_WARMUP_RUNS = 3
-
 Gains = Mapping[str, Mapping[str, float]]
 
 
@@ -94,7 +92,7 @@ def measure_in_place(
     return gains
 
 
-def sum_spans(graph: ir.Graph, spans: Sequence[Span], ns: Mapping[str, float]) -> dict[str, float]:
+def sum_spans(graph: ir.Graph, spans: Sequence[Span], times: Mapping[str, float]) -> dict[str, float]:
     """Return the time of each span: of the nodes between what it reads and what it gives.
 
     A node that several spans need (one activation quantised for query, key and value) counts for each in parts.
@@ -102,7 +100,7 @@ def sum_spans(graph: ir.Graph, spans: Sequence[Span], ns: Mapping[str, float]) -
     Args:
         graph: The graph that really ran.
         spans: The layers; one that is not in the graph any more is left out.
-        ns: Times by name of a node.
+        times: Times by name of a node.
     """
     values = {value.name: value for node in graph for value in node.outputs}
     nodes = {
@@ -111,10 +109,10 @@ def sum_spans(graph: ir.Graph, spans: Sequence[Span], ns: Mapping[str, float]) -
         if span.given in values and (found := _find_between(span.read, values[span.given]))
     }
     shared = Counter(node for found in nodes.values() for node in found)
-    times = {
-        layer: sum(ns.get(node.name or "", 0.0) / shared[node] for node in found) for layer, found in nodes.items()
+    sums = {
+        layer: sum(times.get(node.name or "", 0.0) / shared[node] for node in found) for layer, found in nodes.items()
     }
-    return {layer: time for layer, time in times.items() if time > 0}
+    return {layer: total for layer, total in sums.items() if total > 0}
 
 
 def _find_between(read: str, given: ir.Value) -> set[ir.Node]:
@@ -143,5 +141,13 @@ def _optimised(prefix: Path) -> Path:
 
 def _read_times(session: OrtSession, spans: Sequence[Span], prefix: Path) -> dict[str, float]:
     events = json.loads(session.stop_profiling().read_text(encoding="utf-8"))
-    ns = {one.name: float(one.ns) for one in read_events(events, {}, _WARMUP_RUNS, "")}
-    return sum_spans(ir.load(_optimised(prefix)).graph, spans, ns)
+    return sum_spans(ir.load(_optimised(prefix)).graph, spans, read_nodes(events))
+
+
+def read_nodes(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the median time of each node in ONNX Runtime's profile, in microseconds: one disturbed run is no mean."""
+    runs: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            runs[event["name"].removesuffix("_kernel_time")].append(event["dur"])
+    return {name: statistics.median(times) for name, times in runs.items()}

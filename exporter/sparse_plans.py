@@ -5,6 +5,7 @@ In: a float graph and a table of costs. Out: a plan, plain data; the edit is exp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ PAYS = 1.03
 # What is expected to lose by more than this is not timed; what is this far behind the best form is not either.
 _WORTH_TIMING = 0.8
 _MOST_FORMS = 2
+# Below this a call takes longer than the product.
+_SMALLEST_WEIGHT = 4096
 _BYTES: Mapping[Values, int] = {"float32": 4, "int8": 1}
 
 
@@ -141,4 +144,6 @@ def _explain_dense(sparsity: Sparsity, forms: tuple[StoredForm, ...]) -> str:
         return "hardly any zeros"
     if sparsity.pattern == "2:4" and sparsity.forms[0].expected_gain < 1:
         return "2:4 does not pay on a CPU"
+    if math.prod(sparsity.forms[0].shape) < _SMALLEST_WEIGHT:
+        return "too small to gain anything"
     return "" if forms else sparsity.use.removeprefix("none: ")

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from exporter.in_place import Span, find_spans, measure_in_place, sum_spans
+from exporter.in_place import Span, find_spans, measure_in_place, read_nodes, sum_spans
 from exporter.passes.sparse_linears import replace_linears
 from exporter.timing import TimingPlan
 from runtimes.ort import describe_onnx
@@ -41,6 +41,12 @@ def test_what_layers_share_is_divided_among_them():
 def test_a_layer_that_is_gone_or_needs_another_value_is_left_out():
     graph = _graph("x = Neg(w)  v = Abs(w)  q = Add(x, v)  y = Relu(q)", "float[n, 8] y")
     assert sum_spans(graph, [QUERY, KEY], {"x": 1.0, "v": 1.0, "q": 1.0, "y": 1.0}) == {}
+
+
+def test_a_node_takes_what_it_took_in_the_middle_of_its_runs():
+    events = [{"cat": "Node", "name": "q_kernel_time", "dur": time} for time in (10, 900, 12)]
+    events += [{"cat": "Node", "name": "q_fence_before", "dur": 1}, {"cat": "Session", "name": "model_run", "dur": 9}]
+    assert read_nodes(events) == {"q": 12}
 
 
 @pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
