@@ -148,6 +148,9 @@ PackedFloat::PackedFloat(const SparseWeight<float>& weight, const float* bias, i
         }
         first_row = end;
     }
+    // Kernels step along these even where there is nothing to read, and no step may leave a null pointer.
+    values_.reserve(1);
+    columns_.reserve(1);
     for (const Offsets& at : offsets) {
         tiles_.push_back({groups_.data() + at.groups, static_cast<int64_t>(at.group_count), values_.data() + at.values,
                           columns_.data() + at.columns});

@@ -1,7 +1,8 @@
 #include "float_scalar.h"
 
+#include "activation.h"
 #include "block_rows.h"
-#include "scalar_activation.h"
+#include "lanes_scalar.h"
 
 namespace stepdown {
 namespace {
@@ -36,7 +37,8 @@ private:
             float sums[max_block_out] = {};
             std::copy_n(bias_.data() + first, rows_.height(row), sums);
             rows_.multiply(x, row, sums);
-            for (int64_t at = 0; at < rows_.height(row); ++at) y[first + at] = activate_scalar(sums[at], activation_);
+            for (int64_t at = 0; at < rows_.height(row); ++at)
+                y[first + at] = activate<ScalarLanes>(sums[at], activation_);
         }
     }
 

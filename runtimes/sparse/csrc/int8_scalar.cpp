@@ -3,8 +3,9 @@
 #include <cmath>
 #include <limits>
 
+#include "activation.h"
 #include "block_rows.h"
-#include "scalar_activation.h"
+#include "lanes_scalar.h"
 
 namespace stepdown {
 namespace {
@@ -92,7 +93,7 @@ private:
                 const int64_t output = row * shape.block_out + at;
                 const int32_t sum = sums[at] - token.zero_point * sums_[output];
                 const float factor = token.step * scales_[output];
-                y[output] = activate_scalar(static_cast<float>(sum) * factor + bias_[output], activation_);
+                y[output] = activate<ScalarLanes>(static_cast<float>(sum) * factor + bias_[output], activation_);
             }
         }
     }
