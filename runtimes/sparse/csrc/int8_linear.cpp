@@ -1,11 +1,141 @@
+// INT8 layers: chooses a kernel by ISA and pattern, and shares the work out among threads.
+#include <algorithm>
+#include <new>
+
+#include "int8_pack.h"
 #include "int8_scalar.h"
+#include "int8_vector.h"
 #include "linear.h"
 
 namespace stepdown {
+namespace {
+
+// Tasks that keep each thread of a pool of unknown size busy to the end.
+constexpr int64_t enough_tasks = 8;
+// A part of a panel that costs less, in weights, is not worth a task of its own: about 2 us.
+constexpr int64_t least_work = 4096;
+
+class Scratch {
+public:
+    explicit Scratch(int64_t bytes) : data_(static_cast<char*>(::operator new(bytes, alignment))) {}
+    ~Scratch() { ::operator delete(data_, alignment); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    char* data() const { return data_; }
+
+private:
+    static constexpr std::align_val_t alignment{64};
+    char* data_;
+};
+
+// Calls body(i) for each i in [0, total) on the threads of parallel.
+template <class Body>
+void for_each(const Parallel& parallel, int64_t total, const Body& body) {
+    if (total == 1) return body(0);
+    parallel.run(
+        total, [](void* data, int64_t index) { (*static_cast<const Body*>(data))(index); }, const_cast<Body*>(&body));
+}
+
+class Int8Vector final : public Linear {
+public:
+    Int8Vector(const SparseWeight<int8_t>& weight, const float* scales, const float* bias, Activation activation,
+               const Int8Kernel& kernel)
+        : kernel_(kernel),
+          packed_(weight, scales, bias, activation, kernel),
+          layer_(packed_.layer()),
+          panel_tokens_(kernel.vector_tokens * kernel.panel_vectors) {}
+
+    void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
+        const int64_t panels = (tokens + panel_tokens_ - 1) / panel_tokens_;
+        if (panels >= enough_tasks) {
+            for_each(parallel, panels, [&](int64_t panel) {
+                const Scratch scratch(panel_bytes());
+                quantise(x, tokens, panel, scratch.data());
+                multiply(scratch.data(), tokens, panel, 0, packed_.strips(), y);
+            });
+            return;
+        }
+        if (panels == 0) return;
+        const Scratch scratch(panels * panel_bytes());
+        for_each(parallel, panels,
+                 [&](int64_t panel) { quantise(x, tokens, panel, scratch.data() + panel * panel_bytes()); });
+        const int64_t shares = count_shares(panels);
+        for_each(parallel, panels * shares, [&](int64_t task) {
+            const int64_t panel = task / shares, share = task % shares;
+            multiply(scratch.data() + panel * panel_bytes(), tokens, panel, first_strip(share, shares),
+                     first_strip(share + 1, shares), y);
+        });
+    }
+
+private:
+    int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_); }
+
+    // Outputs are shared out only as far as that makes tasks of some size.
+    int64_t count_shares(int64_t panels) const {
+        const int64_t most = packed_.work_before(packed_.strips()) / least_work;
+        return std::max<int64_t>(1, std::min({most, packed_.strips(), (enough_tasks + panels - 1) / panels}));
+    }
+
+    // Where a share of the strips begins: all have about the same number of weights.
+    int64_t first_strip(int64_t share, int64_t shares) const {
+        if (share == shares) return packed_.strips();
+        const int64_t before = packed_.work_before(packed_.strips()) * share / shares;
+        int64_t strip = 0;
+        while (packed_.work_before(strip) < before) ++strip;
+        return strip;
+    }
+
+    void quantise(const float* x, int64_t tokens, int64_t panel, char* out) const {
+        const int64_t first = panel * panel_tokens_;
+        kernel_.quantise(layer_, x + first * layer_.in, std::min(panel_tokens_, tokens - first), out);
+    }
+
+    void multiply(const char* in, int64_t tokens, int64_t panel, int64_t strip, int64_t end, float* y) const {
+        const int64_t first = panel * panel_tokens_;
+        for (; strip < end; ++strip) {
+            kernel_.multiply(layer_, in, std::min(panel_tokens_, tokens - first), strip, y + first * layer_.out);
+        }
+    }
+
+    Int8Kernel kernel_;
+    PackedInt8 packed_;
+    Int8Layer layer_;
+    int64_t panel_tokens_;
+};
+
+using ChooseKernel = Int8Kernel (*)(const Shape&, bool shares_units);
+
+// An entry of 4 outputs costs as much as so many of one, measured: 16 multiply-adds and 8 loads against 4 and 5.
+constexpr double shared_cost = 2.8;
+
+// Outputs may share the columns that any of them has: the more of these they have in common, the more it saves.
+Int8Kernel choose_kernel(const SparseWeight<int8_t>& weight, ChooseKernel choose) {
+    const Int8Kernel shared = choose(weight.shape, true), single = choose(weight.shape, false);
+    if (weight.shape.block_out > 1) return shared;
+    const auto count = [&](const Int8Kernel& kernel) {
+        return static_cast<double>(count_int8_entries(weight, kernel.unit, kernel.group_rows));
+    };
+    return shared_cost * count(shared) < count(single) ? shared : single;
+}
+
+ChooseKernel find_kernels(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx512_vnni) return int8_vnni;
+    if (isa == Isa::avx512) return int8_avx512;
+    if (isa == Isa::avx2) return int8_avx2;
+#endif
+    return nullptr;
+}
+
+}  // namespace
 
 std::unique_ptr<Linear> make_int8_linear(const SparseWeight<int8_t>& weight, const float* scales, const float* bias,
-                                         Activation activation, Isa) {
-    return make_int8_scalar(weight, scales, bias, activation);
+                                         Activation activation, Isa isa) {
+    const ChooseKernel choose = find_kernels(isa);
+    if (choose == nullptr || weight.shape.in > widest_split) {
+        return make_int8_scalar(weight, scales, bias, activation);
+    }
+    return std::make_unique<Int8Vector>(weight, scales, bias, activation, choose_kernel(weight, choose));
 }
 
 }  // namespace stepdown

@@ -1,0 +1,26 @@
+// INT8 kernels for AVX-512 with VNNI: four products of 8 bits at a time, exact in 32 bits.
+#include "int8_avx512.h"
+#include "int8_gather.h"
+#include "int8_kernel.h"
+#include "int8_vector.h"
+
+namespace stepdown {
+namespace {
+
+struct Quads {
+    static constexpr Unit unit = Unit::quad;
+    using Sum = __m512i;
+    static Sum zero() { return _mm512_setzero_si512(); }
+    static Sum add(Sum sum, __m512i levels, __m512i weight) { return _mm512_dpbusd_epi32(sum, levels, weight); }
+    static __m512i integers(Sum sum) { return sum; }
+};
+
+}  // namespace
+
+Int8Kernel int8_vnni(const Shape& shape, bool shares_units) {
+    if (shape.block_out > 1 && shape.block_in == 1) return Kernel<Int8Avx512, Quads, 4, 4, QuadGather>::describe(256);
+    if (shares_units) return Kernel<Int8Avx512, Quads, 4, 4>::describe(512);
+    return Kernel<Int8Avx512, Quads, 1, 4>::describe(512);
+}
+
+}  // namespace stepdown
