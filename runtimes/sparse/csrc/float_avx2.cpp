@@ -21,6 +21,18 @@ struct Avx2 : Avx2Lanes {
     static Vector load_first(const float* x, int count) { return _mm256_maskload_ps(x, first(count)); }
     static void store_first(float* x, Vector value, int count) { _mm256_maskstore_ps(x, first(count), value); }
 
+    // Four loads, not a gather: many CPUs gather one by one, and slowly.
+    static __m128 sum_gathered(const float* values, const uint8_t* columns, int count, const float* x) {
+        __m128 sums[2] = {};
+        int at = 0;
+        for (; at + 8 <= count; at += 8) {
+            sums[0] = _mm_fmadd_ps(_mm_loadu_ps(values + at), load_four(x, columns + at), sums[0]);
+            sums[1] = _mm_fmadd_ps(_mm_loadu_ps(values + at + 4), load_four(x, columns + at + 4), sums[1]);
+        }
+        if (at < count) sums[0] = _mm_fmadd_ps(_mm_loadu_ps(values + at), load_four(x, columns + at), sums[0]);
+        return _mm_add_ps(sums[0], sums[1]);
+    }
+
     // Pairs, then fours inside each half of the vectors, then the halves.
     static void transpose(Vector (&rows)[lanes]) {
         Vector fours[lanes];
@@ -41,6 +53,9 @@ struct Avx2 : Avx2Lanes {
     }
 
 private:
+    static __m128 load_four(const float* x, const uint8_t* columns) {
+        return _mm_setr_ps(x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]]);
+    }
     static __m256i first(int count) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }

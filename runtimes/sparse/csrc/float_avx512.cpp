@@ -21,6 +21,18 @@ struct Avx512 : Avx512Lanes {
     static Vector load_first(const float* x, int count) { return _mm512_maskz_loadu_ps(first(count), x); }
     static void store_first(float* x, Vector value, int count) { _mm512_mask_storeu_ps(x, first(count), value); }
 
+    static __m128 sum_gathered(const float* values, const uint8_t* columns, int count, const float* x) {
+        Vector sum = _mm512_setzero_ps();
+        for (int at = 0; at < count; at += lanes) {
+            const __mmask16 there = count - at < lanes ? first(count - at) : 0xffff;
+            const __m512i places = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(there, columns + at));
+            const Vector inputs = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, places, x, sizeof(float));
+            sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(there, values + at), inputs, sum);
+        }
+        const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+        return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    }
+
     // Pairs, then fours inside each quarter of the vectors, then the quarters.
     static void transpose(Vector (&rows)[lanes]) {
         Vector fours[lanes];

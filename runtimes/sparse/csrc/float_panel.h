@@ -6,25 +6,33 @@
 // Every sum starts from its bias and takes its columns from left to right.
 #pragma once
 
+#include <cstddef>
+
 #include "activation.h"
 #include "float_kernel.h"
+#include "float_token.h"
 
 namespace stepdown {
 
 // Isa, beside what Lanes offers: load, store (aligned), load_first, store_first (of n numbers, unaligned), transpose,
-// and rows_at_once(vectors): how many rows' sums fit the registers.
+// sum_gathered (float_token.h) and rows_at_once(vectors): how many rows' sums fit the registers.
 template <class Isa, bool shared, int width>
 class FloatPanel {
     using Vector = typename Isa::Vector;
     static constexpr int lanes = Isa::lanes;
+    // From the inputs of a vector of tokens to the next: a constant, so that it costs no register.
+    static constexpr int64_t panel_stride = (Isa::depth + group_rows) * lanes;
 
 public:
     static int64_t scratch_size(const FloatWeight& weight, int64_t tokens) {
         const int64_t columns = round_up(tokens, lanes);
-        return (weight.tiles * (weight.depth + group_rows) + most_rows(weight)) * columns;
+        return (weight.tiles * (Isa::depth + group_rows) + most_rows(weight)) * columns;
     }
 
-    static void run(const FloatJob& job) { run_vectors<Isa::panel_vectors(shared)>(job); }
+    static void run(const FloatJob& job) {
+        if (job.tokens == 1) return FloatToken<Isa, shared, width>::run(job);
+        run_vectors<Isa::panel_vectors(shared)>(job);
+    }
 
 private:
     static int64_t most_rows(const FloatWeight& weight) {
@@ -41,28 +49,27 @@ private:
             if (job.tokens <= (most - 1) * lanes) return run_vectors<most - 1>(job);
         }
         const FloatWeight& weight = *job.weight;
-        const int64_t tile_size = int64_t{most} * (weight.depth + group_rows) * lanes;
+        const int64_t tile_size = most * panel_stride;
         float* const sums = job.scratch + weight.tiles * tile_size;
         pack<most>(job);
         for (int64_t at = job.first_chunk; at < job.last_chunk; ++at) {
             const FloatChunk& chunk = weight.chunks[at];
-            multiply<most, true>(chunk.tiles[0], weight.depth, chunk.bias, job.scratch, sums);
+            multiply<most, true>(chunk.tiles[0], chunk.bias, job.scratch, sums);
             for (int64_t tile = 1; tile < weight.tiles; ++tile) {
-                multiply<most, false>(chunk.tiles[tile], weight.depth, nullptr, job.scratch + tile * tile_size, sums);
+                multiply<most, false>(chunk.tiles[tile], nullptr, job.scratch + tile * tile_size, sums);
             }
             finish<most>(job, chunk, sums);
         }
     }
 
+    // Sixteen rows of x from left to right, then the next: no more streams than the hardware prefetches.
     template <int vectors>
     static void pack(const FloatJob& job) {
-        const FloatWeight& weight = *job.weight;
-        float* to = job.scratch;
-        for (int64_t tile = 0; tile < weight.tiles; ++tile) {
-            const int64_t left = tile * weight.depth;
-            for (int vector = 0; vector < vectors; ++vector) {
-                for (int32_t column = 0; column < weight.depth; column += lanes, to += lanes * lanes) {
-                    turn(job, vector * lanes, left + column, to);
+        for (int vector = 0; vector < vectors; ++vector) {
+            for (int64_t tile = 0; tile < job.weight->tiles; ++tile) {
+                float* to = job.scratch + (tile * vectors + vector) * panel_stride;
+                for (int32_t column = 0; column < Isa::depth; column += lanes, to += lanes * lanes) {
+                    turn(job, vector * lanes, tile * Isa::depth + column, to);
                 }
                 for (int32_t zero = 0; zero < group_rows; ++zero, to += lanes) Isa::store(to, Isa::broadcast(0));
             }
@@ -89,46 +96,46 @@ private:
     }
 
     template <int vectors, bool first>
-    static void multiply(const FloatTile& tile, int32_t depth, const float* bias, const float* panel, float* sums) {
+    static void multiply(const FloatTile& tile, const float* bias, const float* panel, float* sums) {
         constexpr int rows = Isa::template rows_at_once<vectors>(shared);
         static_assert(!shared || rows == group_rows, "a group that shares columns is one");
-        const int64_t stride = int64_t{depth + group_rows} * lanes;
         const float* values = tile.values;
         const uint8_t* columns = tile.columns;
         for (int64_t at = 0; at < tile.group_count; ++at) {
             const FloatGroup& group = tile.groups[at];
             for (int part = 0; part < group_rows; part += rows) {
                 Vector now[rows][vectors];
+                float* places[rows];
                 for (int row = 0; row < rows; ++row) {
-                    const int64_t number = group.rows[part + row];
+                    const size_t number = group.rows[part + row];
+                    places[row] = sums + number * vectors * lanes;
                     for (int vector = 0; vector < vectors; ++vector) {
-                        now[row][vector] = first ? Isa::broadcast(bias[number])
-                                                 : Isa::load(sums + (number * vectors + vector) * lanes);
+                        now[row][vector] = first ? Isa::broadcast(bias[number]) : Isa::load(places[row] + vector * lanes);
                     }
                 }
-                add_steps<vectors, rows>(now, values + part * width, columns + part, group.steps, panel, stride);
+                add_steps<vectors, rows>(now, values + part * width, columns + part, group.steps, panel);
                 for (int row = 0; row < rows; ++row) {
                     for (int vector = 0; vector < vectors; ++vector) {
-                        Isa::store(sums + (group.rows[part + row] * vectors + vector) * lanes, now[row][vector]);
+                        Isa::store(places[row] + vector * lanes, now[row][vector]);
                     }
                 }
             }
-            values += group.steps * group_rows * width;
-            columns += group.steps * (shared ? 1 : group_rows);
+            values += static_cast<size_t>(group.steps) * group_rows * width;
+            columns += static_cast<size_t>(group.steps) * (shared ? 1 : group_rows);
         }
     }
 
+    // The innermost loop: all bounds but one are constants, so that sums stay in registers.
     template <int vectors, int rows>
-    static inline __attribute__((always_inline)) void add_steps(Vector (&sums)[rows][vectors], const float* values,
-                                                                const uint8_t* columns, int32_t steps,
-                                                                const float* panel, int64_t stride) {
+    static inline void add_steps(Vector (&sums)[rows][vectors], const float* values, const uint8_t* columns,
+                                 int32_t steps, const float* panel) {
         for (int32_t step = 0; step < steps; ++step) {
             if constexpr (shared) {
-                const float* const x = panel + columns[step] * lanes;
+                const float* const x = panel + static_cast<size_t>(*columns) * lanes;
                 for (int column = 0; column < width; ++column) {
                     Vector now[vectors];
                     for (int vector = 0; vector < vectors; ++vector) {
-                        now[vector] = Isa::load(x + vector * stride + column * lanes);
+                        now[vector] = Isa::load(x + vector * panel_stride + column * lanes);
                     }
                     for (int row = 0; row < rows; ++row) {
                         const Vector weight = Isa::broadcast(values[column * group_rows + row]);
@@ -139,26 +146,27 @@ private:
                 }
             } else {
                 for (int row = 0; row < rows; ++row) {
-                    const float* const x = panel + columns[step * group_rows + row] * lanes;
+                    const float* const x = panel + static_cast<size_t>(columns[row]) * lanes;
                     for (int column = 0; column < width; ++column) {
                         const Vector weight = Isa::broadcast(values[row * width + column]);
                         for (int vector = 0; vector < vectors; ++vector) {
-                            const Vector now = Isa::load(x + vector * stride + column * lanes);
+                            const Vector now = Isa::load(x + vector * panel_stride + column * lanes);
                             sums[row][vector] = Isa::multiply_add(weight, now, sums[row][vector]);
                         }
                     }
                 }
             }
             values += group_rows * width;
+            columns += shared ? 1 : group_rows;
         }
     }
 
     template <int vectors>
     static void finish(const FloatJob& job, const FloatChunk& chunk, const float* sums) {
         const int64_t out = job.weight->shape.out;
-        for (int64_t row = 0; row < chunk.rows; row += lanes) {
-            const int64_t count = chunk.rows - row < lanes ? chunk.rows - row : lanes;
-            for (int vector = 0; vector < vectors; ++vector) {
+        for (int vector = 0; vector < vectors; ++vector) {
+            const int64_t tokens = job.tokens - vector * lanes < lanes ? job.tokens - vector * lanes : lanes;
+            for (int64_t row = 0; row < chunk.rows; row += lanes) {
                 Vector now[lanes];
                 for (int at = 0; at < lanes; ++at) {
                     const Vector sum = Isa::load(sums + ((row + at) * vectors + vector) * lanes);
@@ -166,7 +174,7 @@ private:
                 }
                 Isa::transpose(now);
                 float* const to = job.y + vector * lanes * out + chunk.first_row + row;
-                const int64_t tokens = job.tokens - vector * lanes < lanes ? job.tokens - vector * lanes : lanes;
+                const int64_t count = chunk.rows - row < lanes ? chunk.rows - row : lanes;
                 if (count == lanes && tokens == lanes) {
                     for (int at = 0; at < lanes; ++at) Isa::store_unaligned(to + at * out, now[at]);
                 } else {

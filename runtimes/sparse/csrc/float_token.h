@@ -1,0 +1,102 @@
+// The FP32 product for a single token: no lanes of tokens to fill, so four weights go into a vector instead.
+//
+// In: the same packed weight as the panels (float_panel.h). Isa, beside what they need: sum_gathered, the sums of
+// values[i] * x[columns[i]] over every fourth i. Built for every x86 instruction set with FMA.
+#pragma once
+
+#include <immintrin.h>
+
+#include "activation.h"
+#include "float_kernel.h"
+
+namespace stepdown {
+
+template <class Isa, bool shared, int width>
+class FloatToken {
+public:
+    static void run(const FloatJob& job) {
+        const FloatWeight& weight = *job.weight;
+        float* const x = job.scratch;
+        float* const sums = x + round_up(weight.tiles * tile_size, Isa::lanes);
+        pack(job, x);
+        for (int64_t at = job.first_chunk; at < job.last_chunk; ++at) {
+            const FloatChunk& chunk = weight.chunks[at];
+            for (int64_t row = 0; row < round_up(chunk.rows, chunk_row_unit); ++row) sums[row] = chunk.bias[row];
+            for (int64_t tile = 0; tile < weight.tiles; ++tile) multiply(chunk.tiles[tile], x + tile * tile_size, sums);
+            finish(job, chunk, sums);
+        }
+    }
+
+private:
+    static constexpr int32_t tile_size = Isa::depth + group_rows;
+
+    // Four zeros after the inputs of each tile, as in a panel.
+    static void pack(const FloatJob& job, float* to) {
+        const int64_t in = job.weight->shape.in;
+        for (int64_t tile = 0; tile < job.weight->tiles; ++tile) {
+            const int64_t left = tile * Isa::depth;
+            for (int32_t at = 0; at < tile_size; ++at) {
+                *to++ = at < Isa::depth && left + at < in ? job.x[left + at] : 0;
+            }
+        }
+    }
+
+    static void multiply(const FloatTile& tile, const float* x, float* sums) {
+        const float* values = tile.values;
+        const uint8_t* columns = tile.columns;
+        for (int64_t at = 0; at < tile.group_count; ++at) {
+            const FloatGroup& group = tile.groups[at];
+            float found[group_rows];
+            _mm_storeu_ps(found, shared ? sum_shared(values, columns, group.steps, x)
+                                 : width == 1 ? Isa::sum_gathered(values, columns, group.steps * group_rows, x)
+                                              : sum_wide(values, columns, group.steps, x));
+            for (int row = 0; row < group_rows; ++row) sums[group.rows[row]] += found[row];
+            values += static_cast<size_t>(group.steps) * group_rows * width;
+            columns += static_cast<size_t>(group.steps) * (shared ? 1 : group_rows);
+        }
+    }
+
+    static __m128 sum_four(const __m128 (&parts)[4]) {
+        return _mm_add_ps(_mm_add_ps(parts[0], parts[1]), _mm_add_ps(parts[2], parts[3]));
+    }
+
+    // The four rows side by side in a vector, one input for all. Four sums hide the latency of the additions.
+    static __m128 sum_shared(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
+        __m128 parts[4] = {};
+        constexpr int at_once = 4 / width;
+        int32_t step = 0;
+        for (; step + at_once <= steps; step += at_once) {
+            for (int part = 0; part < 4; ++part) add_column(parts[part], values, columns, step * width + part, x);
+        }
+        for (; step < steps; ++step) add_column(parts[0], values, columns, step, x);
+        return sum_four(parts);
+    }
+
+    static void add_column(__m128& sum, const float* values, const uint8_t* columns, int32_t at, const float* x) {
+        const float* const input = x + columns[at / width] + at % width;
+        sum = _mm_fmadd_ps(_mm_loadu_ps(values + at * group_rows), _mm_broadcast_ss(input), sum);
+    }
+
+    // Four inputs side by side, a sum for each row; then the four are added across.
+    static __m128 sum_wide(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
+        __m128 rows[4] = {};
+        for (int32_t step = 0; step < steps; ++step) {
+            for (int row = 0; row < group_rows; ++row) {
+                const __m128 inputs = _mm_loadu_ps(x + columns[step * group_rows + row]);
+                rows[row] = _mm_fmadd_ps(_mm_loadu_ps(values + (step * group_rows + row) * 4), inputs, rows[row]);
+            }
+        }
+        _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]);
+        return sum_four(rows);
+    }
+
+    static void finish(const FloatJob& job, const FloatChunk& chunk, const float* sums) {
+        for (int64_t row = 0; row < chunk.rows; row += Isa::lanes) {
+            const auto answer = activate<Isa>(Isa::load_unaligned(sums + row), job.activation);
+            const int64_t count = chunk.rows - row < Isa::lanes ? chunk.rows - row : Isa::lanes;
+            Isa::store_first(job.y + chunk.first_row + row, answer, static_cast<int>(count));
+        }
+    }
+};
+
+}  // namespace stepdown
