@@ -10,7 +10,9 @@
 
 #include "activation.h"
 #include "float_kernel.h"
+#if defined(__x86_64__)
 #include "float_token.h"
+#endif
 
 namespace stepdown {
 
@@ -30,7 +32,9 @@ public:
     }
 
     static void run(const FloatJob& job) {
+#if defined(__x86_64__)
         if (job.tokens == 1) return FloatToken<Isa, shared, width>::run(job);
+#endif
         run_vectors<Isa::panel_vectors(shared)>(job);
     }
 

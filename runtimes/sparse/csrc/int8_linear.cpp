@@ -123,6 +123,9 @@ ChooseKernel find_kernels(Isa isa) {
     if (isa == Isa::avx512_vnni) return int8_vnni;
     if (isa == Isa::avx512) return int8_avx512;
     if (isa == Isa::avx2) return int8_avx2;
+#elif defined(__aarch64__)
+    if (isa == Isa::neon_dotprod) return int8_dotprod;
+    if (isa == Isa::neon) return int8_neon;
 #endif
     return nullptr;
 }

@@ -1,4 +1,4 @@
-// The INT8 kernels of each ISA of x86, for the blocks of a shape.
+// The INT8 kernels of each ISA, for the blocks of a shape.
 #pragma once
 
 #include "int8_layer.h"
@@ -9,5 +9,7 @@ namespace stepdown {
 Int8Kernel int8_avx2(const Shape&, bool shares_units);
 Int8Kernel int8_avx512(const Shape&, bool shares_units);
 Int8Kernel int8_vnni(const Shape&, bool shares_units);
+Int8Kernel int8_neon(const Shape&, bool shares_units);
+Int8Kernel int8_dotprod(const Shape&, bool shares_units);
 
 }  // namespace stepdown
