@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from bench.ledger import LedgerRow
 from bench.samples import Samples
 from runtimes.atomic import write_bytes
 from runtimes.errors import CorruptArtifact, UsageError
@@ -81,7 +82,8 @@ class OpTime:
 class SubjectRecord:
     """What was run: ``model`` by ``runtime`` on ``device``; ``failure`` says why it was not, where it was not.
 
-    ``answers`` holds, by shape and output, some of the values it gave (see bench/answers.py).
+    ``answers`` holds, by shape and output, some of the values it gave (see bench/answers.py); ``ledger`` says what its
+    export made of the zeros in its weights.
     """
 
     label: str
@@ -94,6 +96,7 @@ class SubjectRecord:
     throughput: tuple[Throughput, ...] = ()
     ops: tuple[OpTime, ...] = ()
     answers: Mapping[str, Answer] = field(default_factory=dict)
+    ledger: tuple[LedgerRow, ...] = ()
     failure: str | None = None
 
 

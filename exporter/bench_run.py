@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from bench.ledger import LedgerRow
 from bench.record import Recorded, RecordPlan, record
 from bench.recording import Recording
 from exporter.bench_accuracy import AccuracyPlan, Judged, measure_accuracies
 from exporter.bench_feeds import FeedsPlan, Shape, write_feeds
 from exporter.bench_subjects import BenchSubject, SubjectOptions, resolve_subjects
 from exporter.progress import Progress
-from runtimes.artifact import TensorSpec
+from exporter.report_file import REPORT_NAME, read_reports
+from runtimes.artifact import MANIFEST_NAME, TensorSpec
 from runtimes.errors import StepdownError
 
 
@@ -59,7 +61,8 @@ def run_bench(options: BenchOptions, progress: Progress) -> Recorded:
         make_feeds = partial(_write_feeds, plan=feeds, folder=Path(folder))
         recorded = record([subject.spec for subject in subjects], make_feeds, options.plan, progress)
     failures = {**judged.failures, **recorded.failures}
-    return Recorded(recording=_add_judgement(recorded.recording, judged, failures), failures=failures)
+    ledgers = {subject.spec.label: _read_ledger(subject) for subject in subjects}
+    return Recorded(recording=_add_findings(recorded.recording, judged, ledgers, failures), failures=failures)
 
 
 def order_words(subjects: Sequence[str], versus: str | None) -> tuple[str, ...]:
@@ -80,11 +83,25 @@ def _write_feeds(inputs: Sequence[Sequence[TensorSpec]], *, plan: FeedsPlan, fol
     return write_feeds(inputs, plan, folder)
 
 
-def _add_judgement(recording: Recording, judged: Judged, failures: Mapping[str, StepdownError]) -> Recording:
+def _read_ledger(subject: BenchSubject) -> tuple[LedgerRow, ...]:
+    """Return what the export of a subject wrote of its zeros; nothing where no export made it."""
+    path = subject.directory / REPORT_NAME
+    if subject.spec.runtime != "onnxruntime" or not (subject.directory / MANIFEST_NAME).is_file() or not path.is_file():
+        return ()
+    return next((report.ledger for report in read_reports(path) if report.target == "onnxruntime"), ())
+
+
+def _add_findings(
+    recording: Recording,
+    judged: Judged,
+    ledgers: Mapping[str, tuple[LedgerRow, ...]],
+    failures: Mapping[str, StepdownError],
+) -> Recording:
     subjects = tuple(
         replace(
             one,
             accuracy=judged.accuracies.get(one.label),
+            ledger=ledgers.get(one.label, ()),
             failure=str(failures[one.label]) if one.label in failures else None,
         )
         for one in recording.subjects

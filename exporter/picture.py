@@ -6,43 +6,17 @@ In: the ``report.json`` of a real export. Out: an SVG. Must not import: torch, a
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from exporter.ledger import LedgerRow
-from exporter.report import CandidateRow, Ratio, Report, render_ledger, render_table
+from exporter.report import Report, render_ledger, render_table
+from exporter.report_file import read_reports
 from runtimes.atomic import write_text
-from runtimes.errors import CorruptArtifact, StepdownError, UsageError
+from runtimes.errors import StepdownError, UsageError
 
 _COLUMNS = 150
-
-
-def read_reports(path: Path) -> tuple[Report, ...]:
-    """Read what an export wrote, one report a target.
-
-    Raises:
-        CorruptArtifact: it is missing, not JSON, or holds no report.
-    """
-    try:
-        reports = json.loads(path.read_text(encoding="utf-8"))["reports"]
-        return tuple(_read_report(data) for data in reports)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CorruptArtifact(f"not a report: {error}", where=str(path), cure="export again") from error
-
-
-def _read_report(data: Mapping[str, Any]) -> Report:
-    rows = tuple(map(_read_row, data["rows"]))
-    ledger = tuple(LedgerRow(**{**row, "shape": tuple(row["shape"])}) for row in data.get("ledger", ()))
-    return Report(**{**data, "findings": tuple(data["findings"]), "rows": rows, "ledger": ledger})
-
-
-def _read_row(row: Mapping[str, Any]) -> CandidateRow:
-    speed = {shape: Ratio(**ratio) for shape, ratio in row["speed"].items()}
-    return CandidateRow(**{**row, "speed": speed})
 
 
 def draw_tables(reports: Sequence[Report]) -> str:

@@ -21,6 +21,7 @@ from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import CALIBRATED_PRECISIONS, ExportOptions, check_options
 from exporter.progress import Progress
 from exporter.report import Report
+from exporter.report_file import REPORT_NAME
 from exporter.source import open_source
 from exporter.static_plans import collect_for_plans, read_complete, require_statistics_of
 from exporter.stopwatch import Stopwatch
@@ -148,7 +149,7 @@ def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult]
     for path in sorted(traced.artifact.path.parent.iterdir()):
         if path.name not in _MODEL_FILES and path.is_file():
             shutil.copyfile(path, staging / path.name)
-    _write_json(staging / "report.json", {"reports": [result.report.to_json() for result in results]})
+    _write_json(staging / REPORT_NAME, {"reports": [result.report.to_json() for result in results]})
     decided = {result.report.target: result.calibration for result in results if result.calibration is not None}
     if decided:
         _write_json(staging / "calibration.json", decided)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporter.ledger import LedgerRow, average_gain, group_rows
+from bench.ledger import LedgerRow, average_gain, group_rows
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.ledger import LedgerRow
 from exporter.candidates import CandidateSpec, FloatGraphs
 from exporter.in_place import Gains, find_spans, measure_in_place
-from exporter.ledger import LedgerRow
 from exporter.probe_feeds import usable_shapes
 from exporter.sparse_costs import CostTable
 from exporter.sparse_plans import SparsePlans

@@ -11,11 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic
 
+from bench.ledger import LedgerRow
 from bench.machine import describe_machine
 from exporter.choice import Decision
 from exporter.held_out import HeldOut
 from exporter.judge import Judge
-from exporter.ledger import LedgerRow
 from exporter.options import ExportOptions
 from exporter.progress import Progress
 from exporter.report import CandidateRow, Report, Tier

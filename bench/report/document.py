@@ -17,6 +17,7 @@ from bench.recording import Recording
 from bench.report.facts import list_conditions, list_facts, list_notices, list_plan, write_byline
 from bench.report.headline import format_limit, write_headline
 from bench.report.latency import draw_latencies
+from bench.report.ledger import tabulate_ledgers
 from bench.report.operators import describe_operators
 from bench.report.ratios import draw_gate, draw_ratios, list_ratios
 from bench.report.tables import (
@@ -101,6 +102,7 @@ def render_report(recording: Recording, *, gate: GateResult | None = None, histo
         subjects_table=tabulate_subjects(recording),
         tradeoff_charts=draw_tradeoffs(recording),
         throughput_table=tabulate_throughput(recording),
+        ledger_tables=tabulate_ledgers(recording),
         operators=describe_operators(recording),
         trend=describe_trend(recording, history),
         conditions=list_conditions(recording),

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from bench.recording import read_recording
 from compression.sparsify import sparsify
 from exporter.source import open_source
 from exporter.trace import trace
@@ -130,6 +131,11 @@ def test_a_sparse_model_ships_sparse(bert, export, stepdown):
     layers = [layer for layer in inspected["layers"] if layer["op"] == "SparseLinear"]
     assert len(layers) == len(done.sparse_nodes)
     assert all(layer["zeros"] == pytest.approx(0.97, abs=0.01) for layer in layers)
+    samples = done.folder.parent / "samples.json"
+    benched = stepdown("bench", done.folder, "--shape", "1x4", "--time-budget", "1", "-o", samples)
+    assert benched.code == 0, benched.err
+    (subject,) = read_recording(samples).subjects
+    assert [asdict(row) | {"shape": list(row.shape)} for row in subject.ledger] == done.report["ledger"]
 
 
 @needs_kernels

@@ -6,8 +6,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from exporter.picture import draw_tables, main, read_reports
+from exporter.picture import draw_tables, main
 from exporter.report import CandidateRow, Ratio, Report
+from exporter.report_file import read_reports
 from runtimes.errors import CorruptArtifact
 
 REPORT = Report(

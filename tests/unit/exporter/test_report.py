@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from exporter.ledger import LedgerRow
+from bench.ledger import LedgerRow
 from exporter.report import CandidateRow, Ratio, Report, render_ledger, render_table
 
 

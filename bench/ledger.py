@@ -1,6 +1,6 @@
 """The ledger of zeros: for each linear what its zeros look like, what they are good for, and what became of them.
 
-In: rows filled by the plan of sparse layers. Out: plain data. Must not import: torch, onnx, a runtime.
+In: rows filled by an export. Out: plain data, for its report and for that of a bench run. Must not import a runtime.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LedgerRow:
         layer: The name of its node.
         shape: (outputs, inputs).
         zeros: Fraction in 0..1.
-        pattern: See :class:`exporter.sparsity.Sparsity`; blocks are outputs x inputs.
+        pattern: ``dense``, ``2:4``, ``rows``, ``block NxM`` (outputs x inputs) or ``unstructured``.
         use: Where the zeros could serve, or why nowhere.
         kernel: What ships: ``dense``, or the sparse operator and its block.
         why: Why that.

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.ledger import LedgerRow, average_gain, group_rows
+from bench.ledger import LedgerRow, average_gain, group_rows
 
 ROW = LedgerRow(
     layer="up",
