@@ -1,11 +1,13 @@
 // FP32 for AVX2 with FMA: 16 registers, so 32 tokens and two rows at a time, or 24 tokens where four rows share columns.
 #include "float_panel.h"
 #include "lanes_avx2.h"
+#include "lanes_fma.h"
 
 namespace stepdown {
 namespace {
 
 struct Avx2 : Avx2Lanes {
+    using Four = FmaLanes;
     // 192 inputs of 32 tokens are 24.5 KiB, of a first cache of 32.
     static constexpr int32_t depth = 192;
     static constexpr int panel_vectors(bool shared) { return shared ? 3 : 4; }

@@ -1,11 +1,13 @@
 // FP32 for AVX-512: 64 tokens a panel, 16 sums in registers.
 #include "float_panel.h"
 #include "lanes_avx512.h"
+#include "lanes_fma.h"
 
 namespace stepdown {
 namespace {
 
 struct Avx512 : Avx512Lanes {
+    using Four = FmaLanes;
     // 128 inputs of 64 tokens are 33 KiB, of a first cache of 48 or 32.
     static constexpr int32_t depth = 128;
     static constexpr int panel_vectors(bool) { return 4; }

@@ -67,6 +67,8 @@ public:
     const FloatWeight& view() const { return view_; }
 
 private:
+    friend class FloatPacker;
+
     std::vector<float> values_, bias_;
     std::vector<uint8_t> columns_;
     std::vector<FloatGroup> groups_;

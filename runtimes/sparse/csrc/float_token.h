@@ -1,18 +1,32 @@
 // The FP32 product for a single token: no lanes of tokens to fill, so four weights go into a vector instead.
 //
-// In: the same packed weight as the panels (float_panel.h). Isa, beside what they need: sum_gathered, the sums of
-// values[i] * x[columns[i]] over every fourth i. Built for every x86 instruction set with FMA.
+// In: the same packed weight as the panels (float_panel.h). Isa, beside what they need: Four, lanes for four floats
+// (lanes_fma.h), and sum_gathered, which adds up values[i] * x[columns[i]] for each i % 4.
 #pragma once
 
-#include <immintrin.h>
+#include <cstddef>
 
 #include "activation.h"
 #include "float_kernel.h"
 
 namespace stepdown {
 
+// sum_gathered where there is nothing better than four loads. count is a multiple of 4.
+template <class Four>
+typename Four::Vector sum_gathered_by_fours(const float* values, const uint8_t* columns, int count, const float* x) {
+    auto sum = Four::broadcast(0);
+    for (int at = 0; at < count; at += 4) {
+        const float inputs[4] = {x[columns[at]], x[columns[at + 1]], x[columns[at + 2]], x[columns[at + 3]]};
+        sum = Four::multiply_add(Four::load_unaligned(values + at), Four::load_unaligned(inputs), sum);
+    }
+    return sum;
+}
+
 template <class Isa, bool shared, int width>
 class FloatToken {
+    using Four = typename Isa::Four;
+    using Vector = typename Four::Vector;
+
 public:
     static void run(const FloatJob& job) {
         const FloatWeight& weight = *job.weight;
@@ -47,22 +61,22 @@ private:
         for (int64_t at = 0; at < tile.group_count; ++at) {
             const FloatGroup& group = tile.groups[at];
             float found[group_rows];
-            _mm_storeu_ps(found, shared ? sum_shared(values, columns, group.steps, x)
-                                 : width == 1 ? Isa::sum_gathered(values, columns, group.steps * group_rows, x)
-                                              : sum_wide(values, columns, group.steps, x));
+            Four::store_unaligned(found, shared ? sum_shared(values, columns, group.steps, x)
+                                                : width == 1 ? Isa::sum_gathered(values, columns, group.steps * group_rows, x)
+                                                             : sum_wide(values, columns, group.steps, x));
             for (int row = 0; row < group_rows; ++row) sums[group.rows[row]] += found[row];
             values += static_cast<size_t>(group.steps) * group_rows * width;
             columns += static_cast<size_t>(group.steps) * (shared ? 1 : group_rows);
         }
     }
 
-    static __m128 sum_four(const __m128 (&parts)[4]) {
-        return _mm_add_ps(_mm_add_ps(parts[0], parts[1]), _mm_add_ps(parts[2], parts[3]));
+    static Vector sum_four(const Vector (&parts)[4]) {
+        return Four::add(Four::add(parts[0], parts[1]), Four::add(parts[2], parts[3]));
     }
 
     // The four rows side by side in a vector, one input for all. Four sums hide the latency of the additions.
-    static __m128 sum_shared(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
-        __m128 parts[4] = {};
+    static Vector sum_shared(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
+        Vector parts[4] = {Four::broadcast(0), Four::broadcast(0), Four::broadcast(0), Four::broadcast(0)};
         constexpr int at_once = 4 / width;
         int32_t step = 0;
         for (; step + at_once <= steps; step += at_once) {
@@ -72,21 +86,21 @@ private:
         return sum_four(parts);
     }
 
-    static void add_column(__m128& sum, const float* values, const uint8_t* columns, int32_t at, const float* x) {
+    static void add_column(Vector& sum, const float* values, const uint8_t* columns, int32_t at, const float* x) {
         const float* const input = x + columns[at / width] + at % width;
-        sum = _mm_fmadd_ps(_mm_loadu_ps(values + at * group_rows), _mm_broadcast_ss(input), sum);
+        sum = Four::multiply_add(Four::load_unaligned(values + at * group_rows), Four::broadcast(*input), sum);
     }
 
     // Four inputs side by side, a sum for each row; then the four are added across.
-    static __m128 sum_wide(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
-        __m128 rows[4] = {};
+    static Vector sum_wide(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
+        Vector rows[4] = {Four::broadcast(0), Four::broadcast(0), Four::broadcast(0), Four::broadcast(0)};
         for (int32_t step = 0; step < steps; ++step) {
             for (int row = 0; row < group_rows; ++row) {
-                const __m128 inputs = _mm_loadu_ps(x + columns[step * group_rows + row]);
-                rows[row] = _mm_fmadd_ps(_mm_loadu_ps(values + (step * group_rows + row) * 4), inputs, rows[row]);
+                const Vector inputs = Four::load_unaligned(x + columns[step * group_rows + row]);
+                rows[row] = Four::multiply_add(Four::load_unaligned(values + (step * group_rows + row) * 4), inputs, rows[row]);
             }
         }
-        _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]);
+        Four::transpose(rows);
         return sum_four(rows);
     }
 
