@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from exporter.inspect_model import inspect_model
 from runtimes.errors import CorruptArtifact, UnsupportedModel
+from runtimes.sparse.storage import encode
 
 RNG = np.random.default_rng(0)
 
@@ -76,6 +77,50 @@ def test_quantised_weights_are_seen_through_their_dequantisation(tmp_path):
     weights = {"w": weight, "scale": np.float32(0.1), "zero": np.int8(7)}
     (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, weights)).layers
     assert (layer.quantise, layer.zeros) == ("is int8", 0.5)
+
+
+def _write_sparse(path, **changes):
+    """Write a model of one sparse operator, whose weight is 64 x 32 with one of ten left."""
+    weight = (RNG.normal(size=(64, 32)) * (RNG.random((64, 32)) < 0.1)).astype(np.float32)
+    stored = encode(weight, (1, 1))
+    arrays = {"v": stored.values, "g": stored.gaps, "r": stored.row_starts, "b": np.zeros(64, np.float32), **changes}
+    sizes = {"out_features": 64, "in_features": 32, "block_out": 1, "block_in": 1}
+    node = helper.make_node(
+        "SparseLinear", ["x", *arrays], ["y"], name="up", domain="ai.stepdown", activation="none", **sizes
+    )
+    return weight, save_onnx(path, [node], arrays)
+
+
+def test_a_sparse_operator_tells_what_it_stores(tmp_path):
+    weight, path = _write_sparse(tmp_path / "m.onnx")
+    (layer,) = inspect_model(path).layers
+    assert (layer.name, layer.op, layer.shape, layer.dtype) == ("up", "SparseLinear", (64, 32), "float32")
+    assert layer.zeros == pytest.approx(np.mean(weight == 0), abs=1e-6)
+    assert (layer.pattern, layer.stored, layer.quantise) == ("unstructured", "1x1", "-")
+
+
+def test_a_damaged_sparse_operator_is_refused(tmp_path):
+    _, path = _write_sparse(tmp_path / "m.onnx", g=np.zeros(3, np.uint8))
+    with pytest.raises(CorruptArtifact, match="damaged"):
+        inspect_model(path)
+
+
+def test_what_a_pruned_weight_would_take_stored_sparse(tmp_path):
+    weight = (RNG.normal(size=(32, 64)) * (RNG.random((32, 64)) < 0.1)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="up")]
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, {"w": weight})).layers
+    assert layer.stored == "1x1"
+    assert layer.stored_bytes == {
+        "float32": encode(weight.T.copy(), (1, 1)).size_bytes,
+        "int8": encode((weight.T != 0).astype(np.int8), (1, 1)).size_bytes,
+    }
+
+
+def test_zeros_of_a_convolution_have_no_kernel(tmp_path):
+    weight = (RNG.normal(size=(16, 16, 3, 3)) * (RNG.random((16, 16, 3, 3)) < 0.1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")]
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, {"w": weight})).layers
+    assert (layer.stored, layer.prune) == ("", "none: no sparse kernels for convolutions")
 
 
 def test_external_data_outside_the_folder_is_refused(tmp_path):
