@@ -132,9 +132,9 @@ private:
             if (group.steps == 0 && tile > 0) break;
             for (size_t row = 0; row < group_rows; ++row) {
                 const size_t run = at + row;
-                const int64_t number = pattern_.shared      ? runs[at].strip * group_rows + static_cast<int64_t>(row)
+                const int64_t number = pattern_.shared     ? runs[at].strip * group_rows + static_cast<int64_t>(row)
                                        : run < runs.size() ? runs[run].strip
-                                                            : static_cast<int64_t>(run);
+                                                           : static_cast<int64_t>(run);
                 group.rows[row] = static_cast<uint16_t>(number);
             }
             for (int32_t step = 0; step < group.steps; ++step) {
@@ -163,6 +163,9 @@ private:
     }
 
     void point() {
+        // Kernels step along these even where there is nothing to read, and no step may leave a null pointer.
+        packed_.values_.reserve(1);
+        packed_.columns_.reserve(1);
         for (size_t tile = 0; tile < starts_.size(); ++tile) {
             const Offsets& at = starts_[tile];
             const size_t end = tile + 1 < starts_.size() ? starts_[tile + 1].groups : packed_.groups_.size();
@@ -173,8 +176,9 @@ private:
             packed_.chunks_[chunk].bias = packed_.bias_.data() + bias_starts_[chunk];
             packed_.chunks_[chunk].tiles = packed_.tiles_.data() + chunk * static_cast<size_t>(tiles_);
         }
-        packed_.view_ = {shape_, pattern_, depth_, tiles_,
-                         packed_.chunks_.data(), static_cast<int64_t>(packed_.chunks_.size()), steps_};
+        packed_.view_ = {
+            shape_, pattern_, depth_, tiles_, packed_.chunks_.data(), static_cast<int64_t>(packed_.chunks_.size()),
+            steps_};
     }
 
     const Shape shape_;
