@@ -4,7 +4,9 @@
 // alone, to float32, whose fused multiply-add is the fastest there is for one.
 #include "int8_avx2.h"
 
+#include "int8_four.h"
 #include "int8_kernel.h"
+#include "int8_token.h"
 #include "int8_vector.h"
 
 namespace stepdown {
@@ -30,14 +32,17 @@ struct Singles {
     static __m256i integers(Sum sum) { return _mm256_cvtps_epi32(sum); }
 };
 
+template <class Dot, class FourDot, int rows, int widest>
+using Avx2 = Kernel<Int8Avx2, Dot, rows, widest, NoGather, OneToken<Int8Avx2, Dot, Int8Four, FourDot, rows, false>>;
+
 }  // namespace
 
 Int8Kernel int8_avx2(const Shape& shape, bool shares_units) {
     if (shape.block_in == 1) {
-        return shares_units ? Kernel<Int8Avx2, Singles, 4, 2>::describe(512)
-                            : Kernel<Int8Avx2, Singles, 1, 4>::describe(256);
+        return shares_units ? Avx2<Singles, FourSingles, 4, 3>::describe(256)
+                            : Avx2<Singles, FourSingles, 1, 4>::describe(256);
     }
-    return shares_units ? Kernel<Int8Avx2, Pairs, 4, 2>::describe(1024) : Kernel<Int8Avx2, Pairs, 1, 4>::describe(512);
+    return shares_units ? Avx2<Pairs, FourPairs, 4, 2>::describe(1024) : Avx2<Pairs, FourPairs, 1, 4>::describe(512);
 }
 
 }  // namespace stepdown

@@ -45,6 +45,21 @@ struct Int8Avx2 : Avx2Lanes {
     static Int subtract(Int a, Int b) { return _mm256_sub_epi32(a, b); }
     static Int multiply_pairs(Int a, Int b) { return _mm256_madd_epi16(a, b); }
 
+    static Int load_first(const uint32_t* from, int64_t count) {
+        return _mm256_maskload_epi32(reinterpret_cast<const int32_t*>(from), mask(count));
+    }
+    // Units at some places; zeros past the last. The list of places goes on for a vector.
+    static Int gather(const char* units, const uint16_t* places, int64_t count) {
+        const Int at = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(places)));
+        const auto* from = reinterpret_cast<const int32_t*>(units);
+        return _mm256_mask_i32gather_epi32(_mm256_setzero_si256(), from, at, mask(count), 4);
+    }
+    static int32_t total(Int x) {
+        const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        const __m128i pair = _mm_add_epi32(half, _mm_unpackhi_epi64(half, half));
+        return _mm_cvtsi128_si32(pair) + _mm_extract_epi32(pair, 1);
+    }
+
     // Levels, each a vector of int32, clamped to 0..255 and put side by side as units.
     template <Unit unit>
     static Int join(const Int* levels) {

@@ -4,7 +4,9 @@
 // alone, to float32, whose fused multiply-add is the fastest there is for one.
 #include "int8_avx512.h"
 
+#include "int8_four.h"
 #include "int8_kernel.h"
+#include "int8_token.h"
 #include "int8_vector.h"
 
 namespace stepdown {
@@ -30,15 +32,18 @@ struct Singles {
     static __m512i integers(Sum sum) { return _mm512_cvtps_epi32(sum); }
 };
 
+template <class Dot, class FourDot, int rows, int widest>
+using Avx512 =
+    Kernel<Int8Avx512, Dot, rows, widest, NoGather, OneToken<Int8Avx512, Dot, Int8Four, FourDot, rows, false>>;
+
 }  // namespace
 
 Int8Kernel int8_avx512(const Shape& shape, bool shares_units) {
     if (shape.block_in == 1) {
-        return shares_units ? Kernel<Int8Avx512, Singles, 4, 4>::describe(128)
-                            : Kernel<Int8Avx512, Singles, 1, 4>::describe(128);
+        return shares_units ? Avx512<Singles, FourSingles, 4, 4>::describe(256)
+                            : Avx512<Singles, FourSingles, 1, 4>::describe(128);
     }
-    return shares_units ? Kernel<Int8Avx512, Pairs, 4, 4>::describe(256)
-                        : Kernel<Int8Avx512, Pairs, 1, 4>::describe(256);
+    return shares_units ? Avx512<Pairs, FourPairs, 4, 4>::describe(256) : Avx512<Pairs, FourPairs, 1, 4>::describe(256);
 }
 
 }  // namespace stepdown

@@ -35,6 +35,14 @@ struct Int8Avx512 : Avx512Lanes {
     static Int subtract(Int a, Int b) { return _mm512_sub_epi32(a, b); }
     static Int multiply_pairs(Int a, Int b) { return _mm512_madd_epi16(a, b); }
 
+    static Int load_first(const uint32_t* from, int64_t count) { return _mm512_maskz_loadu_epi32(mask(count), from); }
+    // Units at some places; zeros past the last.
+    static Int gather(const char* units, const uint16_t* places, int64_t count) {
+        const __m512i at = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask(count), places));
+        return _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask(count), at, units, 4);
+    }
+    static int32_t total(Int x) { return _mm512_reduce_add_epi32(x); }
+
     // Levels, each a vector of int32, clamped to 0..255 and put side by side as units.
     template <Unit unit>
     static Int join(const Int* levels) {

@@ -82,8 +82,13 @@ struct NoGather {
     static constexpr bool gathers = false;
 };
 
+// Where one token is nothing special.
+struct NoToken {
+    static constexpr bool exists = false;
+};
+
 // One kernel: Dot's units, so many outputs in a group, panels of at most so many vectors, columns listed or gathered.
-template <class V, class Dot, int rows, int widest, class Gather = NoGather>
+template <class V, class Dot, int rows, int widest, class Gather = NoGather, class Token = NoToken>
 struct Kernel {
     static int64_t count_vectors(int64_t tokens) {
         const int64_t vectors = (tokens + V::lanes - 1) / V::lanes;
@@ -91,12 +96,18 @@ struct Kernel {
     }
 
     static void quantise(const Int8Layer& layer, const float* x, int64_t tokens, char* panel) {
+        if constexpr (Token::exists) {
+            if (tokens == 1) return Token::quantise(layer, x, panel);
+        }
         const int64_t vectors = count_vectors(tokens);
         quantise_panel<V, Dot::unit>(layer, x, tokens, vectors * V::lanes, panel);
         if constexpr (Gather::gathers) Gather::split(panel, layer.units, vectors);
     }
 
     static void multiply(const Int8Layer& layer, const char* panel, int64_t tokens, int64_t strip, float* y) {
+        if constexpr (Token::exists) {
+            if (tokens == 1) return Token::multiply(layer, panel, strip, y);
+        }
         alignas(64) int32_t sums[strip_rows * widest * V::lanes];
         fetch_outputs(layer, tokens, strip, y);
         const int64_t vectors = count_vectors(tokens);

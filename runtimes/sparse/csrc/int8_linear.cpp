@@ -68,7 +68,7 @@ public:
     }
 
 private:
-    int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_); }
+    int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_, kernel_.vector_tokens); }
 
     // Outputs are shared out only as far as that makes tasks of some size.
     int64_t count_shares(int64_t panels) const {

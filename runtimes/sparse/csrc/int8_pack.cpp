@@ -92,6 +92,7 @@ PackedInt8::PackedInt8(const SparseWeight<int8_t>& weight, const float* scales, 
         }
         close_strip();
     }
+    places_.resize(places_.size() + 8);  // read, not used, past the end
 }
 
 // Columns of one unit become one entry.

@@ -72,28 +72,37 @@ typename V::Int quantise_units(const float* x, int64_t left, const Range& range)
     return V::template join<unit>(levels);
 }
 
-// Panel rows are [unit][width tokens]. Tokens past the last are zeros.
+// One token, in units that lie one after the other.
+template <class V, Unit unit>
+Range quantise_row(const Int8Layer& layer, const float* x, char* units) {
+    const Range range = find_range<V>(x, layer.in);
+    for (int64_t at = 0; at < layer.units; at += V::lanes) {
+        const int64_t column = at * unit_columns(unit);
+        V::store(units + at * 4, quantise_units<V, unit>(x + column, layer.in - column, range));
+    }
+    return range;
+}
+
+// Panel rows are [unit][width tokens]. Tokens past the last are zeros. A token is read twice, while it is in the cache,
+// and kept in units until there are as many tokens as a vector has lanes.
 template <class V, Unit unit>
 void quantise_panel(const Int8Layer& layer, const float* x, int64_t tokens, int64_t width, char* panel) {
     float* steps = reinterpret_cast<float*>(panel_tail(layer, panel, width));
     int32_t* zero_points = reinterpret_cast<int32_t*>(steps + width);
+    char* rows = reinterpret_cast<char*>(zero_points + width);
     for (int64_t first = 0; first < width; first += V::lanes) {
-        Range ranges[V::lanes];
+        const int64_t count = tokens - first < V::lanes ? tokens - first : V::lanes;
         for (int64_t t = 0; t < V::lanes; ++t) {
-            ranges[t] = first + t < tokens ? find_range<V>(x + (first + t) * layer.in, layer.in) : Range{0, 0, 0};
-            steps[first + t] = ranges[t].step;
-            zero_points[first + t] = split_zero_point(ranges[t].zero_point);
+            const Range range =
+                t < count ? quantise_row<V, unit>(layer, x + (first + t) * layer.in, rows + t * int8_row_bytes(layer))
+                          : Range{0, 0, 0};
+            steps[first + t] = range.step;
+            zero_points[first + t] = split_zero_point(range.zero_point);
         }
         for (int64_t at = 0; at < layer.units; at += V::lanes) {
             typename V::Int tile[V::lanes];
-            const int64_t column = at * unit_columns(unit);
             for (int64_t t = 0; t < V::lanes; ++t) {
-                if (first + t < tokens) {
-                    const float* from = x + (first + t) * layer.in + column;
-                    tile[t] = quantise_units<V, unit>(from, layer.in - column, ranges[t]);
-                } else {
-                    tile[t] = V::repeat(0);
-                }
+                tile[t] = t < count ? V::load(rows + t * int8_row_bytes(layer) + at * 4) : V::repeat(0);
             }
             V::transpose(tile);
             for (int64_t row = 0; row < V::lanes; ++row) {

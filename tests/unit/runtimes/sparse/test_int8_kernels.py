@@ -130,10 +130,13 @@ def test_the_widest_layers_are_exact(inputs):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_an_answer_does_not_depend_on_the_tokens_beside_it():
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block[0]}x{block[1]}")
+def test_an_answer_does_not_depend_on_the_tokens_beside_it(block):
+    """One token has a kernel of its own, and so has the last of 129."""
     random = np.random.default_rng(6)
-    weight = make_weight(random, 200, 130, (1, 1), 0.2)
-    x = random.standard_normal((150, 130)).astype(np.float32)
-    alone, _ = compute(weight, (1, 1), x[77:78])
-    together, _ = compute(weight, (1, 1), x, threads=2)
+    weight = make_weight(random, 200, 600, block, 0.2)
+    x = random.standard_normal((129, 600)).astype(np.float32)
+    alone, _ = compute(weight, block, x[77:78])
+    together, wanted = compute(weight, block, x, threads=2)
+    np.testing.assert_array_equal(together, wanted)
     np.testing.assert_array_equal(alone[0], together[77])
