@@ -99,8 +99,8 @@ class SparsePlans:
         forms = _choose_forms(sparsity)
         why = _explain_dense(sparsity, forms) or self._untimed
         gains = {} if why else self._measure(site, forms, values)
-        best = max(gains, key=lambda form: average_gain(gains[form]), default=None)
-        pays = best is not None and average_gain(gains[best]) >= PAYS
+        best = _find_best(gains)
+        shipped = best if best is not None and average_gain(gains[best]) >= PAYS else None
         if best is not None:
             why = f"{average_gain(gains[best]):.2f} times as fast as dense, in {name_block(best.block)}"
         row = LedgerRow(
@@ -109,13 +109,13 @@ class SparsePlans:
             zeros=round(sparsity.zeros, 6),
             pattern=sparsity.pattern,
             use=sparsity.use,
-            kernel=f"{OPERATORS[values]} {name_block(best.block)}" if pays and best is not None else DENSE,
+            kernel=f"{OPERATORS[values]} {name_block(shipped.block)}" if shipped is not None else DENSE,
             why=why,
             gain=gains[best] if best is not None else {},
             dense_bytes=dense_bytes,
-            shipped_bytes=best.size_bytes(_BYTES[values]) + scales if pays and best is not None else dense_bytes,
+            shipped_bytes=shipped.size_bytes(_BYTES[values]) + scales if shipped is not None else dense_bytes,
         )
-        return row, best.block if pays and best is not None else None
+        return row, shipped.block if shipped is not None else None
 
     def _measure(
         self, site: Site, forms: tuple[StoredForm, ...], values: Values
@@ -136,6 +136,15 @@ def _choose_forms(sparsity: Sparsity) -> tuple[StoredForm, ...]:
         return ()
     bound = max(_WORTH_TIMING, _WORTH_TIMING * sparsity.forms[0].expected_gain)
     return tuple(form for form in sparsity.forms[:_MOST_FORMS] if form.expected_gain >= bound)
+
+
+def _find_best(gains: Mapping[StoredForm, Mapping[str, float]]) -> StoredForm | None:
+    """Return the fastest form; of two alike the more promising one, which comes first."""
+    best: StoredForm | None = None
+    for form, gain in gains.items():
+        if best is None or average_gain(gain) > PAYS * average_gain(gains[best]):
+            best = form
+    return best
 
 
 def _explain_dense(sparsity: Sparsity, forms: tuple[StoredForm, ...]) -> str:

@@ -93,6 +93,13 @@ def test_the_faster_of_two_forms_is_taken(graph):
     assert SparsePlans(find_gain=find_gain).make_plan(graph, "float32").blocks["blocks"] == (8, 1)
 
 
+def test_of_two_forms_alike_the_more_promising_one_is_taken(graph):
+    def find_gain(case, form, values):  # noqa: ARG001
+        return {"1x16": 2.0 if form.block == (16, 1) else 2.0 * (PAYS - 0.01)}
+
+    assert SparsePlans(find_gain=find_gain).make_plan(graph, "float32").blocks["blocks"] == (16, 1)
+
+
 def test_integers_are_compared_with_integers(graph):
     row = _rows(_plans(2.0).make_plan(graph, "int8"))["unstructured"]
     assert row.kernel == "SparseLinearInt8 1x1"
