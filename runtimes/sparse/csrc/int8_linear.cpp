@@ -1,32 +1,20 @@
 // INT8 layers: chooses a kernel by ISA and pattern, and shares the work out among threads.
 #include <algorithm>
-#include <new>
 
 #include "int8_pack.h"
 #include "int8_scalar.h"
 #include "int8_vector.h"
 #include "linear.h"
+#include "scratch.h"
 
 namespace stepdown {
 namespace {
 
 // Tasks that keep each thread of a pool of unknown size busy to the end.
 constexpr int64_t enough_tasks = 8;
-// A part of a panel that costs less, in weights, is not worth a task of its own: about 2 us.
-constexpr int64_t least_work = 4096;
-
-class Scratch {
-public:
-    explicit Scratch(int64_t bytes) : data_(static_cast<char*>(::operator new(bytes, alignment))) {}
-    ~Scratch() { ::operator delete(data_, alignment); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    char* data() const { return data_; }
-
-private:
-    static constexpr std::align_val_t alignment{64};
-    char* data_;
-};
+// What costs less, in weights times vectors of tokens, is not worth a task of its own: about 5 us, and handing a task
+// out takes 1 to 4.
+constexpr int64_t least_work = 16384;
 
 // Calls body(i) for each i in [0, total) on the threads of parallel.
 template <class Body>
@@ -49,20 +37,21 @@ public:
         const int64_t panels = (tokens + panel_tokens_ - 1) / panel_tokens_;
         if (panels >= enough_tasks) {
             for_each(parallel, panels, [&](int64_t panel) {
-                const Scratch scratch(panel_bytes());
-                quantise(x, tokens, panel, scratch.data());
-                multiply(scratch.data(), tokens, panel, 0, packed_.strips(), y);
+                char* const quantised = take_panels(1);
+                quantise(x, tokens, panel, quantised);
+                multiply(quantised, tokens, panel, 0, packed_.strips(), y);
             });
             return;
         }
         if (panels == 0) return;
-        const Scratch scratch(panels * panel_bytes());
+        // The caller's own: no task asks for more.
+        char* const quantised = take_panels(panels);
         for_each(parallel, panels,
-                 [&](int64_t panel) { quantise(x, tokens, panel, scratch.data() + panel * panel_bytes()); });
-        const int64_t shares = count_shares(panels);
+                 [&](int64_t panel) { quantise(x, tokens, panel, quantised + panel * panel_bytes()); });
+        const int64_t shares = count_shares(tokens, panels);
         for_each(parallel, panels * shares, [&](int64_t task) {
             const int64_t panel = task / shares, share = task % shares;
-            multiply(scratch.data() + panel * panel_bytes(), tokens, panel, first_strip(share, shares),
+            multiply(quantised + panel * panel_bytes(), tokens, panel, first_strip(share, shares),
                      first_strip(share + 1, shares), y);
         });
     }
@@ -70,9 +59,14 @@ public:
 private:
     int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_, kernel_.vector_tokens); }
 
+    char* take_panels(int64_t panels) const {
+        return static_cast<char*>(thread_scratch(static_cast<size_t>(panels * panel_bytes())));
+    }
+
     // Outputs are shared out only as far as that makes tasks of some size.
-    int64_t count_shares(int64_t panels) const {
-        const int64_t most = packed_.work_before(packed_.strips()) / least_work;
+    int64_t count_shares(int64_t tokens, int64_t panels) const {
+        const int64_t vectors = (std::min(tokens, panel_tokens_) + kernel_.vector_tokens - 1) / kernel_.vector_tokens;
+        const int64_t most = packed_.work_before(packed_.strips()) * vectors / least_work;
         return std::max<int64_t>(1, std::min({most, packed_.strips(), (enough_tasks + panels - 1) / panels}));
     }
 
