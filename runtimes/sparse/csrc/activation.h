@@ -21,11 +21,11 @@ inline typename Lanes::Vector polynomial(typename Lanes::Vector x, const float (
     return sum;
 }
 
-// 2^(x + rest) for x in [-127, 128], |rest| far below 1; 0 below 2^-126, infinity from 2^128 on. The polynomial is the best of its degree
-// for the relative error on [-1/2, 1/2] (1.9e-9), fitted by iterated least squares.
+// 2^(x + rest) for x in [-127, 128], |rest| far below 1; 0 below 2^-126, infinity from 2^128 on. The polynomial is the
+// best of its degree for the relative error on [-1/2, 1/2] (1.9e-9), fitted by iterated least squares.
 template <class Lanes>
 inline typename Lanes::Vector power_of_two(typename Lanes::Vector x, typename Lanes::Vector rest) {
-    static constexpr float c[] = {1.0f,           0.693147182f,   0.240226462f,  0.0555032864f,
+    static constexpr float c[] = {1.0f,           0.693147182f,   0.240226462f,   0.0555032864f,
                                   0.00961848907f, 0.00133999577f, 0.000153457557f};
     const auto magic = Lanes::broadcast(exponent_magic);
     const auto biased = Lanes::add(x, magic);

@@ -1,4 +1,5 @@
-// FP32 for AVX2 with FMA: 16 registers, so 32 tokens and two rows at a time, or 24 tokens where four rows share columns.
+// FP32 for AVX2 with FMA: 16 registers, so 32 tokens and two rows at a time, or 24 tokens where four rows share
+// columns.
 #include "float_panel.h"
 #include "lanes_avx2.h"
 #include "lanes_fma.h"

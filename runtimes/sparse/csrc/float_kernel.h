@@ -27,5 +27,6 @@ struct FloatKernel {
 
 FloatKernel float_avx2(const FloatPattern& pattern);
 FloatKernel float_avx512(const FloatPattern& pattern);
+FloatKernel float_neon(const FloatPattern& pattern);
 
 }  // namespace stepdown

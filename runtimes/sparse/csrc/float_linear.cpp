@@ -1,6 +1,4 @@
 // The FP32 layer: packs a weight for the instruction set, and shares tokens and rows out among threads.
-#include "linear.h"
-
 #include <algorithm>
 #include <atomic>
 #include <new>
@@ -8,6 +6,7 @@
 
 #include "float_kernel.h"
 #include "float_scalar.h"
+#include "linear.h"
 #include "scratch.h"
 
 namespace stepdown {
@@ -86,6 +85,10 @@ std::unique_ptr<Linear> make_float_linear(const SparseWeight<float>& weight, con
         return std::make_unique<FloatLinear>(weight, bias, activation, float_avx512(pattern));
     }
     if (isa == Isa::avx2) return std::make_unique<FloatLinear>(weight, bias, activation, float_avx2(pattern));
+#elif defined(__aarch64__)
+    if (isa == Isa::neon || isa == Isa::neon_dotprod) {
+        return std::make_unique<FloatLinear>(weight, bias, activation, float_neon(find_float_pattern(weight.shape)));
+    }
 #endif
     static_cast<void>(isa);
     return make_float_scalar(weight, bias, activation);

@@ -7,6 +7,7 @@ namespace stepdown {
 namespace {
 
 struct Neon : NeonLanes {
+    using Four = Neon;
     static constexpr int32_t depth = 192;
     static constexpr int panel_vectors(bool shared) { return shared ? 4 : 8; }
     template <int vectors>
@@ -20,6 +21,9 @@ struct Neon : NeonLanes {
     static void store_unaligned(float* x, Vector value) { vst1q_f32(x, value); }
     static Vector load_first(const float* x, int count) { return load_part(x, count); }
     static void store_first(float* x, Vector value, int count) { store_part(x, value, count); }
+    static Vector sum_gathered(const float* values, const uint8_t* columns, int count, const float* x) {
+        return sum_gathered_by_fours<Four>(values, columns, count, x);
+    }
 };
 
 }  // namespace

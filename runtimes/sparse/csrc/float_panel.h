@@ -10,9 +10,7 @@
 
 #include "activation.h"
 #include "float_kernel.h"
-#if defined(__x86_64__)
 #include "float_token.h"
-#endif
 
 namespace stepdown {
 
@@ -32,9 +30,7 @@ public:
     }
 
     static void run(const FloatJob& job) {
-#if defined(__x86_64__)
         if (job.tokens == 1) return FloatToken<Isa, shared, width>::run(job);
-#endif
         run_vectors<Isa::panel_vectors(shared)>(job);
     }
 
@@ -114,7 +110,8 @@ private:
                     const size_t number = group.rows[part + row];
                     places[row] = sums + number * vectors * lanes;
                     for (int vector = 0; vector < vectors; ++vector) {
-                        now[row][vector] = first ? Isa::broadcast(bias[number]) : Isa::load(places[row] + vector * lanes);
+                        now[row][vector] =
+                            first ? Isa::broadcast(bias[number]) : Isa::load(places[row] + vector * lanes);
                     }
                 }
                 add_steps<vectors, rows>(now, values + part * width, columns + part, group.steps, panel);
@@ -182,7 +179,8 @@ private:
                 if (count == lanes && tokens == lanes) {
                     for (int at = 0; at < lanes; ++at) Isa::store_unaligned(to + at * out, now[at]);
                 } else {
-                    for (int at = 0; at < tokens; ++at) Isa::store_first(to + at * out, now[at], static_cast<int>(count));
+                    for (int at = 0; at < tokens; ++at)
+                        Isa::store_first(to + at * out, now[at], static_cast<int>(count));
                 }
             }
         }

@@ -2,6 +2,7 @@
 //
 // In: the same packed weight as the panels (float_panel.h). Isa, beside what they need: Four, lanes for four floats
 // (lanes_fma.h), and sum_gathered, which adds up values[i] * x[columns[i]] for each i % 4.
+// A sum is added up in another order than a panel's: tile by tile, and inside a tile in several parts.
 #pragma once
 
 #include <cstddef>
@@ -61,13 +62,17 @@ private:
         for (int64_t at = 0; at < tile.group_count; ++at) {
             const FloatGroup& group = tile.groups[at];
             float found[group_rows];
-            Four::store_unaligned(found, shared ? sum_shared(values, columns, group.steps, x)
-                                                : width == 1 ? Isa::sum_gathered(values, columns, group.steps * group_rows, x)
-                                                             : sum_wide(values, columns, group.steps, x));
+            Four::store_unaligned(found, sum(values, columns, group.steps, x));
             for (int row = 0; row < group_rows; ++row) sums[group.rows[row]] += found[row];
             values += static_cast<size_t>(group.steps) * group_rows * width;
             columns += static_cast<size_t>(group.steps) * (shared ? 1 : group_rows);
         }
+    }
+
+    static Vector sum(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
+        if constexpr (shared) return sum_shared(values, columns, steps, x);
+        if constexpr (!shared && width == 1) return Isa::sum_gathered(values, columns, steps * group_rows, x);
+        if constexpr (!shared && width == 4) return sum_wide(values, columns, steps, x);
     }
 
     static Vector sum_four(const Vector (&parts)[4]) {
@@ -76,7 +81,8 @@ private:
 
     // The four rows side by side in a vector, one input for all. Four sums hide the latency of the additions.
     static Vector sum_shared(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
-        Vector parts[4] = {Four::broadcast(0), Four::broadcast(0), Four::broadcast(0), Four::broadcast(0)};
+        const Vector zero = Four::broadcast(0);
+        Vector parts[4] = {zero, zero, zero, zero};
         constexpr int at_once = 4 / width;
         int32_t step = 0;
         for (; step + at_once <= steps; step += at_once) {
@@ -93,11 +99,13 @@ private:
 
     // Four inputs side by side, a sum for each row; then the four are added across.
     static Vector sum_wide(const float* values, const uint8_t* columns, int32_t steps, const float* x) {
-        Vector rows[4] = {Four::broadcast(0), Four::broadcast(0), Four::broadcast(0), Four::broadcast(0)};
+        const Vector zero = Four::broadcast(0);
+        Vector rows[4] = {zero, zero, zero, zero};
         for (int32_t step = 0; step < steps; ++step) {
             for (int row = 0; row < group_rows; ++row) {
                 const Vector inputs = Four::load_unaligned(x + columns[step * group_rows + row]);
-                rows[row] = Four::multiply_add(Four::load_unaligned(values + (step * group_rows + row) * 4), inputs, rows[row]);
+                rows[row] =
+                    Four::multiply_add(Four::load_unaligned(values + (step * group_rows + row) * 4), inputs, rows[row]);
             }
         }
         Four::transpose(rows);
