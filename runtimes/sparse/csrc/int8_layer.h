@@ -62,12 +62,9 @@ constexpr int64_t widest_split = int64_t{1} << 15;  // columns, of 128 at most, 
 constexpr int32_t split_sum(int32_t sum) { return (sum & 127) | (sum >> 7) * 65536; }
 constexpr int32_t split_zero_point(int32_t zero_point) { return zero_point | zero_point << 23; }
 
-// Bytes of one quantised token; a cache line more, or the rows of wide layers would all fall on the same lines.
-constexpr int64_t int8_row_bytes(const Int8Layer& layer) { return layer.padded_units * 4 + 64; }
-
-// Bytes of a panel of so many tokens, a multiple of 64: units, steps, zero points, and room for a vector's tokens.
-constexpr int64_t int8_panel_bytes(const Int8Layer& layer, int64_t tokens, int64_t vector_tokens) {
-    return (layer.padded_units + 2) * tokens * 4 + vector_tokens * int8_row_bytes(layer);
+// Bytes of a panel of so many tokens, a multiple of 64: units, steps, zero points.
+constexpr int64_t int8_panel_bytes(const Int8Layer& layer, int64_t tokens) {
+    return (layer.padded_units + 2) * tokens * 4;
 }
 
 // Where the steps and, after them, the zero points of a panel begin.

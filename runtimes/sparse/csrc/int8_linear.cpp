@@ -57,7 +57,7 @@ public:
     }
 
 private:
-    int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_, kernel_.vector_tokens); }
+    int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_); }
 
     char* take_panels(int64_t panels) const {
         return static_cast<char*>(thread_scratch(static_cast<size_t>(panels * panel_bytes())));

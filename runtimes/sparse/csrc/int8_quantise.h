@@ -83,26 +83,27 @@ Range quantise_row(const Int8Layer& layer, const float* x, char* units) {
     return range;
 }
 
-// Panel rows are [unit][width tokens]. Tokens past the last are zeros. A token is read twice, while it is in the cache,
-// and kept in units until there are as many tokens as a vector has lanes.
+// Panel rows are [unit][width tokens]. Tokens past the last are zeros.
 template <class V, Unit unit>
 void quantise_panel(const Int8Layer& layer, const float* x, int64_t tokens, int64_t width, char* panel) {
     float* steps = reinterpret_cast<float*>(panel_tail(layer, panel, width));
     int32_t* zero_points = reinterpret_cast<int32_t*>(steps + width);
-    char* rows = reinterpret_cast<char*>(zero_points + width);
     for (int64_t first = 0; first < width; first += V::lanes) {
         const int64_t count = tokens - first < V::lanes ? tokens - first : V::lanes;
+        const float* from = x + first * layer.in;
+        Range ranges[V::lanes];
         for (int64_t t = 0; t < V::lanes; ++t) {
-            const Range range =
-                t < count ? quantise_row<V, unit>(layer, x + (first + t) * layer.in, rows + t * int8_row_bytes(layer))
-                          : Range{0, 0, 0};
-            steps[first + t] = range.step;
-            zero_points[first + t] = split_zero_point(range.zero_point);
+            ranges[t] = t < count ? find_range<V>(from + t * layer.in, layer.in) : Range{0, 0, 0};
+            steps[first + t] = ranges[t].step;
+            zero_points[first + t] = split_zero_point(ranges[t].zero_point);
         }
         for (int64_t at = 0; at < layer.units; at += V::lanes) {
+            const int64_t column = at * unit_columns(unit);
             typename V::Int tile[V::lanes];
             for (int64_t t = 0; t < V::lanes; ++t) {
-                tile[t] = t < count ? V::load(rows + t * int8_row_bytes(layer) + at * 4) : V::repeat(0);
+                tile[t] = t < count
+                              ? quantise_units<V, unit>(from + t * layer.in + column, layer.in - column, ranges[t])
+                              : V::repeat(0);
             }
             V::transpose(tile);
             for (int64_t row = 0; row < V::lanes; ++row) {
