@@ -33,7 +33,7 @@ struct Singles {
 };
 
 template <class Dot, class FourDot, int rows, int widest>
-using Avx2 = Kernel<Int8Avx2, Dot, rows, widest, NoGather, OneToken<Int8Avx2, Dot, Int8Four, FourDot, rows, false>>;
+using Avx2 = Kernel<Int8Avx2, Dot, rows, widest, NoGather, OneToken<Int8Avx2, Dot, Int8Four, FourDot, rows, NoGather>>;
 
 }  // namespace
 

@@ -34,7 +34,7 @@ struct Singles {
 
 template <class Dot, class FourDot, int rows, int widest>
 using Avx512 =
-    Kernel<Int8Avx512, Dot, rows, widest, NoGather, OneToken<Int8Avx512, Dot, Int8Four, FourDot, rows, false>>;
+    Kernel<Int8Avx512, Dot, rows, widest, NoGather, OneToken<Int8Avx512, Dot, Int8Four, FourDot, rows, NoGather>>;
 
 }  // namespace
 

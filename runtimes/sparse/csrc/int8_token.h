@@ -46,7 +46,7 @@ int32_t sum_one(int64_t count, const uint32_t* weights, const char* units, const
     return V::total(Dot::integers(sum));
 }
 
-template <class V, class Dot, class Four, class FourDot, int rows, bool gathers>
+template <class V, class Dot, class Four, class FourDot, int rows, class Gather>
 struct OneToken {
     static constexpr bool exists = true;
 
@@ -64,7 +64,7 @@ struct OneToken {
             for (int64_t list = 0; list < strip_rows; list += layer.list_rows) {
                 const int64_t count = *counts++;
                 add_list(layer, count, units, places, weights, sums + list);
-                places += gathers ? 4 * count : count;
+                places += Gather::gathers ? 4 * count : count;
                 weights += count * layer.list_rows;
             }
         }
@@ -73,8 +73,8 @@ struct OneToken {
 
     static void add_list(const Int8Layer& layer, int64_t count, const char* units, const uint16_t* places,
                          const uint32_t* weights, int32_t* sums) {
-        if constexpr (gathers) {
-            char quads[4 * most_columns];
+        if constexpr (Gather::gathers) {
+            char quads[4 * Gather::most_entries];
             for (int64_t column = 0; column < 4 * count; ++column) quads[column] = units[places[column]];
             for (int64_t row = 0; row < layer.list_rows; row += rows, weights += count * rows) {
                 add_four(sums + row,
@@ -89,8 +89,6 @@ struct OneToken {
     }
 
 private:
-    static constexpr int64_t most_columns = 256;
-
     static void add_four(int32_t* sums, typename Four::Int products) {
         Four::store(sums, Four::add(Four::load(sums), products));
     }

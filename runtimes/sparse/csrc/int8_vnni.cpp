@@ -25,13 +25,12 @@ struct FourQuads {
 };
 
 template <int rows, class Gather = NoGather>
-using Vnni =
-    Kernel<Int8Avx512, Quads, rows, 4, Gather, OneToken<Int8Avx512, Quads, Int8Four, FourQuads, rows, Gather::gathers>>;
+using Vnni = Kernel<Int8Avx512, Quads, rows, 4, Gather, OneToken<Int8Avx512, Quads, Int8Four, FourQuads, rows, Gather>>;
 
 }  // namespace
 
 Int8Kernel int8_vnni(const Shape& shape, bool shares_units) {
-    if (shape.block_out > 1 && shape.block_in == 1) return Vnni<4, QuadGather>::describe(256);
+    if (shape.block_out > 1 && shape.block_in == 1) return Vnni<4, QuadGather>::describe(4 * QuadGather::most_entries);
     return shares_units ? Vnni<4>::describe(512) : Vnni<1>::describe(512);
 }
 
