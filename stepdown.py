@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         UnsupportedModel,
         UsageError,
     )
+    from runtimes.sparse.library import library_path
 
 __all__ = [
     "Answer",
@@ -81,6 +82,7 @@ __all__ = [
     "gate",
     "gate_history",
     "inspect_model",
+    "library_path",
     "open_subject",
 ]
 
@@ -98,6 +100,7 @@ _MODULES = {
     "exporter.progress": ("Progress", "SilentProgress"),
     "exporter.report": ("CandidateRow", "Ratio", "Report"),
     "exporter.subject": ("Subject", "open_subject"),
+    "runtimes.sparse.library": ("library_path",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
