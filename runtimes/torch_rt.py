@@ -257,6 +257,19 @@ class TorchRuntime:
         placed = self._compile(module)
         return TorchSession(lambda feeds: placed(**feeds), tuple(inputs), tuple(outputs), self.options)
 
+    def open_linear(self, weight: NDArray[np.float32]) -> TorchSession:
+        """Open a linear layer alone: float32 [out, in], no bias; ``input`` [..., in] to ``output``.
+
+        Raises as :meth:`open_module`.
+        """
+        torch = _import_torch()
+        outputs, inputs = weight.shape
+        linear = torch.nn.Linear(inputs, outputs, bias=False)
+        linear.weight.data = torch.from_numpy(weight)
+        given = TensorSpec(name="input", dtype="float32", shape=("tokens", inputs))
+        made = TensorSpec(name="output", dtype="float32", shape=("tokens", outputs))
+        return self.open_module(torch.nn.Sequential(linear), (given,), (made,))
+
     def _compile(self, module: torch.nn.Module) -> Callable[..., object]:
         if not self.options.compiled:
             return module

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bench.measure import MeasurePlan, measure_interleaved
 from runtimes.sparse.library import DOMAIN, library_path
 from runtimes.sparse.storage import BLOCKS, StoredWeight, encode
+from runtimes.torch_rt import TorchOptions, TorchRuntime
 
 # (inputs, outputs): MiniLM's, and those of BERT-base.
 SHAPES = ((384, 384), (384, 1536), (1536, 384), (768, 3072), (3072, 768))
@@ -105,7 +106,8 @@ def _time_shape(shape: tuple[int, int], tokens: int, threads: int, plan: Measure
             for what, model in (("float", _float_model(weight, block)), ("int8", _int8_model(weight, block))):
                 calls[what, block, density], values[what, block, density] = _open(model, x, threads), count
             if block == (1, 1) and density < 0.5:  # above, it is larger than the dense weight
-                calls[CSR, None, density], values[CSR, None, density] = _open_csr(weight, x), count
+                csr = TorchRuntime(TorchOptions(threads=threads, sparse="csr")).open_linear(weight)
+                calls[CSR, None, density], values[CSR, None, density] = csr.prepare({"input": x}), count
     names = {f"{what} {block} {density}": (what, block, density) for what, block, density in calls}
     samples = measure_interleaved({name: calls[key] for name, key in names.items()}, plan, machine={})
     for name, key in names.items():
@@ -121,10 +123,6 @@ def _time_shape(shape: tuple[int, int], tokens: int, threads: int, plan: Measure
 
 
 def _open_dense(weight: NDArray[np.float32], x: Array, threads: int) -> Mapping[str, Callable[[], object]]:
-    import torch
-
-    torch.set_num_threads(threads)
-    given, dense = torch.from_numpy(x), torch.from_numpy(weight)
     scale = np.abs(weight).max(axis=1) / 127
     integers = np.rint(weight / scale[:, None]).astype(np.int8)
     product = helper.make_node("MatMul", ["x", "weight"], ["y"])
@@ -132,20 +130,8 @@ def _open_dense(weight: NDArray[np.float32], x: Array, threads: int) -> Mapping[
     return {
         DENSE: _open(_model(product, weight.shape, {"weight": weight.T.copy()}), x, threads),
         DENSE_INT8: _open(_model(quantised, weight.shape, {"weight": integers.T.copy(), "scale": scale}), x, threads),
-        TORCH: torch.inference_mode()(lambda: torch.nn.functional.linear(given, dense)),
+        TORCH: TorchRuntime(TorchOptions(threads=threads)).open_linear(weight).prepare({"input": x}),
     }
-
-
-def _open_csr(weight: NDArray[np.float32], x: Array) -> Callable[[], object]:
-    import torch
-
-    from runtimes.torch_sparse import replace_linears
-
-    linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
-    linear.weight.data = torch.from_numpy(weight)
-    holder, given = torch.nn.Sequential(linear), torch.from_numpy(x)
-    replace_linears(holder, "csr")
-    return torch.inference_mode()(lambda: holder(given))
 
 
 def _float_model(weight: NDArray[np.float32], block: tuple[int, int]) -> onnx.ModelProto:

@@ -138,6 +138,14 @@ def test_half_a_weight_is_no_smaller_as_csr():
     assert why_not_csr(weight) is None
 
 
+def test_a_linear_by_itself_is_a_session():
+    weight, x = draw(6, 8), draw(3, 8)
+    weight[weight < 0.5] = 0
+    for form in (None, "csr"):
+        session = TorchRuntime(TorchOptions(sparse=form)).open_linear(weight)
+        np.testing.assert_allclose(session.run({"input": x})["output"], x @ weight.T, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("tokens", [1, 7, 64])
 @pytest.mark.parametrize(("form", "bound"), [("csr", 1e-4), ("semi-structured", 5e-3), ("semi-structured-int8", 3e-2)])
