@@ -1,6 +1,7 @@
 """Loads a ``.pt2`` exported program, and only one that needs no unpickling of code.
 
-In: the path of a file written by ``torch.export.save``. Out: the ``ExportedProgram``, or the counts of its parts.
+In: the path of a file written by ``torch.export.save``. Out: the ``ExportedProgram``, what it takes and
+gives, or the counts of its parts.
 ``torch.export.load`` falls back to unrestricted unpickling for sample inputs, and uses it for weights marked
 ``use_pickle``; whoever wrote such a file could run code here. So the archive is looked through first.
 Torch is imported inside the functions.
@@ -13,9 +14,11 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtimes.artifact import TensorSpec
 from runtimes.errors import CorruptArtifact, UnsupportedModel
 
 if TYPE_CHECKING:
@@ -105,3 +108,45 @@ def _require_plain_tensors(path: Path, name: str, content: bytes) -> None:
         torch.load(io.BytesIO(content), weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise CorruptArtifact("it holds more than tensors", where=f"{path}:{name}", cure=_CURE) from error
+
+
+def describe_program(program: ExportedProgram, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs of a program, by name.
+
+    Raises:
+        UnsupportedModel: one of them is not a tensor.
+    """
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    signature = program.graph_signature
+
+    def describe(names: Sequence[object], given: Sequence[str]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            _describe_value(values.get(str(node)), name, path) for node, name in zip(names, given, strict=True)
+        )
+
+    inputs = [str(name) for name in signature.user_inputs]
+    return describe(signature.user_inputs, inputs), describe(signature.user_outputs, _name_leaves(program))
+
+
+def _name_leaves(program: ExportedProgram) -> list[str]:
+    """Name the outputs: by key where the program returns a mapping of tensors, else ``output_0`` and on."""
+    out_spec = program.call_spec.out_spec
+    count = len(program.graph_signature.user_outputs)
+    keys = getattr(out_spec, "context", None)
+    if getattr(out_spec, "type", None) is dict and isinstance(keys, list) and len(keys) == count:
+        return [str(key) for key in keys]
+    return [f"output_{number}" for number in range(count)]
+
+
+def _describe_value(value: object, name: str, path: Path) -> TensorSpec:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise UnsupportedModel(
+            "an input or output is not a tensor", where=f"{path}:{name}", cure="export it without it"
+        )
+    return TensorSpec(
+        name=name,
+        dtype=str(value.dtype).removeprefix("torch."),
+        shape=tuple(axis if isinstance(axis, int) else str(axis) for axis in value.shape),
+    )

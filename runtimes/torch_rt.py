@@ -23,7 +23,7 @@ from runtimes.artifact import Artifact, TensorSpec, hash_files
 from runtimes.errors import CorruptArtifact, DataError, MissingDependency, UnsupportedModel, UsageError
 from runtimes.feeds import check_feeds
 from runtimes.protocol import Tensors
-from runtimes.pt2_file import load_pt2
+from runtimes.pt2_file import describe_program, load_pt2
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +174,7 @@ class TorchRuntime:
             MissingDependency: torch is not installed.
         """
         _import_torch()
-        inputs, outputs = _describe_program(load_pt2(model), model)
+        inputs, outputs = describe_program(load_pt2(model), model)
         out.parent.mkdir(parents=True, exist_ok=True)
         if not (out.exists() and model.samefile(out)):
             with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -204,7 +204,7 @@ class TorchRuntime:
                 cure="open the checkpoint it was made from",
             )
         program = load_pt2(artifact.path)
-        inputs, outputs = _describe_program(program, artifact.path)
+        inputs, outputs = describe_program(program, artifact.path)
         # A program holds its tensors on the device it was exported on.
         if self.options.device != "cpu":
             from torch.export.passes import move_to_device_pass
@@ -377,40 +377,3 @@ def _call_program(program: ExportedProgram, module: Callable[..., object]) -> Fo
         return tuple(pytree.tree_leaves(module(*args, **kwargs)))
 
     return forward
-
-
-def _describe_program(program: ExportedProgram, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    signature = program.graph_signature
-
-    def describe(names: Sequence[object], given: Sequence[str]) -> tuple[TensorSpec, ...]:
-        return tuple(
-            _describe_value(values.get(str(node)), name, path) for node, name in zip(names, given, strict=True)
-        )
-
-    inputs = [str(name) for name in signature.user_inputs]
-    return describe(signature.user_inputs, inputs), describe(signature.user_outputs, _name_leaves(program))
-
-
-def _name_leaves(program: ExportedProgram) -> list[str]:
-    """Name the outputs: by key where the program returns a mapping of tensors, else ``output_0`` and on."""
-    out_spec = program.call_spec.out_spec
-    count = len(program.graph_signature.user_outputs)
-    keys = getattr(out_spec, "context", None)
-    if getattr(out_spec, "type", None) is dict and isinstance(keys, list) and len(keys) == count:
-        return [str(key) for key in keys]
-    return [f"output_{number}" for number in range(count)]
-
-
-def _describe_value(value: object, name: str, path: Path) -> TensorSpec:
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        raise UnsupportedModel(
-            "an input or output is not a tensor", where=f"{path}:{name}", cure="export it without it"
-        )
-    return TensorSpec(
-        name=name,
-        dtype=str(value.dtype).removeprefix("torch."),
-        shape=tuple(axis if isinstance(axis, int) else str(axis) for axis in value.shape),
-    )
