@@ -54,6 +54,7 @@ private:
         pack<most>(job);
         for (int64_t at = job.first_chunk; at < job.last_chunk; ++at) {
             const FloatChunk& chunk = weight.chunks[at];
+            prefetch_answers(job, chunk);
             multiply<most, true>(chunk.tiles[0], chunk.bias, job.scratch, sums);
             for (int64_t tile = 1; tile < weight.tiles; ++tile) {
                 multiply<most, false>(chunk.tiles[tile], nullptr, job.scratch + tile * tile_size, sums);
@@ -159,6 +160,16 @@ private:
             }
             values += group_rows * width;
             columns += shared ? 1 : group_rows;
+        }
+    }
+
+    // Ask for the memory that finish() will write: there is time until then. Answers that are in no cache yet made a
+    // layer of 1536 outputs slower by half than those that are (1,024 tokens, under ONNX Runtime).
+    static void prefetch_answers(const FloatJob& job, const FloatChunk& chunk) {
+        constexpr int64_t line = 64 / sizeof(float);
+        for (int64_t token = 0; token < job.tokens; ++token) {
+            const float* const to = job.y + token * job.weight->shape.out + chunk.first_row;
+            for (int64_t row = 0; row < chunk.rows; row += line) __builtin_prefetch(to + row, 1, 2);
         }
     }
 
