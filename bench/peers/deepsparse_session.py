@@ -62,8 +62,12 @@ model = transformers.AutoModel.from_pretrained(source, attn_implementation="eage
 names = ("input_ids", "attention_mask", "token_type_ids")
 
 class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = model
+
     def forward(self, *given):
-        return model(**dict(zip(names, given))).last_hidden_state
+        return self.model(**dict(zip(names, given))).last_hidden_state
 
 axes = {name: {0: "batch", 1: "sequence"} for name in (*names, "last_hidden_state")}
 tokens = torch.ones(2, 16, dtype=torch.long)
