@@ -17,7 +17,7 @@ help:
 	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
 	@echo 'make check        lint, format, types, import directions and tests'
 	@echo 'make bench        measure (SUITE=encoder, attention, calibration, gate, gate_overhead, interleaving,'
-	@echo '                  tensorrt, tensorrt_corpus, tensorrt_lint)'
+	@echo '                  sparse, tensorrt, tensorrt_corpus, tensorrt_lint)'
 	@echo 'make docs         write the command line reference anew'
 	@echo 'make picture      draw the table of the last demo into docs/result-table.svg'
 	@echo 'make constraints  pin anew what the environment is made of'

@@ -136,7 +136,9 @@ def changed_parts(draw) -> dict:
     for name in draw(st.lists(st.sampled_from(sorted(parts)), min_size=1, max_size=3)):
         part = parts[name]
         if isinstance(part, int):
-            parts[name] = draw(st.sampled_from([part - 1, part + 1, 1, 4, 16, 0, -1, 2**31 - 1, 2**31, 2**63 - 1]))
+            parts[name] = draw(
+                st.sampled_from([part - 1, min(part + 1, 2**63 - 1), 1, 4, 16, 0, -1, 2**31 - 1, 2**31, 2**63 - 1])
+            )
         elif isinstance(part, np.ndarray) and part.size:
             at = draw(st.integers(0, part.size - 1))
             limits = np.iinfo(part.dtype) if part.dtype.kind in "iu" else np.finfo(part.dtype)
