@@ -9,6 +9,7 @@ operation in the order written here, none of them fused.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,20 +24,42 @@ _SMALLEST_NORMAL = np.finfo(np.float32).tiny
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norm:
+    """What may follow the activation: ``LayerNormalization(y + residual)`` over the last axis.
+
+    Attributes:
+        residual: float32, the shape of the answer.
+        scale: float32 [out].
+        bias: float32 [out].
+        epsilon: Added to the variance.
+    """
+
+    residual: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    epsilon: float
+
+
 def sparse_linear(
-    x: NDArray[np.float32], stored: StoredWeight, bias: NDArray[np.float32], activation: Activation
+    x: NDArray[np.float32],
+    stored: StoredWeight,
+    bias: NDArray[np.float32],
+    activation: Activation,
+    norm: Norm | None = None,
 ) -> NDArray[np.float32]:
-    """Return ``activation(x @ weight.T + bias)``, summed in float64 and rounded once.
+    """Return ``activation(x @ weight.T + bias)``, normalised if asked; summed in float64 and rounded once.
 
     Args:
         x: float32 [..., in].
         stored: float32 values.
         bias: float32 [out].
         activation: One of :data:`ACTIVATIONS`.
+        norm: What follows.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         sums = x.astype(np.float64) @ decode(stored).T.astype(np.float64) + bias
-        return activate(sums, activation).astype(np.float32)
+        return _finish(sums, activation, norm)
 
 
 def sparse_linear_int8(
@@ -45,11 +68,12 @@ def sparse_linear_int8(
     scales: NDArray[np.float32],
     bias: NDArray[np.float32],
     activation: Activation,
+    norm: Norm | None = None,
 ) -> NDArray[np.float32]:
-    """Return ``activation(float(sum of (q - zero_point) * value) * (step * scale) + bias)``.
+    """Return ``activation(float(sum of (q - zero_point) * value) * (step * scale) + bias)``, normalised if asked.
 
     Each token is quantised by itself (:func:`quantise_tokens`); the integers and the float32 before the activation are
-    exact, the activation is rounded once.
+    exact, what follows is rounded once.
 
     Args:
         x: float32 [..., in]; a token with NaN or infinity, or whose range is no float32, answers NaN.
@@ -57,13 +81,27 @@ def sparse_linear_int8(
         scales: float32 [out], the weight is scale * value.
         bias: float32 [out].
         activation: One of :data:`ACTIVATIONS`.
+        norm: What follows.
     """
     levels, steps, zero_points = quantise_tokens(x)
     sums = (levels.astype(np.int64) - zero_points[..., None]) @ decode(stored).T.astype(np.int64)
     with np.errstate(invalid="ignore", over="ignore"):
         factors = steps[..., None] * scales
         before = sums.astype(np.float32) * factors + bias
-        return activate(before.astype(np.float64), activation).astype(np.float32)
+        return _finish(before.astype(np.float64), activation, norm)
+
+
+def normalise(y: NDArray[np.float64], norm: Norm) -> NDArray[np.float64]:
+    """Add the residual and normalise each token (the last axis); one with NaN or infinity answers NaN."""
+    total = y + norm.residual
+    rest = total - total.mean(axis=-1, keepdims=True)
+    variance = (rest**2).mean(axis=-1, keepdims=True)
+    return np.asarray(rest / np.sqrt(variance + norm.epsilon) * norm.scale + norm.bias, np.float64)
+
+
+def _finish(before: NDArray[np.float64], activation: Activation, norm: Norm | None) -> NDArray[np.float32]:
+    answer: NDArray[np.float64] = activate(before, activation)
+    return (answer if norm is None else normalise(answer, norm)).astype(np.float32)
 
 
 def quantise_tokens(x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:

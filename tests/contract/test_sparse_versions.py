@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtimes.sparse.reference import sparse_linear, sparse_linear_int8
+from runtimes.sparse.reference import Norm, sparse_linear, sparse_linear_int8
 from runtimes.sparse.storage import encode
 from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes, make_model
 
@@ -33,15 +33,19 @@ def open_model(path):
     options.register_custom_ops_library(library)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-for name in ("float", "int8"):
+for name in ("float", "int8", "normed"):
     session = open_model(folder / f"{name}.onnx")
     assert session.get_outputs()[0].shape == ["batch", "length", 33], session.get_outputs()[0].shape
     for case in ("one", "many", "none"):
         x, expected = (np.load(folder / f"{name}.{case}.{part}.npy") for part in ("x", "y"))
         for _ in range(20):
-            np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-5)
+            feeds = {"x": x}
+            if name == "normed":
+                feeds["residual"] = np.load(folder / f"normed.{case}.residual.npy")
+            np.testing.assert_allclose(session.run(None, feeds)[0], expected, rtol=1e-5, atol=1e-5)
     try:
-        session.run(None, {"x": np.zeros((1, 2, 71), np.float32)})
+        residual = {"residual": np.zeros((1, 2, 33), np.float32)} if name == "normed" else {}
+        session.run(None, {"x": np.zeros((1, 2, 71), np.float32)} | residual)
     except Exception as error:
         assert "71" in str(error), error
     else:
@@ -72,11 +76,18 @@ def cases(tmp_path_factory) -> Path:
     (folder / "hostile.onnx").write_bytes(make_model(hostile, attributes, axes))
     arrays, attributes = make_arrays(integers, bias, scales), make_attributes(integers, "relu")
     (folder / "int8.onnx").write_bytes(make_model(arrays, attributes, axes))
+    arrays |= {"residual": np.zeros((1, 1, 33), np.float32), "norm_scale": scales, "norm_bias": bias}
+    normed = make_model(arrays, attributes | {"epsilon": 1e-5}, axes, computed="residual")
+    (folder / "normed.onnx").write_bytes(normed)
     for case, shape in {"one": (1, 1, 70), "many": (3, 97, 70), "none": (2, 0, 70)}.items():
         x = random.standard_normal(shape).astype(np.float32)
+        residual = random.standard_normal((*shape[:2], 33)).astype(np.float32)
+        np.save(folder / f"normed.{case}.residual.npy", residual)
+        norm = Norm(residual=residual, scale=scales, bias=bias, epsilon=1e-5)
         answers = {
             "float": sparse_linear(x, floats, bias, "gelu"),
             "int8": sparse_linear_int8(x, integers, scales, bias, "relu"),
+            "normed": sparse_linear_int8(x, integers, scales, bias, "relu", norm),
         }
         for name, answer in answers.items():
             np.save(folder / f"{name}.{case}.x.npy", x)

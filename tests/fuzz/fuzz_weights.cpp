@@ -1,4 +1,5 @@
-// Fuzzes the load checks, and whatever they let pass: packing and running on every instruction set of this CPU.
+// Fuzzes the load checks, and whatever they let pass: packing, running and normalising on every instruction set of this
+// CPU.
 //
 // In: bytes, read as a weight that is right and then as changes to its parts, so that most inputs are right or nearly
 // right. Every array is a block of memory of exactly its size, for the address sanitizer. INT8 answers must be the same
@@ -13,6 +14,7 @@
 #include "checked.h"
 #include "cpu.h"
 #include "linear.h"
+#include "norm.h"
 
 namespace {
 
@@ -163,6 +165,33 @@ bool is_same(const std::vector<float>& one, const std::vector<float>& other) {
     return true;
 }
 
+// What normalises the answers of a layer.
+struct NormParts {
+    std::vector<float> residual, scale, bias;
+    float epsilon;
+};
+
+NormParts make_norm(const Shape& shape, int64_t tokens, Bytes& bytes) {
+    NormParts parts{{}, {}, {}, bytes.raw<float>()};
+    const auto fill = [&](std::vector<float>& numbers, int64_t size) {
+        numbers.resize(static_cast<size_t>(size));
+        for (float& number : numbers) number = static_cast<float>(static_cast<int8_t>(bytes.next()));
+    };
+    fill(parts.scale, shape.out);
+    fill(parts.bias, shape.out);
+    fill(parts.residual, tokens * shape.out);
+    if (bytes.next() % 8 == 0) change(parts.scale, bytes);
+    if (bytes.next() % 8 == 0) change(parts.bias, bytes);
+    if (!parts.residual.empty() && bytes.next() % 4 == 0) parts.residual.back() = bytes.raw<float>();
+    check_norm(shape, span(parts.scale), span(parts.bias), parts.epsilon);
+    return {exactly(parts.residual), exactly(parts.scale), exactly(parts.bias), parts.epsilon};
+}
+
+void normalise(const Shape& shape, const NormParts& parts, int64_t tokens, Isa isa, std::vector<float>& y) {
+    const Norm norm(shape.out, parts.scale.data(), parts.bias.data(), parts.epsilon, isa);
+    norm.run(parts.residual.data(), y.data(), tokens, Serial());
+}
+
 template <class T>
 void run(const Node<T>& node, bool exact, Bytes& bytes) {
     const Shape shape = check_shape(node.claims);
@@ -178,11 +207,14 @@ void run(const Node<T>& node, bool exact, Bytes& bytes) {
     for (float& number : x) number = static_cast<float>(static_cast<int8_t>(bytes.next()));
     if (!x.empty() && bytes.next() % 4 == 0)
         x[static_cast<size_t>(bytes.below(tokens * shape.in))] = bytes.raw<float>();
+    const bool is_normed = bytes.next() % 2 == 1;
+    const NormParts norm = is_normed ? make_norm(shape, tokens, bytes) : NormParts{};
     static const std::vector<Isa> usable = list_usable();
     std::vector<float> first;
     for (const Isa isa : usable) {
         std::vector<float> y(static_cast<size_t>(tokens * shape.out));
         make(weight, node, activation, isa)->run(x.data(), y.data(), tokens, Serial());
+        if (is_normed) normalise(shape, norm, tokens, isa, y);
         if (isa == usable.front()) first = y;
         if (exact && !is_same(first, y)) std::abort();
     }

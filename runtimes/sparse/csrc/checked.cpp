@@ -130,6 +130,14 @@ void check_bias(const Shape& shape, Span<float> bias) {
     check_finite("bias", bias);
 }
 
+void check_norm(const Shape& shape, Span<float> scale, Span<float> bias, float epsilon) {
+    check_size("norm_scale", scale.size, shape.out, "one for each output");
+    check_finite("norm_scale", scale);
+    check_size("norm_bias", bias.size, shape.out, "one for each output");
+    check_finite("norm_bias", bias);
+    if (!(epsilon > 0) || !std::isfinite(epsilon)) refuse("epsilon is not a finite number above 0; expected one");
+}
+
 void check_scales(const SparseWeight<int8_t>& weight, Span<float> scales) {
     check_size("scales", scales.size, weight.shape.out, "one for each output");
     check_finite("scales", scales);

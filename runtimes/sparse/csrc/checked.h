@@ -36,6 +36,8 @@ template <class T>
 SparseWeight<T> check_weight(const Shape&, Span<T> values, Span<uint8_t> gaps, Span<int32_t> row_starts);
 // One finite number for each output.
 void check_bias(const Shape&, Span<float> bias);
+// One finite number for each output, twice, and one above 0.
+void check_norm(const Shape&, Span<float> scale, Span<float> bias, float epsilon);
 // One finite number above 0 for each output, or 0 where all values of the row are 0.
 void check_scales(const SparseWeight<int8_t>&, Span<float> scales);
 

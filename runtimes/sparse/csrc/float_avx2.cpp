@@ -18,11 +18,7 @@ struct Avx2 : Avx2Lanes {
     }
 
     static Vector load(const float* x) { return _mm256_load_ps(x); }
-    static Vector load_unaligned(const float* x) { return _mm256_loadu_ps(x); }
     static void store(float* x, Vector value) { _mm256_store_ps(x, value); }
-    static void store_unaligned(float* x, Vector value) { _mm256_storeu_ps(x, value); }
-    static Vector load_first(const float* x, int count) { return _mm256_maskload_ps(x, first(count)); }
-    static void store_first(float* x, Vector value, int count) { _mm256_maskstore_ps(x, first(count), value); }
 
     // Four loads, not a gather: many CPUs gather one by one, and slowly.
     static __m128 sum_gathered(const float* values, const uint8_t* columns, int count, const float* x) {
@@ -58,9 +54,6 @@ struct Avx2 : Avx2Lanes {
 private:
     static __m128 load_four(const float* x, const uint8_t* columns) {
         return _mm_setr_ps(x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]]);
-    }
-    static __m256i first(int count) {
-        return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
 };
 

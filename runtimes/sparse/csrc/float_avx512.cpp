@@ -17,11 +17,7 @@ struct Avx512 : Avx512Lanes {
     }
 
     static Vector load(const float* x) { return _mm512_load_ps(x); }
-    static Vector load_unaligned(const float* x) { return _mm512_loadu_ps(x); }
     static void store(float* x, Vector value) { _mm512_store_ps(x, value); }
-    static void store_unaligned(float* x, Vector value) { _mm512_storeu_ps(x, value); }
-    static Vector load_first(const float* x, int count) { return _mm512_maskz_loadu_ps(first(count), x); }
-    static void store_first(float* x, Vector value, int count) { _mm512_mask_storeu_ps(x, first(count), value); }
 
     static __m128 sum_gathered(const float* values, const uint8_t* columns, int count, const float* x) {
         Vector sum = _mm512_setzero_ps();
@@ -59,9 +55,6 @@ struct Avx512 : Avx512Lanes {
             rows[at + 12] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
         }
     }
-
-private:
-    static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 };
 
 }  // namespace

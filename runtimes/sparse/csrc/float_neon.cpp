@@ -16,11 +16,7 @@ struct Neon : NeonLanes {
     }
 
     static Vector load(const float* x) { return vld1q_f32(x); }
-    static Vector load_unaligned(const float* x) { return vld1q_f32(x); }
     static void store(float* x, Vector value) { vst1q_f32(x, value); }
-    static void store_unaligned(float* x, Vector value) { vst1q_f32(x, value); }
-    static Vector load_first(const float* x, int count) { return load_part(x, count); }
-    static void store_first(float* x, Vector value, int count) { store_part(x, value, count); }
     static Vector sum_gathered(const float* values, const uint8_t* columns, int count, const float* x) {
         return sum_gathered_by_fours<Four>(values, columns, count, x);
     }

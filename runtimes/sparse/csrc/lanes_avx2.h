@@ -24,6 +24,16 @@ struct Avx2Lanes {
     static Vector exponent_from_lowest_bits(Vector x) {
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 23));
     }
+
+    static Vector load_unaligned(const float* x) { return _mm256_loadu_ps(x); }
+    static void store_unaligned(float* x, Vector value) { _mm256_storeu_ps(x, value); }
+    static Vector load_first(const float* x, int count) { return _mm256_maskload_ps(x, first(count)); }
+    static void store_first(float* x, Vector value, int count) { _mm256_maskstore_ps(x, first(count), value); }
+
+private:
+    static __m256i first(int count) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
 };
 
 }  // namespace

@@ -35,6 +35,14 @@ struct Avx512Lanes {
     static Vector exponent_from_lowest_bits(Vector x) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 23));
     }
+
+    static Vector load_unaligned(const float* x) { return _mm512_loadu_ps(x); }
+    static void store_unaligned(float* x, Vector value) { _mm512_storeu_ps(x, value); }
+    static Vector load_first(const float* x, int count) { return _mm512_maskz_loadu_ps(first(count), x); }
+    static void store_first(float* x, Vector value, int count) { _mm512_mask_storeu_ps(x, first(count), value); }
+
+protected:
+    static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 };
 
 }  // namespace

@@ -42,6 +42,11 @@ struct NeonLanes {
         for (int64_t at = 0; at < count; ++at) x[at] = numbers[at];
     }
 
+    static Vector load_unaligned(const float* x) { return vld1q_f32(x); }
+    static void store_unaligned(float* x, Vector value) { vst1q_f32(x, value); }
+    static Vector load_first(const float* x, int count) { return load_part(x, count); }
+    static void store_first(float* x, Vector value, int count) { store_part(x, value, count); }
+
     // Pairs, then halves.
     static void transpose(Vector (&rows)[lanes]) {
         const float64x2_t even01 = vreinterpretq_f64_f32(vtrn1q_f32(rows[0], rows[1]));

@@ -1,7 +1,8 @@
 // What a Lanes type offers, one number at a time. The vector ones (lanes_avx2.h, ...) give the same bits lane by lane.
 //
-// min and max return the second operand where either is NaN, as x86 does. They live in an unnamed namespace because
-// several instruction sets compile templates over them: the linker must never take one source's code for another's.
+// load_unaligned and store_unaligned, load_first and store_first (of n numbers) take any address. min and max return
+// the second operand where either is NaN, as x86 does. They live in an unnamed namespace because several instruction
+// sets compile templates over them: the linker must never take one source's code for another's.
 #pragma once
 
 #include <cmath>
@@ -36,6 +37,14 @@ struct ScalarLanes {
         bits <<= 23;
         std::memcpy(&x, &bits, sizeof bits);
         return x;
+    }
+
+    static Vector load_unaligned(const float* x) { return *x; }
+    static void store_unaligned(float* x, Vector value) { *x = value; }
+    // The first count of the numbers of a vector; what is missing is 0.
+    static Vector load_first(const float* x, int count) { return count == 0 ? 0 : *x; }
+    static void store_first(float* x, Vector value, int count) {
+        if (count != 0) *x = value;
     }
 };
 

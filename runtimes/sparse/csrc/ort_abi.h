@@ -26,7 +26,7 @@ struct Attribute;
 enum class ErrorCode : int32_t { fail = 1, invalid_argument = 2 };
 enum class ElementType : int32_t { undefined = 0, float32 = 1, uint8 = 2, int8 = 3, int32 = 6 };
 enum class AttributeType : int32_t { integer = 1 };
-enum class Characteristic : int32_t { required = 0 };
+enum class Characteristic : int32_t { required = 0, optional = 1 };
 enum class MemoryType : int32_t { standard = 0 };
 
 enum class Slot : size_t {
@@ -44,6 +44,7 @@ enum class Slot : size_t {
     symbolic_dimensions = 63,
     element_count = 64,
     tensor_info = 65,
+    float_attribute = 85,
     integer_attribute = 86,
     string_attribute = 87,
     kernel_input = 90,
@@ -51,6 +52,8 @@ enum class Slot : size_t {
     release_status = 93,
     release_tensor_info = 99,
     release_domain = 101,
+    input_count = 230,
+    input_name = 232,
     constant_input = 249,
     shape_input = 268,
     shape_attribute = 269,

@@ -58,6 +58,25 @@ std::string Api::string_attribute(const KernelInfo* info, const char* name) cons
     throw std::invalid_argument(std::string(name) + " cannot be read: " + error.what() + "; expected a string");
 }
 
+std::optional<float> Api::find_float_attribute(const KernelInfo* info, const char* name) const try {
+    float value = 0;
+    call<Status*(const KernelInfo*, const char*, float*)>(Slot::float_attribute, info, name, &value);
+    return value;
+} catch (const Error&) {
+    return std::nullopt;
+}
+
+bool Api::has_input(const KernelInfo* info, size_t index) const {
+    size_t count = 0;
+    call<Status*(const KernelInfo*, size_t*)>(Slot::input_count, info, &count);
+    if (index >= count) return false;
+    // The size of the name, the closing zero included: one that is left out has none.
+    size_t size = 0;
+    using Get = Status*(const KernelInfo*, size_t, char*, size_t*);
+    call<Get>(Slot::input_name, info, index, static_cast<char*>(nullptr), &size);
+    return size > 1;
+}
+
 Tensor Api::constant_input(const KernelInfo* info, size_t index) const {
     int32_t constant = 0;
     const Value* value = nullptr;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -38,6 +39,10 @@ public:
     // These throw std::invalid_argument where the attribute is missing or of another type.
     int64_t integer_attribute(const KernelInfo*, const char* name) const;
     std::string string_attribute(const KernelInfo*, const char* name) const;
+    // Nothing where it is missing or of another type.
+    std::optional<float> find_float_attribute(const KernelInfo*, const char* name) const;
+    // Whether the node names an input there.
+    bool has_input(const KernelInfo*, size_t index) const;
     // The initializer that is an input of the node; throws where the input is computed in the graph.
     Tensor constant_input(const KernelInfo*, size_t index) const;
 

@@ -3,12 +3,14 @@
 #include <atomic>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "checked.h"
 #include "cpu.h"
 #include "linear.h"
+#include "norm.h"
 #include "ort_api.h"
 
 namespace stepdown {
@@ -51,11 +53,19 @@ private:
     const ort::KernelContext* context_;
 };
 
+std::string describe(const std::vector<int64_t>& shape) {
+    std::string text;
+    for (const int64_t axis : shape) text += (text.empty() ? "" : ", ") + std::to_string(axis);
+    return "[" + text + "]";
+}
+
 // One node of a model.
 struct Kernel {
     Api api;
     Shape shape;
     std::unique_ptr<Linear> linear;
+    std::unique_ptr<Norm> norm;  // null without one
+    size_t residual_index;
 
     void compute(ort::KernelContext* context) const {
         const Tensor x = api.input(context, 0);
@@ -67,9 +77,21 @@ struct Kernel {
         for (size_t axis = 0; axis + 1 < x.shape.size(); ++axis) tokens *= x.shape[axis];
         std::vector<int64_t> shape_out = x.shape;
         shape_out.back() = shape.out;
+        const float* residual = norm == nullptr ? nullptr : read_residual(context, shape_out);
         float* y = api.output(context, 0, shape_out);
         if (tokens == 0) return;
-        linear->run(static_cast<const float*>(x.data), y, tokens, SessionThreads(api, context));
+        const SessionThreads threads(api, context);
+        linear->run(static_cast<const float*>(x.data), y, tokens, threads);
+        if (norm != nullptr) norm->run(residual, y, tokens, threads);
+    }
+
+    const float* read_residual(ort::KernelContext* context, const std::vector<int64_t>& expected) const {
+        const Tensor residual = api.input(context, residual_index);
+        if (residual.shape != expected) {
+            throw std::invalid_argument("residual is of shape " + describe(residual.shape) + "; expected " +
+                                        describe(expected) + ", that of Y");
+        }
+        return static_cast<const float*>(residual.data);
     }
 };
 
@@ -113,15 +135,31 @@ std::unique_ptr<Linear> make_int8(const Api& api, const ort::KernelInfo* info, c
     return make_int8_linear(weight, scales.data, bias.data, activation, find_isa());
 }
 
+// The three inputs from `residual` on.
+std::unique_ptr<Norm> read_norm(const Api& api, const ort::KernelInfo* info, const Shape& shape, size_t residual) {
+    int given = 0;
+    for (size_t index = residual; index < residual + 3; ++index) given += api.has_input(info, index);
+    const std::optional<float> epsilon = api.find_float_attribute(info, "epsilon");
+    if (given == 0 && !epsilon) return nullptr;
+    if (given != 3 || !epsilon) {
+        throw std::invalid_argument(std::to_string(given) + " of residual, norm_scale and norm_bias are given, " +
+                                    (epsilon ? "with" : "without") + " epsilon (float); expected all or none");
+    }
+    const Span<float> scale = read_constant<float>(api, info, residual + 1);
+    const Span<float> bias = read_constant<float>(api, info, residual + 2);
+    check_norm(shape, scale, bias, *epsilon);
+    return std::make_unique<Norm>(shape.out, scale.data, bias.data, *epsilon, find_isa());
+}
+
 using Make = std::unique_ptr<Linear>(const Api&, const ort::KernelInfo*, const Shape&);
 
-template <Make make>
+template <Make make, size_t residual>
 ort::Status* create_kernel(const ort::Operator* op, ort::Table table, const ort::KernelInfo* info, void** kernel) {
     const Api api(table);
     return guarded(api, [&] {
         try {
             const Shape shape = read_shape(api, info);
-            *kernel = new Kernel{api, shape, make(api, info, shape)};
+            *kernel = new Kernel{api, shape, make(api, info, shape), read_norm(api, info, shape, residual), residual};
         } catch (const std::invalid_argument& error) {
             throw std::invalid_argument(std::string(op->name(op)) + ": " + error.what());
         }
@@ -145,6 +183,11 @@ ort::Status* infer_shape(const ort::Operator* op, ort::ShapeContext* context) {
     return nullptr;
 }
 
+template <size_t first>
+ort::Characteristic tell_optional_from(const ort::Operator*, size_t index) {
+    return index < first ? ort::Characteristic::required : ort::Characteristic::optional;
+}
+
 SparseOperator make_operator(ort::Table table) {
     SparseOperator op{};
     op.table = table;
@@ -152,7 +195,6 @@ SparseOperator make_operator(ort::Table table) {
     op.provider = [](const ort::Operator*) { return "CPUExecutionProvider"; };
     op.output_type = [](const ort::Operator*, size_t) { return ort::ElementType::float32; };
     op.output_count = [](const ort::Operator*) -> size_t { return 1; };
-    op.input_characteristic = [](const ort::Operator*, size_t) { return ort::Characteristic::required; };
     op.output_characteristic = [](const ort::Operator*, size_t) { return ort::Characteristic::required; };
     op.input_memory = [](const ort::Operator*, size_t) { return ort::MemoryType::standard; };
     op.compute = compute;
@@ -167,23 +209,29 @@ SparseOperator make_operator(ort::Table table) {
 
 SparseOperator make_sparse_linear(ort::Table table) {
     using Type = ort::ElementType;
-    static constexpr Type types[] = {Type::float32, Type::float32, Type::uint8, Type::int32, Type::float32};
+    static constexpr Type types[] = {Type::float32, Type::float32, Type::uint8,   Type::int32,
+                                     Type::float32, Type::float32, Type::float32, Type::float32};
+    static constexpr size_t residual = 5;
     SparseOperator op = make_operator(table);
     op.name = [](const ort::Operator*) { return "SparseLinear"; };
     op.input_count = [](const ort::Operator*) { return std::size(types); };
     op.input_type = [](const ort::Operator*, size_t index) { return types[index]; };
-    op.create_kernel = create_kernel<make_float>;
+    op.input_characteristic = tell_optional_from<residual>;
+    op.create_kernel = create_kernel<make_float, residual>;
     return op;
 }
 
 SparseOperator make_sparse_linear_int8(ort::Table table) {
     using Type = ort::ElementType;
-    static constexpr Type types[] = {Type::float32, Type::int8, Type::uint8, Type::int32, Type::float32, Type::float32};
+    static constexpr Type types[] = {Type::float32, Type::int8,    Type::uint8,   Type::int32,  Type::float32,
+                                     Type::float32, Type::float32, Type::float32, Type::float32};
+    static constexpr size_t residual = 6;
     SparseOperator op = make_operator(table);
     op.name = [](const ort::Operator*) { return "SparseLinearInt8"; };
     op.input_count = [](const ort::Operator*) { return std::size(types); };
     op.input_type = [](const ort::Operator*, size_t index) { return types[index]; };
-    op.create_kernel = create_kernel<make_int8>;
+    op.input_characteristic = tell_optional_from<residual>;
+    op.create_kernel = create_kernel<make_int8, residual>;
     return op;
 }
 

@@ -34,22 +34,25 @@ def make_attributes(stored: StoredWeight, activation: str = "none") -> dict:
     }  # fmt: skip
 
 
-def make_model(arrays: dict, attributes: dict, shape=("tokens", None), *, computed: str | None = None) -> bytes:
+def make_model(
+    arrays: dict, attributes: dict, shape=("tokens", None), *, computed: str | None = None, named=None
+) -> bytes:
     """Return a model of one node: of floats, or of INT8 where ``scales`` is among the arrays.
 
     Args:
         arrays: What :func:`make_arrays` returns, or what a hostile file has in its place.
         attributes: What :func:`make_attributes` returns, or not.
         shape: The axes of X; None is the last axis as the attributes have it.
-        computed: An array to make an input of the model instead of an initializer.
+        computed: An array to make an input of the model, of any size, instead of an initializer.
+        named: Inputs of the node after X, where they are not just the arrays; "" is one left out.
     """
     axes = [attributes.get("in_features") if axis is None else axis for axis in shape]
     op = "SparseLinearInt8" if "scales" in arrays else "SparseLinear"
-    node = helper.make_node(op, ["x", *arrays], ["y"], domain="ai.stepdown", **attributes)
+    node = helper.make_node(op, ["x", *(arrays if named is None else named)], ["y"], domain="ai.stepdown", **attributes)
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, axes)]
     if computed is not None:
         kind = helper.np_dtype_to_tensor_dtype(arrays[computed].dtype)
-        inputs.append(helper.make_tensor_value_info(computed, kind, list(arrays[computed].shape)))
+        inputs.append(helper.make_tensor_value_info(computed, kind, [None] * arrays[computed].ndim))
     weights = [numpy_helper.from_array(array, name) for name, array in arrays.items() if name != computed]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     graph = helper.make_graph([node], "one", inputs, outputs, weights)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, RuntimeException
 
-from runtimes.errors import CorruptArtifact
+from runtimes.errors import CorruptArtifact, StepdownError
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.sparse.storage import BLOCKS, StoredWeight, decode, encode
 from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes, make_model, open_model
@@ -128,12 +128,78 @@ def test_an_input_that_is_computed_is_refused(name):
         open_model(make_model(arrays, make_attributes(stored), computed=name))
 
 
+NORM = {
+    "residual": np.ones((3, OUT), np.float32),
+    "norm_scale": np.ones(OUT, np.float32),
+    "norm_bias": np.ones(OUT, np.float32),
+    "epsilon": 1e-6,
+}
+ALL_OR_NONE = "expected all or none"
+
+
+@pytest.mark.parametrize("right", [RIGHT, FLOAT])
+def test_a_norm_that_is_right_is_taken(right, tmp_path):
+    load(right | NORM, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm_scale": NORM["norm_scale"][1:]}, "norm_scale holds 5 numbers; expected 6, one for each output"),
+        ({"norm_bias": np.ones(7, np.float32)}, "norm_bias holds 7 numbers; expected 6, one for each output"),
+        ({"norm_bias": np.ones((6, 1), np.float32)}, "input 8 has 2 axes; expected 1"),
+        ({"norm_scale": put(NORM["norm_scale"], 3, np.inf)}, "norm_scale is not finite at 3; expected a finite number"),
+        ({"norm_bias": put(NORM["norm_bias"], 0, np.nan)}, "norm_bias is not finite at 0; expected a finite number"),
+        ({"epsilon": 0.0}, "epsilon is not a finite number above 0"),
+        ({"epsilon": -1e-6}, "epsilon is not a finite number above 0"),
+        ({"epsilon": float("nan")}, "epsilon is not a finite number above 0"),
+        ({"epsilon": float("inf")}, "epsilon is not a finite number above 0"),
+        ({"epsilon": 1}, f"3 of residual, norm_scale and norm_bias are given, without epsilon (float); {ALL_OR_NONE}"),
+        (
+            {"epsilon": None},
+            f"3 of residual, norm_scale and norm_bias are given, without epsilon (float); {ALL_OR_NONE}",
+        ),
+        (
+            {"norm_bias": None},
+            f"2 of residual, norm_scale and norm_bias are given, with epsilon (float); {ALL_OR_NONE}",
+        ),
+        ({"norm_scale": None, "norm_bias": None}, "1 of residual, norm_scale and norm_bias are given, with epsilon"),
+        (dict.fromkeys(["residual", "norm_scale", "norm_bias"]), "0 of residual, norm_scale and norm_bias are given"),
+        ({"residual": np.ones((2, OUT), np.float32)}, "residual is of shape [2, 6]; expected [3, 6], that of Y"),
+        ({"residual": np.ones(OUT, np.float32)}, "residual is of shape [6]; expected [3, 6], that of Y"),
+        ({"residual": np.ones((), np.float32)}, "residual is of shape []; expected [3, 6], that of Y"),
+    ],
+)
+def test_a_norm_that_does_not_fit_is_refused_with_a_message(changes, message, tmp_path):
+    with pytest.raises(StepdownError) as caught:
+        load({name: part for name, part in (RIGHT | NORM | changes).items() if part is not None}, tmp_path)
+    assert message in caught.value.what
+
+
+@pytest.mark.parametrize("left_out", ["residual", "norm_scale", "norm_bias"])
+def test_a_norm_without_one_of_its_inputs_is_refused(left_out):
+    """A name that is empty, with others after it."""
+    arrays = {name: part for name, part in (RIGHT | NORM).items() if isinstance(part, np.ndarray)}
+    names = ["" if name == left_out else name for name in arrays]
+    attributes = make_attributes(make_stored()) | {"epsilon": 1e-6}
+    with pytest.raises(Exception, match=f"2 of residual, norm_scale and norm_bias are given.*{ALL_OR_NONE}"):
+        open_model(make_model(arrays, attributes, ("n", "m"), named=names))
+
+
+@pytest.mark.parametrize("name", ["norm_scale", "norm_bias"])
+def test_a_norm_that_is_computed_is_refused(name):
+    arrays = {key: part for key, part in (RIGHT | NORM).items() if isinstance(part, np.ndarray)}
+    attributes = make_attributes(make_stored()) | {"epsilon": 1e-6}
+    with pytest.raises(Exception, match="is computed; expected a constant initializer"):
+        open_model(make_model(arrays, attributes, ("n", "m"), computed=name))
+
+
 @st.composite
 def changed_parts(draw) -> dict:
     """A right node of any block and type, with some of its numbers replaced."""
     block = draw(st.sampled_from(BLOCKS))
-    parts = make_parts(draw(st.sampled_from([np.int8, np.float32])), block)
-    for name in draw(st.lists(st.sampled_from(sorted(parts)), min_size=1, max_size=3)):
+    parts = make_parts(draw(st.sampled_from([np.int8, np.float32])), block) | draw(st.sampled_from([{}, NORM]))
+    for name in draw(st.lists(st.sampled_from(sorted(parts.keys() - {"residual"})), min_size=1, max_size=3)):
         part = parts[name]
         if isinstance(part, int):
             parts[name] = draw(
@@ -165,5 +231,9 @@ def test_what_loads_is_what_the_reference_reads_too(parts):
         values=parts["values"], gaps=parts["gaps"], row_starts=parts["row_starts"],
     )  # fmt: skip
     weight = decode(stored)
-    answer = session.run(None, {"x": np.zeros((2, weight.shape[1]), np.float32)})[0]
-    assert answer.shape == (2, weight.shape[0])
+    feeds = {"x": np.zeros((3, weight.shape[1]), np.float32)}
+    if "residual" in arrays and weight.shape[0] != OUT:
+        with pytest.raises(REFUSED, match="residual is of shape"):
+            session.run(None, feeds)
+        return
+    assert session.run(None, feeds)[0].shape == (3, weight.shape[0])
