@@ -22,6 +22,7 @@ from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
 from exporter.passes.sparse_linears import Values, replace_linears
+from exporter.passes.sparse_norm import fold_norms
 from exporter.sparsity import Block
 from exporter.trace import write_model
 from exporter.trial import PLAIN
@@ -145,6 +146,7 @@ class Workshop:
         blocks = self.choose_blocks(source, spec.values)
         chosen = {node: block for node, block in blocks.items() if node not in spec.float_layers}
         replace_linears(model, chosen, values=spec.values)
+        fold_norms(model)
 
     def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ import onnx_ir as ir
 
 from bench.measure import MeasurePlan, measure_interleaved
 from calibration.linears import find_linears
-from calibration.lower.onnxruntime.sites import find_sites
+from calibration.lower.onnxruntime.sites import Site, find_sites
 from exporter.fuse import open_for_lowering
 from exporter.passes.activations import find_activation
+from exporter.passes.sparse_norm import find_norm
 from exporter.probe_feeds import make_feeds
 from exporter.timing import TimingPlan
 from runtimes.artifact import Artifact
@@ -34,21 +35,33 @@ Gains = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A linear with its bias and activation, by the names of the value it reads and the value it gives."""
+    """A linear with its bias, activation and the norm behind it, by the names of the values it reads and gives.
+
+    Attributes:
+        layer: The linear.
+        read: What it reads, and the residual where the sparse operator does the norm: then both sides count it.
+        given: Its output, normalised or not.
+    """
 
     layer: str
-    read: str
+    read: tuple[str, ...]
     given: str
 
 
 def find_spans(graph: Path, layers: Sequence[str]) -> tuple[Span, ...]:
-    """Return the spans of the named linears of a float graph."""
+    """Return the spans of the named linears of a float graph, all of which ship sparse."""
     model = open_for_lowering(graph)
     chosen = [linear for linear in find_linears(model) if linear.node in layers]
-    return tuple(
-        Span(layer=site.linear.node, read=site.linear.activation, given=find_activation(site.output)[0].name or "")
-        for site in find_sites(model, chosen)
-    )
+    return tuple(_find_span(site) for site in find_sites(model, chosen))
+
+
+def _find_span(site: Site) -> Span:
+    output, _ = find_activation(site.output)
+    norm = find_norm(output)
+    if norm is None:
+        return Span(layer=site.linear.node, read=(site.linear.activation,), given=output.name or "")
+    read = (site.linear.activation, norm.residual.name or "")
+    return Span(layer=site.linear.node, read=read, given=norm.output.name or "")
 
 
 def measure_in_place(
@@ -115,14 +128,14 @@ def sum_spans(graph: ir.Graph, spans: Sequence[Span], times: Mapping[str, float]
     return {layer: total for layer, total in sums.items() if total > 0}
 
 
-def _find_between(read: str, given: ir.Value) -> set[ir.Node]:
-    """Return the nodes that compute ``given`` from the value called ``read``; none where they need another one."""
+def _find_between(read: Collection[str], given: ir.Value) -> set[ir.Node]:
+    """Return the nodes that compute ``given`` from the values called ``read``; none where they need another one."""
     found: set[ir.Node] = set()
     waiting = [given]
     while waiting:
         value = waiting.pop()
         node = value.producer()
-        if value.name == read or value.is_initializer() or node in found:
+        if value.name in read or value.is_initializer() or node in found:
             continue
         if node is None:
             return set()

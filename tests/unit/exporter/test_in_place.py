@@ -8,12 +8,13 @@ from onnx import numpy_helper
 
 from exporter.in_place import Span, find_spans, measure_in_place, read_nodes, sum_spans
 from exporter.passes.sparse_linears import replace_linears
+from exporter.passes.sparse_norm import fold_norms
 from exporter.timing import TimingPlan
 from runtimes.ort import describe_onnx
 from runtimes.sparse.library import why_unavailable
 
-QUERY = Span(layer="query", read="x", given="q")
-KEY = Span(layer="key", read="x", given="k")
+QUERY = Span(layer="query", read=("x",), given="q")
+KEY = Span(layer="key", read=("x",), given="k")
 
 
 def _graph(body: str, outputs: str) -> ir.Graph:
@@ -29,6 +30,15 @@ def _graph(body: str, outputs: str) -> ir.Graph:
 def test_a_layer_is_all_between_what_it_reads_and_what_it_gives():
     graph = _graph("x = Neg(w)  m = MatMul(x, a)  q = Add(m, b)  y = Relu(q)", "float[n, 8] y")
     assert sum_spans(graph, [QUERY], {"x": 1.0, "m": 10.0, "q": 100.0, "y": 1000.0}) == {"query": 110.0}
+
+
+def test_a_norm_and_its_residual_belong_to_the_layer_that_does_them():
+    """Whatever the residual cost, and whatever the product is made of."""
+    body = "x = Neg(w)  r = Abs(w)  m = MatMul(x, a)  s = Sum(m, r)  y = LayerNormalization(s, b)"
+    graph = _graph(body, "float[n, 8] y")
+    span = Span(layer="output", read=("x", "r"), given="y")
+    times = {"x": 1.0, "r": 1.0, "m": 10.0, "s": 100.0, "y": 1000.0}
+    assert sum_spans(graph, [span], times) == {"output": 1110.0}
 
 
 def test_what_layers_share_is_divided_among_them():
@@ -54,20 +64,22 @@ def test_both_models_are_profiled_at_every_shape(tmp_path):
     rng = np.random.default_rng(0)
     proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 23]>
     g (float[batch, sequence, 32] x) => (float[batch, sequence, 32] y) {
-        m = MatMul(x, up)  a = Add(m, bias)  h = Gelu(a)  y = MatMul(h, down)
+        m = MatMul(x, up)  a = Add(m, bias)  h = Gelu(a)  d = MatMul(h, down)
+        s = Sum(d, x)  y = LayerNormalization(s, scale)
     }""")
-    for name, shape in {"up": (32, 64), "bias": (64,), "down": (64, 32)}.items():
+    for name, shape in {"up": (32, 64), "bias": (64,), "down": (64, 32), "scale": (32,)}.items():
         array = rng.standard_normal(shape).astype(np.float32) * (rng.random(shape) < 0.1)
         proto.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
     for number, node in enumerate(proto.graph.node):
         node.name = f"{node.op_type}_{number}"
-    onnx.save(proto, tmp_path / "dense.onnx")
+    onnx.save(onnx.shape_inference.infer_shapes(proto), tmp_path / "dense.onnx")
     layers = ["MatMul_0", "MatMul_3"]
     model = ir.load(tmp_path / "dense.onnx")
     replace_linears(model, dict.fromkeys(layers, (1, 1)), values="float32")
+    assert fold_norms(model) == 1
     ir.save(model, tmp_path / "sparse.onnx")
     spans = find_spans(tmp_path / "dense.onnx", layers)
-    assert [(span.read, span.given) for span in spans] == [("x", "h"), ("h", "y")]
+    assert [(span.read, span.given) for span in spans] == [(("x",), "h"), (("h", "x"), "y")]
     done = []
     gains = measure_in_place(
         {kind: describe_onnx(tmp_path / f"{kind}.onnx") for kind in ("dense", "sparse")},

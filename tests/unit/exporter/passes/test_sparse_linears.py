@@ -4,58 +4,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from onnx_ir.passes import common
 
 from exporter.passes.sparse_linears import is_sparse, read_stored, replace_linears
 from runtimes.errors import CorruptArtifact
-from runtimes.sparse.reference import sparse_linear, sparse_linear_int8
-from runtimes.sparse.storage import BLOCKS, StoredWeight, decode
-
-_WEIGHTS = {"w": (16, 32), "u": (32, 16), "b": (32,), "c": (16,), "row": (1, 16)}
-
-
-def _stored(values, gaps, row_starts, out_features, in_features, block_out, block_in):
-    shape, block = (out_features, in_features), (block_out, block_in)
-    return StoredWeight(shape=shape, block=block, values=values, gaps=gaps, row_starts=row_starts)
-
-
-class SparseLinear(OpRun):
-    op_domain = "ai.stepdown"
-
-    def _run(self, x, values, gaps, row_starts, bias, activation=None, **shape):
-        return (sparse_linear(x, _stored(values, gaps, row_starts, **shape), bias, activation),)
-
-
-class SparseLinearInt8(OpRun):
-    op_domain = "ai.stepdown"
-
-    def _run(self, x, values, gaps, row_starts, scales, bias, activation=None, **shape):
-        return (sparse_linear_int8(x, _stored(values, gaps, row_starts, **shape), scales, bias, activation),)
-
-
-def _model(body: str, outputs: str = "float[n, t, k] y") -> ir.Model:
-    rng = np.random.default_rng(5)
-    text = f"""<ir_version: 10, opset_import: ["" : 23]>
-    g (float[n, t, 16] x) => ({outputs}) {{ {body} }}"""
-    proto = onnx.parser.parse_model(text)
-    for name, shape in _WEIGHTS.items():
-        array = rng.standard_normal(shape).astype(np.float32)
-        if len(shape) == 2 and name != "row":
-            array[rng.random(shape) < 0.8] = 0
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    model = ir.from_proto(proto)
-    common.NameFixPass()(model)
-    for number, node in enumerate(model.graph):
-        node.name = f"{node.op_type}_{number}"
-    return model
-
-
-def _run(model: ir.Model) -> list[np.ndarray]:
-    x = np.random.default_rng(6).standard_normal((2, 3, 16)).astype(np.float32)
-    return ReferenceEvaluator(ir.to_proto(model), new_ops=[SparseLinear, SparseLinearInt8]).run(None, {"x": x})
+from runtimes.sparse.storage import BLOCKS, decode
+from tests.unit.exporter.passes.sparse_models import make_model, run_model
 
 
 def _replace(model: ir.Model, *names: str, values="float32", block=(1, 1)) -> list[ir.Node]:
@@ -67,15 +20,15 @@ def _replace(model: ir.Model, *names: str, values="float32", block=(1, 1)) -> li
 @pytest.mark.parametrize("values", ["float32", "int8"])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_bias_and_activation_go_into_the_operator(values, block):
-    model = _model("m = MatMul(x, w)  a = Add(m, b)  y = Gelu(a)")
-    before = _run(model)
+    model = make_model("m = MatMul(x, w)  a = Add(m, b)  y = Gelu(a)")
+    before = run_model(model)
     (node,) = _replace(model, "MatMul_0", values=values, block=block)
     assert [one.op_type for one in model.graph] == ["SparseLinear" if values == "float32" else "SparseLinearInt8"]
     assert node.attributes["activation"].as_string() == "gelu"
     assert node.outputs[0].name == "y"
     assert model.graph.opset_imports["ai.stepdown"] == 1
     bound = 1e-5 if values == "float32" else 0.05
-    np.testing.assert_allclose(_run(model)[0], before[0], atol=bound)
+    np.testing.assert_allclose(run_model(model)[0], before[0], atol=bound)
     assert "w" not in model.graph.initializers
 
 
@@ -91,39 +44,39 @@ def test_bias_and_activation_go_into_the_operator(values, block):
     ],
 )
 def test_the_answer_stays(body, names, left):
-    model = _model(body)
-    before = _run(model)
+    model = make_model(body)
+    before = run_model(model)
     assert len(_replace(model, *names)) == len(names)
     assert [node.op_type for node in model.graph if not is_sparse(node)] == left
-    np.testing.assert_allclose(_run(model)[0], before[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run_model(model)[0], before[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_gemm_with_its_own_bias_and_a_transposed_weight():
     body = """s = Constant<value_ints=[-1, 16]>()  f = Reshape(x, s)  y = Gemm<transB=1>(f, u, b)"""
-    model = _model(body, outputs="float[r, 32] y")
-    before = _run(model)
+    model = make_model(body, outputs="float[r, 32] y")
+    before = run_model(model)
     (node,) = _replace(model, "Gemm_2")
     assert (node.attributes["out_features"].as_int(), node.attributes["in_features"].as_int()) == (32, 16)
-    np.testing.assert_allclose(_run(model)[0], before[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run_model(model)[0], before[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_linear_whose_sum_is_an_output_keeps_it():
-    model = _model("m = MatMul(x, w)  n = Add(m, b)  y = Relu(n)", outputs="float[n, t, k] y, float[n, t, k] n")
-    before = _run(model)
+    model = make_model("m = MatMul(x, w)  n = Add(m, b)  y = Relu(n)", outputs="float[n, t, k] y, float[n, t, k] n")
+    before = run_model(model)
     (node,) = _replace(model, "MatMul_0")
     assert node.attributes["activation"].as_string() == "none"
-    for old, new in zip(before, _run(model), strict=True):
+    for old, new in zip(before, run_model(model), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)
 
 
 def test_linears_over_one_weight_share_what_is_stored():
-    model = _model("m = MatMul(x, w)  n = MatMul(x, w)  y = Mul(m, n)")
+    model = make_model("m = MatMul(x, w)  n = MatMul(x, w)  y = Mul(m, n)")
     first, second = _replace(model, "MatMul_0", "MatMul_1")
     assert list(first.inputs) == list(second.inputs)
 
 
 def test_shapes_stay_known():
-    model = _model("m = MatMul(x, w)  a = Add(m, b)  y = Softmax(a)")
+    model = make_model("m = MatMul(x, w)  a = Add(m, b)  y = Softmax(a)")
     model = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
     (node,) = _replace(model, "MatMul_0")
     assert node.outputs[0].shape == ir.Shape(["n", "t", 32])
@@ -131,20 +84,20 @@ def test_shapes_stay_known():
 
 
 def test_only_what_is_named_is_replaced():
-    model = _model("m = MatMul(x, w)  y = MatMul(m, u)")
+    model = make_model("m = MatMul(x, w)  y = MatMul(m, u)")
     assert len(_replace(model, "MatMul_1")) == 1
     assert replace_linears(model, {}, values="float32") == 0
 
 
 def test_the_stored_weight_can_be_read_back():
-    model = _model("y = MatMul(x, w)")
+    model = make_model("y = MatMul(x, w)")
     weight = model.graph.initializers["w"].const_value.numpy()
     (node,) = _replace(model, "MatMul_0", block=(4, 4))
     assert np.array_equal(decode(read_stored(node)), weight.T)
 
 
 def test_an_operator_without_its_weight_is_refused():
-    model = _model("y = MatMul(x, w)")
+    model = make_model("y = MatMul(x, w)")
     (node,) = _replace(model, "MatMul_0")
     del node.attributes["block_in"]
     with pytest.raises(CorruptArtifact, match="lacks its weight"):
