@@ -20,6 +20,8 @@ def test_the_corpus_is_that_of_the_tests():
 def test_outside_the_source_tree_it_says_where_to_go(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
+    # An editable install puts the source tree on the path: this Python has none.
+    monkeypatch.setattr(sys, "executable", sys._base_executable)
     with pytest.raises(MissingDependency, match="source tree"):
         list_cases()
 
