@@ -40,10 +40,11 @@ def find_activation(value: ir.Value) -> tuple[ir.Value, Activation]:
     """
     known: dict[ir.Value, _Points] = {value: _POINTS}
     nodes: list[ir.Node] = []
-    waiting = [use.node for use in value.uses()]
+    rank = len(value.shape) if value.shape is not None else 1
+    waiting = _list_readers(value)
     while waiting and len(nodes) < _MOST_NODES:
         node = waiting.pop(0)
-        computed = _compute(node, known) if node not in nodes else None
+        computed = _compute(node, known, rank) if node not in nodes else None
         if computed is None:
             continue
         nodes.append(node)
@@ -51,13 +52,19 @@ def find_activation(value: ir.Value) -> tuple[ir.Value, Activation]:
         found = _recognise(computed)
         if found is not None and _is_read_within(known, nodes):
             return node.outputs[0], found
-        waiting += [use.node for use in node.outputs[0].uses()]
+        waiting += _list_readers(node.outputs[0])
     return value, "none"
 
 
-def _compute(node: ir.Node, known: Mapping[ir.Value, _Points]) -> _Points | None:
+def _list_readers(value: ir.Value) -> list[ir.Node]:
+    """Return the readers in the graph of the value: what a branch of an If computes, nothing outside it can give."""
+    producer = value.producer()
+    return [use.node for use in value.uses() if producer is not None and use.node.graph is producer.graph]
+
+
+def _compute(node: ir.Node, known: Mapping[ir.Value, _Points], rank: int) -> _Points | None:
     """Return what a node gives on the points; None where it is no function of the value alone, or not yet."""
-    inputs = [_read(value, known) for value in node.inputs]
+    inputs = [_read(value, known, rank) for value in node.inputs]
     given = [array for array in inputs if array is not None]
     if len(given) != len(inputs):
         return None
@@ -87,14 +94,17 @@ def _compute_unary(node: ir.Node, x: _Points) -> _Points | None:
             return None
 
 
-def _read(value: ir.Value | None, known: Mapping[ir.Value, _Points]) -> _Points | None:
+def _read(value: ir.Value | None, known: Mapping[ir.Value, _Points], rank: int) -> _Points | None:
     if value is None:
         return None
     if value in known:
         return known[value]
     # Small constants may still be nodes.
     tensor = ir.convenience.get_const_tensor(value) if not value.is_graph_input() else None
-    return np.full_like(_POINTS, tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
+    # One number with more axes than the value would give the answer its axes.
+    if tensor is None or tensor.size != 1 or len(tensor.shape) > rank:
+        return None
+    return np.full_like(_POINTS, tensor.numpy().reshape(-1)[0])
 
 
 def _recognise(computed: _Points) -> Activation | None:

@@ -89,6 +89,9 @@ def _find_bias(linear: Linear, node: ir.Node) -> tuple[NDArray[np.float32] | Non
     if len(uses) != 1 or output.is_graph_output() or uses[0].node.op_type != "Add":
         return None, output
     add = uses[0].node
+    # What a branch of an If adds, nothing outside the branch can give.
+    if add.graph is not node.graph:
+        return None, output
     other = add.inputs[1 - uses[0].idx]
     if other is None or other.const_value is None or other.is_graph_input():
         return None, output

@@ -82,3 +82,22 @@ def test_a_value_that_is_an_output_too_stays():
     value = next(node for node in model.graph if node.op_type == "Neg").outputs[0]
     model.graph.outputs.append(value)
     assert find_activation(value) == (value, "none")
+
+
+@pytest.mark.parametrize(("ones", "found"), [("[1]", True), ("[1, 1]", True), ("[1, 1, 1]", False)])
+def test_a_constant_with_more_axes_than_the_value_is_no_number(ones, found):
+    """It would give the answer its own axes."""
+    constants = f"half = Constant<value=float{ones} {{0.5}}>() one = Constant<value=float{ones} {{1.0}}>()\n"
+    root = "root = Constant<value_float=1.4142135>()\n"
+    body = constants + root + "a = Div(v, root)\n b = Erf(a)\n d = Add(b, one)\n e = Mul(v, d)\n y = Mul(e, half)"
+    model = _open(body)
+    value = next(node for node in model.graph if node.op_type == "Neg").outputs[0]
+    value.shape = ir.Shape(["n", 8])
+    assert find_activation(value)[1] == ("gelu" if found else "none")
+
+
+@pytest.mark.parametrize("other", ["v", "x"])
+def test_an_activation_in_a_branch_stays_there(other):
+    then = "then_branch = a () => (float[n, 8] p) { p = Relu(v) }"
+    otherwise = f"else_branch = b () => (float[n, 8] q) {{ q = Neg({other}) }}"
+    assert _find(f"c = Constant<value=bool {{1}}>()\n y = If(c)<{then}, {otherwise}>") == ("v", "none")
