@@ -59,11 +59,12 @@ def read_stored(node: ir.Node) -> StoredWeight:
     """Return the weight that a sparse operator stores, as it is in the file: :func:`decode` checks it.
 
     Raises:
-        CorruptArtifact: an input or an attribute is missing.
+        CorruptArtifact: an input or an attribute is missing, or is of another type.
     """
     arrays = [constant(value) for value in node.inputs[1:4]]
     names = ("out_features", "in_features", "block_out", "block_in")
-    numbers = [node.attributes[name].as_int() for name in names if name in node.attributes]
+    found = [node.attributes[name] for name in names if name in node.attributes]
+    numbers = [one.as_int() for one in found if one.type is ir.AttributeType.INT and not one.is_ref()]
     if len(numbers) != len(names) or len(arrays) != 3 or any(array is None for array in arrays):
         raise CorruptArtifact(
             "a sparse operator lacks its weight", where=node.name or node.op_type, cure="export the model again"

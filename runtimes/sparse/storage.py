@@ -24,6 +24,10 @@ BLOCKS = ((1, 1), (4, 1), (8, 1), (16, 1), (1, 4), (4, 4), (16, 4))
 # A gap is one byte. A longer one is bridged by entries of zeros, each of which moves on by 256 columns.
 _LONGEST_GAP = 255
 
+# A few bytes of a file could claim any number of zeros, and take all memory. What stores more than this many values
+# takes a byte for 64 of them: no layer of that size is pruned to less than one INT8 value (two bytes) in 128.
+_FREE_VALUES, _VALUES_PER_BYTE = 1 << 24, 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredWeight:
@@ -133,10 +137,13 @@ def _count_blocks(length: int, side: int) -> int:
 def _locate(stored: StoredWeight) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the row and the column of each entry's block."""
     (out, inputs), (high, wide) = stored.shape, stored.block
+    _check_arrays(stored)
     starts = stored.row_starts.astype(np.int64)
     entries = len(stored.gaps)
     if stored.block not in BLOCKS or min(out, inputs) < 1 or len(starts) != _count_blocks(out, high) + 1:
         raise _unfit(f"{len(starts)} row starts, {out}x{inputs} features, blocks of {high}x{wide}")
+    if out * inputs > max(_FREE_VALUES, _VALUES_PER_BYTE * stored.size_bytes):
+        raise _unfit(f"{stored.size_bytes} bytes for {out}x{inputs} features")
     if starts[0] != 0 or starts[-1] != entries or (np.diff(starts) < 0).any():
         raise _unfit("the row starts do not rise from 0 to the number of entries")
     if stored.values.shape != (entries * high * wide,):
@@ -148,6 +155,14 @@ def _locate(stored: StoredWeight) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     if entries and columns.max() >= _count_blocks(inputs, wide):
         raise _unfit(f"an entry lies in column {columns.max()} of {_count_blocks(inputs, wide)}")
     return rows, columns
+
+
+def _check_arrays(stored: StoredWeight) -> None:
+    kinds = {"values": ("float32", "int8"), "gaps": ("uint8",), "row_starts": ("int32",)}
+    for name, dtypes in kinds.items():
+        array = getattr(stored, name)
+        if array.ndim != 1 or array.dtype.name not in dtypes:
+            raise _unfit(f"its {name} are {array.dtype} {list(array.shape)}, not a row of {' or '.join(dtypes)}")
 
 
 def _unfit(what: str) -> CorruptArtifact:

@@ -79,12 +79,12 @@ def test_quantised_weights_are_seen_through_their_dequantisation(tmp_path):
     assert (layer.quantise, layer.zeros) == ("is int8", 0.5)
 
 
-def _write_sparse(path, **changes):
-    """Write a model of one sparse operator, whose weight is 64 x 32 with one of ten left."""
+def _write_sparse(path, sizes=None, **changes):
+    """Write a model of one sparse operator, whose weight is 64 x 32 with one of ten left, and what is to differ."""
     weight = (RNG.normal(size=(64, 32)) * (RNG.random((64, 32)) < 0.1)).astype(np.float32)
     stored = encode(weight, (1, 1))
     arrays = {"v": stored.values, "g": stored.gaps, "r": stored.row_starts, "b": np.zeros(64, np.float32), **changes}
-    sizes = {"out_features": 64, "in_features": 32, "block_out": 1, "block_in": 1}
+    sizes = {"out_features": 64, "in_features": 32, "block_out": 1, "block_in": 1, **(sizes or {})}
     node = helper.make_node(
         "SparseLinear", ["x", *arrays], ["y"], name="up", domain="ai.stepdown", activation="none", **sizes
     )
@@ -101,6 +101,41 @@ def test_a_sparse_operator_tells_what_it_stores(tmp_path):
 
 def test_a_damaged_sparse_operator_is_refused(tmp_path):
     _, path = _write_sparse(tmp_path / "m.onnx", g=np.zeros(3, np.uint8))
+    with pytest.raises(CorruptArtifact, match="damaged"):
+        inspect_model(path)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"in_features": "32"},
+        {"block_out": 1.0},
+        {"block_out": 0},
+        {"in_features": -5},
+        {"in_features": 2**27},
+        {"in_features": 2**62},
+    ],
+)
+def test_a_sparse_operator_with_impossible_sizes_is_refused(tmp_path, sizes):
+    _, path = _write_sparse(tmp_path / "m.onnx", sizes)
+    with pytest.raises(CorruptArtifact) as refused:
+        inspect_model(path)
+    assert refused.value.cure
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"g": np.uint8(0)},
+        {"r": np.int32(0)},
+        {"r": np.zeros((5, 13), np.int32)},
+        {"r": np.full(65, np.nan, np.float32)},
+        {"g": np.array([2**62])},
+        {"v": np.array(["one"], object)},
+    ],
+)
+def test_a_sparse_operator_with_arrays_of_another_kind_is_refused(tmp_path, arrays):
+    _, path = _write_sparse(tmp_path / "m.onnx", **arrays)
     with pytest.raises(CorruptArtifact, match="damaged"):
         inspect_model(path)
 
