@@ -74,7 +74,7 @@ class OutputJudge:
         """Return mean and smallest cosine, and top-1 agreement where the outputs are logits.
 
         Raises:
-            UnsupportedModel: the candidate answers NaN or infinity.
+            UnsupportedModel: the candidate answers NaN or infinity, or in another shape.
         """
         cosines: list[NDArray[np.float64]] = []
         numbers: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
@@ -82,6 +82,7 @@ class OutputJudge:
         for feeds, expected in zip(self._batches, self._reference, strict=True):
             got = session.run(feeds)
             _require_finite(got)
+            _require_shapes(got, expected)
             pair = pool_outputs(got, feeds), pool_outputs(expected, feeds)
             cosines.append(cosine_rows(*pair))
             if pair[0].shape[1] == 1:
@@ -138,4 +139,15 @@ def _require_finite(outputs: Tensors) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UnsupportedModel(
                 "a candidate answers NaN or infinity on the held-out data", where=name, cure="check the float model"
+            )
+
+
+def _require_shapes(outputs: Tensors, expected: Tensors) -> None:
+    # Pooling and cosines take one more axis for more tokens, and could call a wrong answer close.
+    for name, array in expected.items():
+        if outputs[name].shape != array.shape:
+            raise UnsupportedModel(
+                f"a candidate answers {list(outputs[name].shape)} where float answers {list(array.shape)}",
+                where=name,
+                cure="report it with the model: a pass of the export broke the graph",
             )

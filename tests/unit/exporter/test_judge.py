@@ -87,3 +87,9 @@ def test_batches_of_other_lengths_are_judged_together():
     """The start logits of question answering have one number a token."""
     answers = [{"start_logits": np.ones((2, length), np.float32)} for length in (3, 5)]
     assert OutputJudge(_Answers(*answers), [FEEDS, FEEDS]).judge(_Answers(*answers)).drop == 0
+
+
+def test_an_answer_of_another_shape_is_refused():
+    reference = _tokens([[1, 2], [3, 4]], [[5, 6], [7, 8]])
+    with pytest.raises(UnsupportedModel, match="where float answers"):
+        OutputJudge(_Answers(reference), [FEEDS]).judge(_Answers({name: a[None] for name, a in reference.items()}))
