@@ -54,11 +54,9 @@ class LinearCase:
 
 
 def read_case(site: Site) -> LinearCase:
-    """Describe the linear at ``site``; an axis nobody knows is taken for the sequence."""
+    """Describe the linear at ``site``; a shape nobody knows is taken for a row for each token."""
     known = site.activation.shape
-    axes = (
-        tuple(axis if isinstance(axis, int) else str(axis) for axis in known) if known is not None else ("sequence", 0)
-    )
+    axes = tuple(axis if isinstance(axis, int) else str(axis) for axis in known) if known is not None else ("tokens", 0)
     return LinearCase(
         weight=site.weight,
         bias=site.bias,
@@ -115,8 +113,14 @@ class CostTable:
 
 
 def resolve_axes(axes: Axes, shape: Shape) -> tuple[int, ...]:
-    """Return the sizes of ``axes`` at (batch, sequence): a fixed one stays, ``batch`` is the batch."""
-    return tuple(axis if isinstance(axis, int) else shape[0] if axis == "batch" else shape[1] for axis in axes)
+    """Return the sizes of ``axes`` at (batch, sequence): a fixed one stays, the two are taken by their names.
+
+    Any other is the sequence where there are more axes to hold the batch; the one axis of a matrix holds both.
+    """
+    batch, length = shape
+    other = batch * length if len(axes) == 2 else length
+    named = {"batch": batch, "sequence": length}
+    return tuple(axis if isinstance(axis, int) else named.get(axis, other) for axis in axes)
 
 
 def make_linear(case: LinearCase) -> ir.Model:

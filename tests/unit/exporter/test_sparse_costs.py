@@ -35,8 +35,15 @@ def test_the_model_of_a_layer_is_the_layer(activation):
 def test_axes_are_batch_sequence_or_what_they_are():
     assert resolve_axes(("batch", "sequence", 64), (8, 128)) == (8, 128, 64)
     assert resolve_axes(("batch", 64), (8, 128)) == (8, 64)
-    assert resolve_axes(("tokens", 64), (8, 128)) == (128, 64)
+    assert resolve_axes(("sequence", 64), (8, 128)) == (128, 64)
+    assert resolve_axes(("batch", "unk__0", 64), (8, 128)) == (8, 128, 64)
     assert resolve_axes((4, 64), (8, 128)) == (4, 64)
+
+
+def test_a_matrix_of_tokens_has_a_row_for_each():
+    """As a Reshape to [-1, width] leaves it: shape inference calls the axis unk__0, or nothing."""
+    assert resolve_axes(("unk__0", 64), (8, 128)) == (1024, 64)
+    assert resolve_axes(("None", 64), (8, 128)) == (1024, 64)
 
 
 @needs_kernels
