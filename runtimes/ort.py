@@ -180,7 +180,7 @@ class OnnxRuntime:
             CorruptArtifact: the file is damaged.
             UnsupportedModel: ONNX Runtime lacks an operator of it, or its first provider takes no node of it.
             MissingDependency: onnxruntime is not installed, a provider is not used by the session, or the model has
-                sparse linears and the kernels were not built.
+                sparse linears and the kernels were not built, or onnxruntime is older than they are.
             UsageError: the environment asks for sparse kernels this CPU does not run.
         """
         ort = _import_onnxruntime()
@@ -189,7 +189,7 @@ class OnnxRuntime:
         self._require_providers(ort.get_available_providers(), "is not in this onnxruntime")
         options = self._make_session_options(ort)
         if sparse_library.DOMAIN in header.domains:
-            options.register_custom_ops_library(str(sparse_library.library_path()))
+            _register_sparse(options)
         with _explained(artifact.path):
             session = ort.InferenceSession(
                 str(artifact.path),
@@ -339,6 +339,18 @@ def _ort_errors() -> tuple[type[Exception], ...]:
 
 def _is_exception(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Exception)
+
+
+def _register_sparse(options: onnxruntime.SessionOptions) -> None:
+    library = str(sparse_library.library_path())
+    try:
+        options.register_custom_ops_library(library)
+    except _ort_errors() as error:
+        raise MissingDependency(
+            f"this onnxruntime does not take the sparse kernels: {_shorten(error)}",
+            where=library,
+            cure="update onnxruntime (1.17 or later), and install stepdown again where that is not enough",
+        ) from error
 
 
 @contextmanager

@@ -177,6 +177,17 @@ def test_a_library_for_another_machine_is_missing_and_says_so(monkeypatch, tmp_p
         library.library_path()
 
 
+def test_a_library_that_onnxruntime_does_not_take_is_missing_and_says_so(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    (tmp_path / "lib").mkdir()
+    # Loads anywhere, and has no operators.
+    other = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_shared.so"
+    shutil.copyfile(other, tmp_path / "lib" / "libstepdown_sparse.so")
+    with pytest.raises(MissingDependency, match=r"does not take the sparse kernels(.|\n)*1\.17") as caught:
+        OnnxRuntime().open(describe_onnx(model))
+    assert "\n" not in caught.value.what
+
+
 def test_without_the_library_a_session_refuses_the_operators():
     stored = make_stored()
     model = make_model(make_arrays(stored, make_bias()), make_attributes(stored))
