@@ -21,6 +21,8 @@ from exporter.sparsity import Block, Sparsity, StoredForm, describe_sparsity, na
 
 # Timings of single layers scatter by some per cent: nearer than this, the dense form, which needs nothing, ships.
 PAYS = 1.03
+# A layer may be this much slower at one shape: timings scatter as much. What the other shapes gain buys no more.
+SLOWER = 0.95
 # What is expected to lose by more than this is not timed; what is this far behind the best form is not either.
 _WORTH_TIMING = 0.8
 _MOST_FORMS = 2
@@ -100,9 +102,9 @@ class SparsePlans:
         why = _explain_dense(sparsity, forms) or self._untimed
         gains = {} if why else self._measure(site, forms, values)
         best = _find_best(gains)
-        shipped = best if best is not None and average_gain(gains[best]) >= PAYS else None
+        shipped = best if best is not None and _pays(gains[best]) else None
         if best is not None:
-            why = f"{average_gain(gains[best]):.2f} times as fast as dense, in {name_block(best.block)}"
+            why = _explain_measured(best, gains[best])
         row = LedgerRow(
             layer=site.linear.node,
             shape=(outputs, inputs),
@@ -139,12 +141,31 @@ def _choose_forms(sparsity: Sparsity) -> tuple[StoredForm, ...]:
 
 
 def _find_best(gains: Mapping[StoredForm, Mapping[str, float]]) -> StoredForm | None:
-    """Return the fastest form; of two alike the more promising one, which comes first."""
+    """Return the fastest form, of those slower nowhere if any; of two alike the more promising one, which is first."""
+    able = {form: gain for form, gain in gains.items() if not _list_slower(gain)}
     best: StoredForm | None = None
-    for form, gain in gains.items():
+    for form, gain in (able or gains).items():
         if best is None or average_gain(gain) > PAYS * average_gain(gains[best]):
             best = form
     return best
+
+
+def _pays(gain: Mapping[str, float]) -> bool:
+    return average_gain(gain) >= PAYS and not _list_slower(gain)
+
+
+def _list_slower(gain: Mapping[str, float]) -> list[str]:
+    """Return the shapes at which the sparse form is slower than the dense one."""
+    return [shape for shape, ratio in gain.items() if ratio < SLOWER]
+
+
+def _explain_measured(form: StoredForm, gain: Mapping[str, float]) -> str:
+    mean = average_gain(gain)
+    measured = f"{mean:.2f} times as fast as dense, in {name_block(form.block)}"
+    slower = _list_slower(gain)
+    if mean >= PAYS and slower:
+        return f"{measured}, but " + ", ".join(f"{gain[shape]:.2f} times at {shape}" for shape in slower)
+    return f"{measured}: less than {PAYS - 1:.0%} may be chance" if 1 <= mean < PAYS else measured
 
 
 def _explain_dense(sparsity: Sparsity, forms: tuple[StoredForm, ...]) -> str:

@@ -93,6 +93,25 @@ def test_the_faster_of_two_forms_is_taken(graph):
     assert SparsePlans(find_gain=find_gain).make_plan(graph, "float32").blocks["blocks"] == (8, 1)
 
 
+def test_what_is_slower_at_one_shape_ships_dense_and_names_it(graph):
+    plan = SparsePlans(find_gain=lambda *_: {"1x1": 0.4, "1x16": 2.0, "8x128": 4.0}).make_plan(graph, "float32")
+    assert plan.blocks == {}
+    why = _rows(plan)["unstructured"].why
+    assert why == "1.47 times as fast as dense, in 1x1, but 0.40 times at 1x1"
+
+
+def test_a_form_that_is_slower_nowhere_is_taken_before_a_faster_one(graph):
+    def find_gain(case, form, values):  # noqa: ARG001
+        return {"1x1": 1.0, "8x128": 2.0} if form.block == (8, 1) else {"1x1": 0.9, "8x128": 9.0}
+
+    assert SparsePlans(find_gain=find_gain).make_plan(graph, "float32").blocks["blocks"] == (8, 1)
+
+
+def test_a_gain_too_small_to_be_sure_of_is_called_that(graph):
+    row = _rows(_plans(1.02).make_plan(graph, "float32"))["unstructured"]
+    assert (row.kernel, row.why) == ("dense", "1.02 times as fast as dense, in 1x1: less than 3% may be chance")
+
+
 def test_of_two_forms_alike_the_more_promising_one_is_taken(graph):
     def find_gain(case, form, values):  # noqa: ARG001
         return {"1x16": 2.0 if form.block == (16, 1) else 2.0 * (PAYS - 0.01)}
