@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-    from runtimes.torch_sparse import SparseForm
+    from runtimes.torch_sparse import LayerForm, SparseForm
 
     Forward = Callable[[dict[str, torch.Tensor]], object]
 
@@ -59,16 +59,24 @@ class TorchOptions:
 
 
 class TorchSession:
-    """A module without gradients. Not promised to be thread-safe: modules may keep state."""
+    """A module without gradients. Not promised to be thread-safe: modules may keep state.
+
+    ``sparse_layers``: what became of each linear where the options ask for a sparse form.
+    """
 
     thread_safe = False
 
     def __init__(
-        self, forward: Forward, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: TorchOptions
+        self,
+        forward: Forward,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        options: TorchOptions,
+        sparse_layers: tuple[LayerForm, ...] = (),
     ) -> None:
         self._forward: Forward | None = forward
         self._options = options
-        self.inputs, self.outputs = inputs, outputs
+        self.inputs, self.outputs, self.sparse_layers = inputs, outputs, sparse_layers
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run once and return every output by name.
@@ -250,12 +258,13 @@ class TorchRuntime:
             MissingDependency: the form needs a GPU that is not there.
         """
         module = module.to(self.options.device)
+        layers: tuple[LayerForm, ...] = ()
         if self.options.sparse is not None:
             from runtimes.torch_sparse import replace_linears
 
-            replace_linears(module, self.options.sparse)
+            layers = replace_linears(module, self.options.sparse)
         placed = self._compile(module)
-        return TorchSession(lambda feeds: placed(**feeds), tuple(inputs), tuple(outputs), self.options)
+        return TorchSession(lambda feeds: placed(**feeds), tuple(inputs), tuple(outputs), self.options, layers)
 
     def open_linear(self, weight: NDArray[np.float32]) -> TorchSession:
         """Open a linear layer alone: float32 [out, in], no bias; ``input`` [..., in] to ``output``.

@@ -44,7 +44,10 @@ class LayerForm:
 
 
 def replace_linears(module: nn.Module, form: SparseForm) -> tuple[LayerForm, ...]:
-    """Put every linear that ``form`` can hold into it, in place.
+    """Put every linear that ``form`` can hold into it, in place: its forward is another, taken from its weight now.
+
+    The dense weight stays beside it for what reads it directly, such as ``nn.TransformerEncoderLayer`` on its fast
+    path, which goes on multiplying dense.
 
     Args:
         module: Float32, on the device it will run on.
@@ -57,10 +60,9 @@ def replace_linears(module: nn.Module, form: SparseForm) -> tuple[LayerForm, ...
     """
     import torch
 
-    device = next(module.parameters()).device
-    library = None if form == "csr" else _find_library(device)
     layers = []
     linears = [(name, one) for name, one in module.named_modules() if type(one) is torch.nn.Linear]
+    library = _find_library(linears[0][1].weight.device) if linears and form != "csr" else None
     for name, linear in linears:
         why = _object(linear.weight, form, library)
         layers.append(LayerForm(name=name, form=None if why else form, why=why))
@@ -95,6 +97,9 @@ def why_not_csr(weight: torch.Tensor) -> str | None:
 
 
 def _object(weight: torch.Tensor, form: SparseForm, library: Library | None) -> str | None:
+    dtype = str(weight.dtype).removeprefix("torch.")
+    if dtype != "float32":
+        return f"it is {dtype}; only float32 is put into sparse forms"
     if library is None:
         return why_not_csr(weight)
     return why_not_two_four(weight, "int8" if form == "semi-structured-int8" else "float16", library)
@@ -121,12 +126,11 @@ def _find_library(device: torch.device) -> Library:
 
 
 def _replace(linear: nn.Linear, form: SparseForm) -> None:
-    """Give ``linear`` another forward, and take its dense weight away."""
+    """Give ``linear`` another forward."""
     weight = linear.weight.detach()
     bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
     makers = {"csr": _csr, "semi-structured": _two_four, "semi-structured-int8": _two_four_int8}
     linear.forward = makers[form](weight, bias)  # type: ignore[method-assign, assignment] # this instance's alone
-    linear.register_parameter("weight", None)
 
 
 def _csr(weight: torch.Tensor, bias: torch.Tensor) -> Multiply:
@@ -147,7 +151,7 @@ def _csr(weight: torch.Tensor, bias: torch.Tensor) -> Multiply:
             product = torch.mv(rows, tokens[0]) + bias
         else:
             product = torch.addmm(bias[:, None], rows, tokens.t()).t()
-        return product.reshape(*x.shape[:-1], -1)
+        return product.reshape(*x.shape[:-1], len(bias))
 
     return multiply
 
@@ -170,7 +174,7 @@ def _two_four_int8(weight: torch.Tensor, bias: torch.Tensor) -> Multiply:
         token_scale = _find_scale(tokens)
         sums = _multiply_int8(packed, _round(tokens, token_scale))
         product = sums.float() * (token_scale[:, None] * scale) + bias
-        return product.reshape(*x.shape[:-1], -1)
+        return product.reshape(*x.shape[:-1], len(bias))
 
     return multiply
 

@@ -73,8 +73,60 @@ def test_every_layer_is_told_and_a_dense_one_stays():
     layers = {layer.name: layer for layer in replace_linears(module, "csr")}
     assert [layer.form for layer in layers.values()] == ["csr", None, "csr"]
     assert layers["middle"].why == "100% of it is not zero; as CSR it is smaller below 50%"
-    assert module.first.weight is None
-    assert module.middle.weight is not None
+
+
+def test_what_reads_a_weight_itself_still_finds_it():
+    class Tied(Chain):
+        def forward(self, x):
+            return torch.nn.functional.linear(torch.relu(self.first(x)), self.first.weight.T)
+
+    module, x = Tied().eval(), draw(3, 128)
+    prune(module.first)
+    np.testing.assert_allclose(run(module, x, sparse="csr"), run(module, x), rtol=1e-5, atol=1e-5)
+
+
+def test_pytorchs_own_encoder_layer_which_reads_weights_itself_on_its_fast_path():
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(32, 2, dim_feedforward=64, batch_first=True).eval()
+    prune(layer.linear1)
+    prune(layer.linear2)
+    x = torch.from_numpy(draw(2, 5, 32))
+    with torch.inference_mode():
+        expected = layer(x)
+        replace_linears(layer, "csr")
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_pruned_by_pytorchs_own_masks():
+    from torch.nn.utils import prune as masks
+
+    module, x = Chain().eval(), draw(3, 128)
+    masks.l1_unstructured(module.first, "weight", amount=0.8)
+    expected = run(module, x)
+    session = TorchRuntime(TorchOptions(sparse="csr")).open_module(module, (X,), (Y,))
+    assert [layer.form for layer in session.sparse_layers] == ["csr", None, None]
+    np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_tokens_give_no_answers():
+    module = Chain().eval()
+    prune(module.first)
+    assert run(module, draw(0, 128), sparse="csr").shape == (0, 128)
+
+
+def test_a_half_precision_layer_stays_dense_and_says_why():
+    module = Chain()
+    prune(module.first)
+    prune(module.last)
+    module.last.half()
+    layers = replace_linears(module, "csr")
+    assert [layer.form for layer in layers] == ["csr", None, None]
+    assert layers[2].why == "it is float16; only float32 is put into sparse forms"
+
+
+def test_a_module_without_parameters_is_refused():
+    with pytest.raises(UnsupportedModel, match="it has no linear layer"):
+        replace_linears(torch.nn.ReLU(), "csr")
 
 
 def test_a_model_without_sparse_weights_is_refused():
