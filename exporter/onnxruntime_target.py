@@ -42,6 +42,7 @@ OLDEST_RUNTIME = "1.24"
 LONGEST_PROBE = 512
 
 _ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
+_WITH_KERNELS = "of these, x86-64 and AArch64 with Linux and the sparse kernels of stepdown"
 _SOME_CPUS = "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
 
 
@@ -72,7 +73,6 @@ def export_onnxruntime(job: Job) -> TargetResult:
     timing = _time(trials, job) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
-    exact_on_any_cpu = is_exact_anywhere(chosen.artifact.path)
     findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, graphs)
     found = Findings(
         target=TARGET,
@@ -86,17 +86,28 @@ def export_onnxruntime(job: Job) -> TargetResult:
         artifact=chosen.artifact,
         shipped=_name_files(chosen.artifact),
         report=make_report(trials, timing, decision, options, held_out, found),
-        entry={
-            "provider": chosen.spec.provider,
-            "requires": {"onnxruntime": f">={OLDEST_RUNTIME}"},
-            "exact_on_any_cpu": exact_on_any_cpu,
-            "runs_on": _ANY_CPU if exact_on_any_cpu else _SOME_CPUS,
-            **describe_kernels(chosen.spec),
-        },
+        entry=_describe(chosen, is_exact_anywhere(chosen.artifact.path)),
         versions={name: str(version) for name, version in describe_machine()["versions"].items()},
         steps=_list_steps(fusions, plans, chosen),
         calibration=plans.to_json() if plans else None,
     )
+
+
+def _describe(chosen: Trial[CandidateSpec], exact_on_any_cpu: bool) -> Mapping[str, Any]:
+    """Return what the manifest says of the model: what it needs, and where it runs."""
+    kernels = describe_kernels(chosen.artifact.path)
+    requires = {"onnxruntime": f">={OLDEST_RUNTIME}"}
+    runs_on = _ANY_CPU if exact_on_any_cpu else _SOME_CPUS
+    if kernels:
+        requires["stepdown"] = f">={kernels['sparse_kernels']['version']}"
+        runs_on = f"{runs_on}; {_WITH_KERNELS}"
+    return {
+        "provider": chosen.spec.provider,
+        "requires": requires,
+        "exact_on_any_cpu": exact_on_any_cpu,
+        "runs_on": runs_on,
+        **kernels,
+    }
 
 
 def _open(options: ExportOptions, spec: CandidateSpec, artifact: Artifact) -> Session:

@@ -22,7 +22,8 @@ from exporter.timing import TimingPlan
 from exporter.trial import Trial
 from runtimes.artifact import hash_file
 from runtimes.isa import Isa, saturates_u8s8
-from runtimes.sparse.library import library_path, why_unavailable
+from runtimes.onnx_file import read_header
+from runtimes.sparse.library import DOMAIN, library_path, why_unavailable
 
 
 def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> SparsePlans:
@@ -83,8 +84,11 @@ def list_findings(sparse: SparsePlans, graphs: FloatGraphs) -> tuple[str, ...]:
     return (f"weights with zeros ship dense: {reason}",)
 
 
-def describe_kernels(chosen: CandidateSpec) -> Mapping[str, Any]:
-    """Return what the manifest says of the kernels an artifact needs; nothing where it needs none."""
-    if not chosen.sparse:
+def describe_kernels(model: Path) -> Mapping[str, Any]:
+    """Return what the manifest says of the kernels a finished model needs; nothing where it needs none.
+
+    What makes the same answers is the version; the hash says which build was timed.
+    """
+    if DOMAIN not in read_header(model).domains:
         return {}
     return {"sparse_kernels": {"version": version("stepdown"), "sha256": hash_file(library_path())}}

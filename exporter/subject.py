@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +149,15 @@ def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) ->
 
     Raises:
         CorruptArtifact: the manifest names none, or its answers would differ on this CPU.
-        MissingDependency: it needs a later ONNX Runtime.
+        MissingDependency: it needs a later ONNX Runtime, or the sparse kernels of a later stepdown.
     """
     try:
         description: Mapping[str, Any] = manifest.artifacts["onnxruntime"]
         model, required = directory / description["path"], description["isa"]
         options = OrtOptions(threads=threads, providers=(description["provider"],))
         exact = description["exact_on_any_cpu"]
-        oldest = description["requires"]["onnxruntime"].removeprefix(">=")
+        oldest = {package: text.removeprefix(">=") for package, text in description["requires"].items()}
+        runtime, kernels = oldest["onnxruntime"], oldest.get("stepdown")
         if not isinstance(exact, bool):
             raise TypeError(f"exact_on_any_cpu is {exact!r}, neither true nor false")
     except (KeyError, TypeError, AttributeError) as error:
@@ -164,7 +166,9 @@ def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) ->
             where=str(directory / MANIFEST_NAME),
             cure="export it with --target onnxruntime",
         ) from error
-    _require_runtime(oldest, directory)
+    _require_runtime(runtime, directory)
+    if kernels is not None:
+        _require_version("the sparse kernels of stepdown", kernels, version("stepdown"), directory, package="stepdown")
     machine = detect()
     if not exact and not may_run_on(required, machine):
         raise CorruptArtifact(
@@ -200,12 +204,15 @@ def _require_runtime(oldest: str, directory: Path) -> None:
     """Raise MissingDependency where the installed ONNX Runtime lacks kernels that the file needs."""
     import onnxruntime
 
-    found = str(onnxruntime.__version__)
+    _require_version("ONNX Runtime", oldest, str(onnxruntime.__version__), directory, package="onnxruntime")
+
+
+def _require_version(what: str, oldest: str, found: str, directory: Path, *, package: str) -> None:
     if _count_version(found) < _count_version(oldest):
         raise MissingDependency(
-            f"it needs ONNX Runtime {oldest} or later, this is {found}",
+            f"it needs {what} {oldest} or later, this is {found}",
             where=str(directory),
-            cure=f"pip install 'onnxruntime>={oldest}'",
+            cure=f"pip install '{package}>={oldest}'",
         )
 
 

@@ -112,7 +112,10 @@ def _check_sparse(done: Exported, operator: str) -> None:
         assert row["gain"]["2x32"] > 1
         assert row["gain_in_place"]["2x32"] > 0
         assert row["shipped_bytes"] < 0.25 * row["dense_bytes"]
-    named = done.manifest["artifacts"]["onnxruntime"]["sparse_kernels"]
+    entry = done.manifest["artifacts"]["onnxruntime"]
+    named = entry["sparse_kernels"]
+    assert entry["requires"]["stepdown"] == f">={named['version']}"
+    assert "sparse kernels" in entry["runs_on"]
     assert named["sha256"] == hash_file(library.library_path())
     assert operator in done.said
 
