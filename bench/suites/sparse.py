@@ -95,7 +95,7 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; see ``--help``."""
-    options = _parse(arguments)
+    options = parse_options(arguments)
     try:
         results = run_suite(options)
     except StepdownError as error:
@@ -197,33 +197,42 @@ def render_results(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what is asked for. The profile is of the float artifact, so it needs that among the keys of ``--only``."""
     parser = argparse.ArgumentParser(prog="bench.suites.sparse", description=__doc__, allow_abbrev=False)
     parser.add_argument("--part", action="append", choices=PARTS, help="repeatable (all)")
     parser.add_argument("--share", type=float, action="append", metavar="X", help="pruned; repeatable (0.8 0.9 0.95)")
     parser.add_argument("--shape", type=_parse_pair, action="append", metavar="BxS", help="repeatable (the four)")
     parser.add_argument("--layer", type=_parse_pair, action="append", metavar="INxOUT", help="repeatable (the five)")
-    parser.add_argument("--tokens", type=int, action="append", help="of a layer; repeatable (1 16 128 1024)")
-    parser.add_argument("--threads", type=int, action="append", help="repeatable (2 1)")
+    parser.add_argument("--tokens", type=_parse_count, action="append", help="of a layer; repeatable (1 16 128 1024)")
+    parser.add_argument("--threads", type=_parse_count, action="append", help="repeatable (2 1)")
     parser.add_argument("--only", type=_parse_keys, metavar="KEY,...", help=", ".join(sparse_models.TITLES))
-    parser.add_argument("--blocks", type=int, default=15, help="rounds for each shape of a model (15)")
+    parser.add_argument("--blocks", type=_parse_count, default=15, help="rounds for each shape of a model (15)")
     parser.add_argument("--block-seconds", type=float, default=0.25, help="length of a block (0.25)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where models and peers are kept")
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("bench/results"), help="where results go")
     options = parser.parse_args(arguments)
-    options.part = options.part or list(PARTS)
     options.share = options.share or list(SHARES)
     options.shape = options.shape or list(MODEL_SHAPES)
     options.layer = options.layer or list(sparse_layers.SHAPES)
     options.tokens = options.tokens or list(sparse_layers.TOKENS)
     options.threads = options.threads or [2, 1]
     options.only = options.only or list(sparse_models.TITLES)
+    if sparse_models.FLOAT not in options.only and "profile" in (options.part or ()):
+        parser.error(f"--part profile is of {sparse_models.FLOAT}, which --only leaves out")
+    options.part = options.part or [one for one in PARTS if one != "profile" or sparse_models.FLOAT in options.only]
     return options
 
 
 def _parse_pair(text: str) -> tuple[int, int]:
     first, second = text.split("x")
-    return int(first), int(second)
+    return _parse_count(first), _parse_count(second)
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"give a whole number above 0, not '{text}'")
+    return int(text)
 
 
 def _parse_keys(text: str) -> list[str]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench.samples import Samples
+from bench.suites.sparse import parse_options
 from bench.suites.sparse_goals import judge_layers, judge_models
 from bench.suites.sparse_layers import (
     DENSE,
@@ -15,6 +16,27 @@ from bench.suites.sparse_layers import (
 )
 from bench.suites.sparse_tables import render_layers, render_models
 from runtimes.sparse.storage import BLOCKS
+
+
+def test_the_profile_is_of_the_float_artifact_and_left_out_where_that_is():
+    assert parse_options([]).part == ["models", "layers", "profile"]
+    assert parse_options(["--only", "ort-fp32"]).part == ["models", "layers"]
+
+
+def test_a_profile_of_what_is_not_made_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(["--only", "ort-fp32", "--part", "profile"])
+    assert ended.value.code == 2
+    assert "stepdown-fp32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--threads", "--blocks"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_counts_are_positive(option, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options([option, value])
+    assert ended.value.code == 2
+    assert option in capsys.readouterr().err
 
 
 def make_time(what, density, median_ns, *, block=(1, 1), tokens=1024, shape=(384, 1536)):
