@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ from runtimes.protocol import Tensors
 
 # Its last release, and what that release runs with.
 REQUIREMENTS = ("deepsparse==1.8.0", "sparsezoo==1.8.0", "onnx<1.15", "numpy<2")
+
+# It ends when its input does, once the run in hand is done.
+_END_SECONDS = 30.0
 
 _SERVE = """
 import json, sys, time
@@ -129,28 +133,41 @@ class DeepSparseSession:
         return lambda: self._ask("run")
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, by force where it does not end by itself. Closing again does nothing."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
-        self._process.wait(timeout=30)
+                # A process that died has not read the last word.
+                with suppress(BrokenPipeError):
+                    stream.close()
+        try:
+            self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._log.close()
         self._folder.cleanup()
 
     def _ask(self, word: str) -> None:
         start_ns = time.perf_counter_ns()
-        if self._process.stdin is None:
-            raise SubjectFailed("its process takes no words", where="DeepSparse")
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
+        if self._process.stdin is None or self._process.stdin.closed:
+            raise SubjectFailed("its process takes no words: it has ended", where="DeepSparse")
+        try:
+            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._end() from error
         elapsed_ns = int(self._read())
         self.overhead_ns += time.perf_counter_ns() - start_ns - elapsed_ns
 
     def _read(self) -> str:
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
         if not line:
-            self._log.seek(0)
-            said = self._log.read().strip()[-300:]
-            self.close()
-            raise SubjectFailed(f"its process ended: {said}", where="DeepSparse")
+            raise self._end()
         return line
+
+    def _end(self) -> SubjectFailed:
+        """Close, and return the error with the last words of the process."""
+        self._log.seek(0)
+        said = self._log.read().strip()[-300:]
+        self.close()
+        return SubjectFailed(f"its process ended: {said}", where="DeepSparse")
