@@ -29,8 +29,9 @@ class LedgerRow:
             where it was not timed. The kernel was chosen by it.
         gain_in_place: The same within the whole model that ships, against the one that is dense; empty where the layer
             ships dense.
-        dense_bytes: The weight in the dense form it was compared with.
-        shipped_bytes: The weight in the form that ships.
+        dense_bytes: What the weight takes in the file of the dense form it was compared with; what layers share counts
+            for one of them, and a table that is looked up too for none.
+        shipped_bytes: The same in the file that ships.
     """
 
     layer: str

@@ -17,10 +17,11 @@ from exporter.in_place import Gains, find_spans, measure_in_place
 from exporter.probe_feeds import usable_shapes
 from exporter.sparse_costs import CostTable
 from exporter.sparse_plans import SparsePlans
+from exporter.stored_bytes import count_stored
 from exporter.target import Job
 from exporter.timing import TimingPlan
 from exporter.trial import Trial
-from runtimes.artifact import hash_file
+from runtimes.artifact import Artifact, hash_file
 from runtimes.isa import Isa, saturates_u8s8
 from runtimes.onnx_file import read_header
 from runtimes.sparse.library import DOMAIN, library_path, why_unavailable
@@ -47,27 +48,49 @@ def make_ledger(
 
     Where it ships sparse, what each layer gains in place is measured first.
     """
-    graph = graphs.merged if chosen.merged else graphs.fused
+    graph = graphs.choose(replace(chosen, plain=False))
     if not sparse.is_pruned(graph):
         return ()
-    rows = sparse.list_rows(graph, chosen.values)
-    if not chosen.sparse:
-        return tuple(row.ship_dense(f"{row.why}; all in all {chosen.name} won") for row in rows)
-    left = f"left in float: {chosen.name}"
-    rows = tuple(row.ship_dense(left) if row.layer in chosen.float_layers else row for row in rows)
-    gains = _measure_in_place(graph, [row.layer for row in rows if row.is_sparse], trials, chosen, job)
-    return tuple(replace(row, gain_in_place=gains.get(row.layer, {})) for row in rows)
-
-
-def _measure_in_place(
-    graph: Path, layers: Sequence[str], trials: Sequence[Trial[CandidateSpec]], chosen: CandidateSpec, job: Job
-) -> Gains:
+    rows = tuple(_settle(row, chosen) for row in sparse.list_rows(graph, chosen.values))
     artifacts = {trial.spec: trial.artifact for trial in trials}
-    dense = replace(chosen, sparse=False, float_layers=())
+    dense, shipped = artifacts.get(_name_dense(chosen), artifacts[chosen]), artifacts[chosen]
+    gains = _measure_in_place(graph, [row.layer for row in rows if row.is_sparse], dense, shipped, job)
+    rows = tuple(replace(row, gain_in_place=gains.get(row.layer, {})) for row in rows)
+    return rows if chosen.plain else count_bytes(rows, graph, dense.path, shipped.path)
+
+
+def count_bytes(rows: Sequence[LedgerRow], graph: Path, dense: Path, shipped: Path) -> tuple[LedgerRow, ...]:
+    """Return the rows for the linears of ``graph`` with what the files of the dense and the shipped model hold."""
+    before, after = count_stored(dense, graph), count_stored(shipped, graph)
+    return tuple(
+        replace(
+            row,
+            dense_bytes=before.get(row.layer, row.dense_bytes),
+            shipped_bytes=after.get(row.layer, row.shipped_bytes),
+        )
+        for row in rows
+    )
+
+
+def _settle(row: LedgerRow, chosen: CandidateSpec) -> LedgerRow:
+    """Return what became of a linear as planned."""
+    if row.layer in chosen.float_layers:
+        return row.ship_dense(f"left in float: {chosen.name}")
+    return row if chosen.sparse else row.ship_dense(f"{row.why}; all in all {chosen.name} won")
+
+
+def _name_dense(chosen: CandidateSpec) -> CandidateSpec:
+    """Return the candidate without sparse layers, nor layers left in float: what was planned against."""
+    return replace(chosen, sparse=False, float_layers=())
+
+
+def _measure_in_place(graph: Path, layers: Sequence[str], dense: Artifact, sparse: Artifact, job: Job) -> Gains:
+    if not layers:
+        return {}
     shapes = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
     with job.watch.time("time in place"), job.progress.task("timing layers in place", len(shapes)) as task:
         return measure_in_place(
-            {"dense": artifacts[dense], "sparse": artifacts[chosen]},
+            {"dense": dense, "sparse": sparse},
             find_spans(graph, layers),
             TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=job.options.seed),
             job.work / "in-place",

@@ -6,8 +6,13 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from exporter.candidates import CandidateSpec, FloatGraphs, Workshop
+from exporter.judge import Judgement
 from exporter.passes.sparse_linears import replace_linears
-from exporter.sparse_target import describe_kernels
+from exporter.sparse_plans import SparsePlans
+from exporter.sparse_target import describe_kernels, make_ledger
+from exporter.trial import Trial
+from runtimes.isa import named
 from runtimes.sparse.library import why_unavailable
 
 needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
@@ -39,3 +44,37 @@ def test_the_manifest_names_the_kernels_of_a_model_that_has_sparse_layers(write,
     replace_linears(model, {"MatMul_0": (1, 1)}, values="float32")
     ir.save(model, tmp_path / "sparse.onnx")
     assert set(describe_kernels(tmp_path / "sparse.onnx")["sparse_kernels"]) == {"version", "sha256"}
+
+
+@pytest.fixture
+def ledger(write):
+    """Build candidates of two layers, one with many zeros, and return the rows for the chosen one."""
+
+    def call(*specs: CandidateSpec, chosen: CandidateSpec) -> dict:
+        rng = np.random.default_rng(0)
+        w = (rng.standard_normal((64, 64)) * (rng.random((64, 64)) < 0.1)).astype(np.float32)
+        graph = write("m = MatMul(x, w)  y = MatMul(m, v)", w=w, v=np.ones((64, 64), np.float32))
+        graphs = FloatGraphs(traced=graph, fused=graph, merged=graph)
+        workshop = Workshop(graphs=graphs, directory=graph.parent, isa=named("avx2"), make_plan=None)
+        judged = Judgement(metrics={}, drop=0)
+        trials = [Trial(spec=spec, artifact=workshop.build(spec), judgement=judged) for spec in (*specs, chosen)]
+        plans = SparsePlans(find_gain=None, untimed="nothing can be timed")
+        # The job times layers that ship sparse: here are none.
+        return {row.layer: row for row in make_ledger(plans, graphs, trials, chosen, None)}
+
+    return call
+
+
+def test_a_layer_left_in_float_takes_what_float_takes(ledger):
+    dense = CandidateSpec(arithmetic="int8-dynamic")
+    rows = ledger(dense, chosen=dense.leave_in_float(("MatMul_0",)))
+    int8 = 64 * 64 + 64 * 4 + 64
+    assert (rows["MatMul_0"].dense_bytes, rows["MatMul_0"].shipped_bytes) == (int8, 4 * 64 * 64)
+    assert (rows["MatMul_1"].dense_bytes, rows["MatMul_1"].shipped_bytes) == (int8, int8)
+
+
+def test_four_bits_take_half_a_byte(ledger):
+    rows = ledger(chosen=CandidateSpec(arithmetic="weights-4"))
+    assert {row.shipped_bytes for row in rows.values()} == {64 * 64 // 2 + 64 * 2 * 4}
+    assert {row.kernel for row in rows.values()} == {"dense"}
+    assert rows["MatMul_0"].why == "nothing can be timed"
