@@ -220,8 +220,8 @@ def _orient(nonzero: NDArray[np.bool_], node: onnx_ir.Node) -> NDArray[np.bool_]
 
 def _describe_layer(name: str, op: str, shape: tuple[int, ...], dtype: str, nonzero: NDArray[np.bool_]) -> Layer:
     """Put together what is known of one weight; ``nonzero`` has shape (outputs, inputs)."""
-    sparsity = describe_sparsity(nonzero)
     is_product = op in _INT8_OPS or "MatMul" in op or "Gemm" in op or op in _SPARSE_OPS
+    sparsity = describe_sparsity(nonzero, multiplied=is_product)
     if op in _SPARSE_OPS:
         quantise = "-"
     elif dtype not in _FLOATS:

@@ -73,14 +73,15 @@ def name_block(block: Block) -> str:
     return f"{block[0]}x{block[1]}"
 
 
-def describe_sparsity(nonzero: NDArray[np.bool_]) -> Sparsity:
+def describe_sparsity(nonzero: NDArray[np.bool_], *, multiplied: bool = True) -> Sparsity:
     """Describe a weight given as where it is not zero, shape (outputs, inputs).
 
+    What is not ``multiplied`` but only looked up has no forms: there are kernels for products alone.
     2:4 means at most two of every four neighbours along the inputs, which is what sparse tensor cores multiply.
     """
     zeros = 1.0 - float(nonzero.mean()) if nonzero.size else 0.0
     pattern = _find_pattern(nonzero, zeros)
-    forms = _list_forms(nonzero) if pattern != "dense" else ()
+    forms = _list_forms(nonzero) if pattern != "dense" and multiplied else ()
     return Sparsity(zeros=zeros, pattern=pattern, use=_find_use(pattern, forms, nonzero.shape[1]), forms=forms)
 
 

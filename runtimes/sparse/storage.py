@@ -28,6 +28,9 @@ _LONGEST_GAP = 255
 # takes a byte for 64 of them: no layer of that size is pruned to less than one INT8 value (two bytes) in 128.
 _FREE_VALUES, _VALUES_PER_BYTE = 1 << 24, 64
 
+# To place a block takes some 45 bytes, so they are counted this many rows of the weight at a time: whole blocks of all.
+_BAND = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredWeight:
@@ -89,8 +92,8 @@ def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
 
 def count_entries(nonzero: NDArray[np.bool_], block: tuple[int, int]) -> int:
     """Return how many entries :func:`encode` stores for a weight [out, in] given as where it is not zero."""
-    *_, bridges, gaps = _place(cut_blocks(nonzero, block))
-    return int(bridges.sum()) + len(gaps)
+    bands = (nonzero[start : start + _BAND] for start in range(0, len(nonzero), _BAND))
+    return sum(_count_placed(cut_blocks(band, block)) for band in bands)
 
 
 def count_bytes(shape: tuple[int, int], block: tuple[int, int], entries: int, *, value_bytes: int) -> int:
@@ -128,6 +131,11 @@ def _place(blocks: NDArray[Any]) -> tuple[NDArray[np.int64], ...]:
     before = np.where(starts_row, -1, np.roll(columns, 1))
     bridges, gaps = np.divmod(columns - before - 1, _LONGEST_GAP + 1)
     return rows, columns, bridges, gaps
+
+
+def _count_placed(blocks: NDArray[Any]) -> int:
+    *_, bridges, gaps = _place(blocks)
+    return int(bridges.sum()) + len(gaps)
 
 
 def _count_blocks(length: int, side: int) -> int:

@@ -1,5 +1,7 @@
 """What zeros look like: every pattern from a weight made to have it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,17 @@ def test_single_weights_are_stored_singly():
 
 def test_an_empty_weight():
     assert describe_sparsity(np.ones((0, 4), bool)).zeros == 0.0
+
+
+def test_it_takes_a_few_bytes_for_each_weight():
+    nonzero = np.random.default_rng(0).random((8192, 256)) < 0.9
+    tracemalloc.start()
+    describe_sparsity(nonzero)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * nonzero.size
+
+
+def test_a_table_that_is_looked_up_is_stored_in_no_form():
+    found = describe_sparsity(np.random.default_rng(0).random((64, 64)) < 0.1, multiplied=False)
+    assert (found.pattern, found.forms, found.use) == ("unstructured", (), "none")
