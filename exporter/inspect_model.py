@@ -168,7 +168,7 @@ def _describe_node(node: onnx_ir.Node) -> list[Layer]:
     if node.domain == DOMAIN:
         return [_describe_sparse(node)]
     layers = []
-    for value in node.inputs:
+    for place, value in enumerate(node.inputs):
         if value is None:
             continue
         stored, zero_point = _find_stored(value)
@@ -182,7 +182,7 @@ def _describe_node(node: onnx_ir.Node) -> list[Layer]:
                 node.op_type,
                 tuple(array.shape),
                 stored.dtype.name,
-                _orient(nonzero, node),
+                _orient(nonzero, node, place),
             )
         )
     return layers
@@ -211,11 +211,14 @@ def _find_stored(value: onnx_ir.Value) -> tuple[onnx_ir.TensorProtocol | None, A
     return producer.inputs[0].const_value, points[0] if len(points) == 1 else 0
 
 
-def _orient(nonzero: NDArray[np.bool_], node: onnx_ir.Node) -> NDArray[np.bool_]:
-    """Return the matrix as (outputs, inputs): MatMul multiplies from the left, Gemm only where told so."""
-    flat = nonzero.reshape(nonzero.shape[0], -1) if node.op_type != "MatMul" else nonzero.reshape(-1, nonzero.shape[-1])
-    transposed = node.attributes.get_int("transB", 0)
-    return flat.T if "MatMul" in node.op_type or (node.op_type == "Gemm" and not transposed) else flat
+def _orient(nonzero: NDArray[np.bool_], node: onnx_ir.Node, place: int) -> NDArray[np.bool_]:
+    """Return the matrix as (outputs, inputs), which is how the left factor of a product lies and the right one not."""
+    if "MatMul" not in node.op_type and "Gemm" not in node.op_type:
+        return nonzero.reshape(nonzero.shape[0], -1)
+    matrix = nonzero.reshape(-1, nonzero.shape[-1])
+    is_left = place == 0
+    is_turned = bool(node.attributes.get_int("transA" if is_left else "transB", 0))
+    return matrix if is_left != is_turned else matrix.T
 
 
 def _describe_layer(name: str, op: str, shape: tuple[int, ...], dtype: str, nonzero: NDArray[np.bool_]) -> Layer:

@@ -67,6 +67,27 @@ def test_an_onnx_file_knows_which_way_a_matrix_lies(tmp_path):
     assert found.inputs == ("x float32 ['batch', 32]",)
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "transposed"),
+    [
+        ("MatMul", ["x", "w"], {}, True),
+        ("MatMul", ["w", "x"], {}, False),
+        ("Gemm", ["x", "w"], {}, True),
+        ("Gemm", ["x", "w"], {"transB": 1, "transA": 1}, False),
+        ("Gemm", ["w", "x"], {"transB": 1}, False),
+        ("Gemm", ["w", "x"], {"transA": 1}, True),
+    ],
+)
+def test_a_matrix_is_seen_as_outputs_by_inputs_on_either_side(tmp_path, op, inputs, attributes, transposed):
+    weight = np.ones((32, 32), np.float32)
+    weight[:, 1::4] = weight[:, 2::4] = 0  # two of four along its rows
+    nodes = [helper.make_node(op, inputs, ["y"], name="up", **attributes)]
+    (layer,) = inspect_model(
+        save_onnx(tmp_path / "m.onnx", nodes, {"w": weight.T.copy() if transposed else weight})
+    ).layers
+    assert layer.pattern == "2:4"
+
+
 def test_quantised_weights_are_seen_through_their_dequantisation(tmp_path):
     weight = np.full((32, 16), 3, np.int8)
     weight[:, :8] = 7  # the zero point: these are the zeros
