@@ -15,7 +15,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
-    """One linear.
+    """One linear, or another product with a weight that no kernel takes.
 
     Attributes:
         layer: The name of its node.
@@ -62,12 +62,12 @@ def average_gain(gain: Mapping[str, float]) -> float:
 
 
 def group_rows(rows: Sequence[LedgerRow]) -> tuple[tuple[LedgerRow, ...], ...]:
-    """Return the rows in groups of one shape, pattern and kernel, in their order: a table with a line a layer is long.
+    """Return the rows in groups of one shape, pattern, use and kernel, in their order.
 
-    Rows without zeros and without a use are left out.
+    A table with a line a layer is long. Rows without zeros and without a use are left out.
     """
     groups: dict[tuple[object, ...], list[LedgerRow]] = {}
     for row in rows:
         if row.pattern != DENSE:
-            groups.setdefault((row.shape, row.pattern, row.kernel), []).append(row)
+            groups.setdefault((row.shape, row.pattern, row.use, row.kernel), []).append(row)
     return tuple(map(tuple, groups.values()))

@@ -233,7 +233,7 @@ def _describe_layer(name: str, op: str, shape: tuple[int, ...], dtype: str, nonz
         quantise = "int8 table" if op in {"Embedding", "Gather"} else "-"
     else:
         quantise = "int8" if nonzero.shape[1] >= _MIN_INPUTS_FOR_INT8 else f"no: {nonzero.shape[1]} inputs"
-    form = sparsity.forms[0] if is_product and op != "Conv" and sparsity.forms else None
+    form = sparsity.best if op != "Conv" else None
     return Layer(
         name=name,
         op=op,

@@ -60,12 +60,14 @@ class Sparsity:
         pattern: ``dense``, ``2:4``, ``rows``, ``block NxM`` (outputs x inputs) or ``unstructured``.
         use: What they are good for, or ``none`` and why.
         forms: How it could be stored for the sparse kernels of the CPU, the most promising first; empty where dense.
+        best: Of the forms the one that ``use`` names, or None: the first where it pays, else that of the pattern.
     """
 
     zeros: float
     pattern: str
     use: str
     forms: tuple[StoredForm, ...]
+    best: StoredForm | None
 
 
 def name_block(block: Block) -> str:
@@ -82,7 +84,9 @@ def describe_sparsity(nonzero: NDArray[np.bool_], *, multiplied: bool = True) ->
     zeros = 1.0 - float(nonzero.mean()) if nonzero.size else 0.0
     pattern = _find_pattern(nonzero, zeros)
     forms = _list_forms(nonzero) if pattern != "dense" and multiplied else ()
-    return Sparsity(zeros=zeros, pattern=pattern, use=_find_use(pattern, forms, nonzero.shape[1]), forms=forms)
+    best = _choose_form(pattern, forms) if forms else None
+    use = _find_use(pattern, best, nonzero.shape[1]) if best is not None else "none"
+    return Sparsity(zeros=zeros, pattern=pattern, use=use, forms=forms, best=best)
 
 
 def _list_forms(nonzero: NDArray[np.bool_]) -> tuple[StoredForm, ...]:
@@ -119,18 +123,20 @@ def _explains(kept: float, zeros: float) -> bool:
     return 1.0 - kept >= 0.99 * zeros
 
 
-def _find_use(pattern: str, forms: tuple[StoredForm, ...], inputs: int) -> str:
-    if not forms:
-        return "none"
+def _choose_form(pattern: str, forms: tuple[StoredForm, ...]) -> StoredForm:
+    if forms[0].expected_gain >= 1 or pattern.startswith("block"):
+        return forms[0]
+    return next(form for form in forms if form.block == BLOCKS[0])
+
+
+def _find_use(pattern: str, best: StoredForm, inputs: int) -> str:
     uses = ["drop the rows"] if pattern == "rows" else []
     if pattern == "2:4" and inputs % 16 == 0:
         uses.append("GPU 2:4")
-    best = forms[0]
     if best.expected_gain >= 1:
         uses.append(f"CPU sparse kernels, {name_block(best.block)}")
     if uses:
         return " or ".join(uses)
     if pattern == "2:4":
         return "none: 2:4 needs inputs in multiples of 16"
-    block = best.block if pattern.startswith("block") else BLOCKS[0]
-    return f"none: {name_block(block)} pays from {PAYS_FROM[block]:.0%} zeros"
+    return f"none: {name_block(best.block)} pays from {PAYS_FROM[best.block]:.0%} zeros"

@@ -19,11 +19,14 @@ _COLUMNS = (
     Column(title="Gain alone", numeric=True),
     Column(title="Gain in place", numeric=True),
     Column(title="Saved", numeric=True),
+    Column(title="Why"),
 )
+# Each layer that was timed has its own figures in its reason.
+_MOST_REASONS = 2
 
 
 def tabulate_ledgers(recording: Recording) -> tuple[Table, ...]:
-    """Return a table for each subject whose export found zeros: one row for layers of one shape, pattern and kernel."""
+    """Return a table for each subject whose export found zeros: one row for layers alike."""
     return tuple(
         Table(caption=one.label, columns=_COLUMNS, rows=tuple(map(_show_group, group_rows(one.ledger))))
         for one in recording.subjects
@@ -45,7 +48,14 @@ def _show_group(group: Sequence[LedgerRow]) -> tuple[Cell, ...]:
         _show_gain([row.gain for row in group]),
         _show_gain([row.gain_in_place for row in group]),
         Cell(format_bytes(saved), sort=saved),
+        Cell(_join_reasons(group)),
     )
+
+
+def _join_reasons(group: Sequence[LedgerRow]) -> str:
+    reasons = list(dict.fromkeys(row.why for row in group))
+    more = [f"and {len(reasons) - _MOST_REASONS} more"] if len(reasons) > _MOST_REASONS else []
+    return "; ".join([*reasons[:_MOST_REASONS], *more])
 
 
 def _show_gain(gains: Sequence[Mapping[str, float]]) -> Cell:

@@ -36,12 +36,14 @@ def test_a_row_that_is_dense_keeps_its_reason():
     assert dense.ship_dense("another candidate won") is dense
 
 
-def test_rows_of_one_shape_pattern_and_kernel_are_shown_as_one():
+def test_rows_of_one_shape_pattern_use_and_kernel_are_shown_as_one():
     rows = [
         ROW,
         replace(ROW, layer="down", shape=(16, 64)),
         replace(ROW, layer="up 2"),
         replace(ROW, layer="up 3", kernel="dense"),
         replace(ROW, layer="head", pattern="dense"),
+        replace(ROW, layer="up 4", use="GPU 2:4"),
     ]
-    assert [[row.layer for row in group] for group in group_rows(rows)] == [["up", "up 2"], ["down"], ["up 3"]]
+    groups = [[row.layer for row in group] for group in group_rows(rows)]
+    assert groups == [["up", "up 2"], ["down"], ["up 3"], ["up 4"]]

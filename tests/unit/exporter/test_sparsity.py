@@ -107,6 +107,14 @@ def test_an_empty_weight():
     assert describe_sparsity(np.ones((0, 4), bool)).zeros == 0.0
 
 
+def test_where_nothing_pays_the_best_form_is_the_one_that_the_use_names():
+    found = describe_sparsity(np.random.default_rng(0).random((64, 64)) < 0.8)
+    assert found.use == "none: 1x1 pays from 55% zeros"
+    assert found.forms[0].block == (4, 1)
+    assert found.best.block == (1, 1)
+    assert describe_sparsity(make()).best is None
+
+
 def test_it_takes_a_few_bytes_for_each_weight():
     nonzero = np.random.default_rng(0).random((8192, 256)) < 0.9
     tracemalloc.start()

@@ -37,14 +37,22 @@ def test_a_subject_with_zeros_has_a_table_with_layers_alike_in_one_row():
     shown = [cell.text.replace("\N{NARROW NO-BREAK SPACE}", " ") for cell in row]
     assert shown[:4] == ["1536x384", "2", "unstructured", "80 %"]
     assert "SparseLinear 1x1" in shown
-    assert shown[-3:] == ["2.00", "3.00", "4.0 MB"]
+    assert shown[-4:] == ["2.00", "3.00", "4.0 MB", "2.00 times as fast as dense, in 1x1"]
+
+
+def test_the_first_reasons_of_a_group_are_shown_once_each():
+    recording = make_recording({"float": {"1x16": 2e6}})
+    reasons = ("too small", "another candidate won", "too small", "slower at 1x1", "slower at 1x16")
+    ledger = tuple(replace(ROW, kernel="dense", why=why) for why in reasons)
+    (table,) = tabulate_ledgers(replace(recording, subjects=(replace(recording.subjects[0], ledger=ledger),)))
+    assert table.rows[0][-1].text == "too small; another candidate won; and 2 more"
 
 
 def test_what_was_not_timed_is_missing():
     recording = make_recording({"float": {"1x16": 2e6}})
     ledger = (replace(ROW, kernel="dense", gain={}, gain_in_place={}),)
     (table,) = tabulate_ledgers(replace(recording, subjects=(replace(recording.subjects[0], ledger=ledger),)))
-    assert [cell.sort for cell in table.rows[0][-3:-1]] == [None, None]
+    assert [cell.sort for cell in table.rows[0][-4:-2]] == [None, None]
 
 
 def test_the_page_shows_it_where_there_is_one():
