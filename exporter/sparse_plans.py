@@ -16,6 +16,7 @@ from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import Site, find_sites
 from exporter.fuse import open_for_lowering
 from exporter.passes.sparse_linears import OPERATORS, Values
+from exporter.refused_products import Refused, list_refused
 from exporter.sparse_costs import LinearCase, read_case
 from exporter.sparsity import Block, Sparsity, StoredForm, describe_sparsity, name_block
 
@@ -28,6 +29,7 @@ _WORTH_TIMING = 0.8
 _MOST_FORMS = 2
 # Below this a call takes longer than the product.
 _SMALLEST_WEIGHT = 4096
+_HARDLY_ANY = "hardly any zeros"
 _BYTES: Mapping[Values, int] = {"float32": 4, "int8": 1}
 
 
@@ -41,7 +43,7 @@ class FindGain(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsePlan:
-    """A row for each linear of one graph, and the block of those that ship sparse by the name of their node."""
+    """A row for each product with a weight in one graph, and the block of those that ship sparse, by name of node."""
 
     rows: tuple[LedgerRow, ...]
     blocks: Mapping[str, Block]
@@ -56,11 +58,13 @@ class SparsePlans:
     def __init__(self, *, find_gain: FindGain | None, untimed: str = "") -> None:
         self._find_gain, self._untimed = find_gain, untimed
         self._surveys: dict[Path, Mapping[str, Sparsity]] = {}
+        self._refused: dict[Path, tuple[LedgerRow, ...]] = {}
         self._plans: dict[tuple[Path, Values], SparsePlan] = {}
 
     def is_pruned(self, graph: Path) -> bool:
-        """Whether a linear of ``graph`` has zeros to speak of. Times nothing."""
-        return any(sparsity.pattern != DENSE for sparsity in self._survey(graph).values())
+        """Whether a weight of ``graph`` has zeros to speak of. Times nothing."""
+        patterns = [sparsity.pattern for sparsity in self._survey(graph).values()]
+        return any(pattern != DENSE for pattern in [*patterns, *(row.pattern for row in self._refuse(graph))])
 
     def may_pay(self, graph: Path) -> bool:
         """Whether a linear of ``graph`` is worth timing, and can be timed."""
@@ -73,12 +77,13 @@ class SparsePlans:
         return self.make_plan(graph, values).blocks
 
     def make_plan(self, graph: Path, values: Values) -> SparsePlan:
-        """Return the plan for all linears of ``graph``."""
+        """Return the plan for all linears of ``graph``, with rows for the products that are none."""
         if (graph, values) not in self._plans:
             survey = self._survey(graph)
             decided = [self._decide(site, survey[site.linear.node], values) for site in _read_sites(graph)]
             blocks = {row.layer: block for row, block in decided if block is not None}
-            self._plans[graph, values] = SparsePlan(rows=tuple(row for row, _ in decided), blocks=blocks)
+            rows = (*(row for row, _ in decided), *self._refuse(graph))
+            self._plans[graph, values] = SparsePlan(rows=rows, blocks=blocks)
         return self._plans[graph, values]
 
     def list_rows(self, graph: Path, values: Values) -> tuple[LedgerRow, ...]:
@@ -93,6 +98,11 @@ class SparsePlans:
             sites = _read_sites(graph)
             self._surveys[graph] = {site.linear.node: describe_sparsity(site.weight.T != 0) for site in sites}
         return self._surveys[graph]
+
+    def _refuse(self, graph: Path) -> tuple[LedgerRow, ...]:
+        if graph not in self._refused:
+            self._refused[graph] = tuple(map(_describe_refused, list_refused(open_for_lowering(graph))))
+        return self._refused[graph]
 
     def _decide(self, site: Site, sparsity: Sparsity, values: Values) -> tuple[LedgerRow, Block | None]:
         outputs, inputs = site.weight.shape[::-1]
@@ -130,6 +140,22 @@ class SparsePlans:
 def _read_sites(graph: Path) -> tuple[Site, ...]:
     model = open_for_lowering(graph)
     return find_sites(model, find_linears(model))
+
+
+def _describe_refused(refused: Refused) -> LedgerRow:
+    sparsity = describe_sparsity(refused.weight != 0)
+    why = _HARDLY_ANY if sparsity.pattern == DENSE else refused.why
+    return LedgerRow(
+        layer=refused.node,
+        shape=(refused.weight.shape[0], refused.weight.shape[1]),
+        zeros=round(sparsity.zeros, 6),
+        pattern=sparsity.pattern,
+        use="none" if sparsity.pattern == DENSE else f"none: {why}",
+        kernel=DENSE,
+        why=why,
+        dense_bytes=refused.weight.nbytes,
+        shipped_bytes=refused.weight.nbytes,
+    )
 
 
 def _choose_forms(sparsity: Sparsity) -> tuple[StoredForm, ...]:
@@ -171,7 +197,7 @@ def _explain_measured(form: StoredForm, gain: Mapping[str, float]) -> str:
 def _explain_dense(sparsity: Sparsity, forms: tuple[StoredForm, ...]) -> str:
     """Return why a weight ships dense whatever the time, or nothing."""
     if sparsity.pattern == DENSE:
-        return "hardly any zeros"
+        return _HARDLY_ANY
     if sparsity.pattern == "2:4" and sparsity.forms[0].expected_gain < 1:
         return "2:4 does not pay on a CPU"
     if math.prod(sparsity.forms[0].shape) < _SMALLEST_WEIGHT:

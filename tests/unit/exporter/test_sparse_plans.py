@@ -152,3 +152,18 @@ def test_looking_at_a_graph_times_nothing(graph):
     assert plans.may_pay(graph)
     assert {row.kernel for row in plans.list_rows(graph, "int8")} == {"dense"}
     assert asked == []
+
+
+def test_a_product_that_no_kernel_takes_has_a_row_that_says_why(tmp_path):
+    body = """<ir_version: 10, opset_import: ["" : 23]>
+    g (float[n, 64] x) => (float[n, 64] y) { y = Gemm<alpha=0.5>(x, w) }"""
+    model = onnx.parser.parse_model(body)
+    model.graph.node[0].name = "scaled"
+    model.graph.initializer.append(numpy_helper.from_array(_prune("unstructured"), "w"))
+    onnx.save(model, tmp_path / "g.onnx")
+    plans = _plans(2.0)
+    assert plans.is_pruned(tmp_path / "g.onnx")
+    assert not plans.may_pay(tmp_path / "g.onnx")
+    row = _rows(plans.make_plan(tmp_path / "g.onnx", "float32"))["scaled"]
+    assert (row.kernel, row.pattern, row.shape) == ("dense", "unstructured", (64, 64))
+    assert "a factor" in row.why
