@@ -39,7 +39,7 @@ def judge_models(models: Models) -> Iterator[Goal]:
 
 
 def judge_layers(times: Sequence[LayerTime], peak_gflops: float, threads: int) -> Iterator[Goal]:
-    """Judge layers of 1,024 tokens: break-even on the worst shape, the share of one core's peak, INT8."""
+    """Judge layers of 1,024 tokens: break-even of the worst, share of a core's peak, INT8; beside float at any number."""
     large = [one for one in times if one.tokens == _PEAK_TOKENS]
     by_shape = {shape: [one for one in large if one.shape == shape] for shape in {one.shape for one in large}}
     for block, latest in LATEST_BREAK_EVEN.items():
@@ -50,7 +50,8 @@ def judge_layers(times: Sequence[LayerTime], peak_gflops: float, threads: int) -
             yield _judge_most(name, worst, latest)
     if threads == 1:
         yield from _judge_peak(by_shape.get(_PEAK_LAYER, []), peak_gflops)
-    yield from _judge_int8(by_shape, threads)
+    yield from _judge_int8_beside_dense(by_shape, threads)
+    yield from _judge_int8_beside_float(times, threads)
 
 
 def _judge_peak(times: Sequence[LayerTime], peak_gflops: float) -> Iterator[Goal]:
@@ -66,29 +67,33 @@ def _judge_peak(times: Sequence[LayerTime], peak_gflops: float) -> Iterator[Goal
             )
 
 
-def _judge_int8(by_shape: Mapping[tuple[int, int], Sequence[LayerTime]], threads: int) -> Iterator[Goal]:
-    slowest: dict[str, float] = {}
-    for some in by_shape.values():
-        found = {(one.what, one.block, one.density): one.median_ns for one in some}
-        for what, block, density in found:
-            if what == "int8":
-                ratio = found["float", block, density] / found["int8", block, density]
-                slowest["at least as fast as float, worst of all layers"] = min(
-                    ratio, slowest.get("at least as fast as float, worst of all layers", ratio)
-                )
-            if what == "int8" and block in _INT8_BLOCKS and density == _PEAK_DENSITY:
-                assert block is not None, "ours have a block"
-                key = f"against dense INT8, {block[0]}x{block[1]} at 80 %, worst of all layers"
-                ratio = found[DENSE_INT8, None, 1.0] / found["int8", block, density]
-                slowest[key] = min(ratio, slowest.get(key, ratio))
-    for name, ratio in slowest.items():
-        least = LEAST_INT8_SPEED if "dense" in name else 1.0
-        yield Goal(
-            name=f"INT8, {name}, {threads} threads",
-            wanted=f">= {least:.2f}",
-            measured=f"{ratio:.2f}",
-            verdict=decide(ratio >= least),
-        )
+def _judge_int8_beside_float(times: Sequence[LayerTime], threads: int) -> Iterator[Goal]:
+    """Judge the same weights in both types, at every number of tokens."""
+    found = {(one.what, one.shape, one.tokens, one.block, one.density): one.median_ns for one in times}
+    slowest: dict[int, float] = {}
+    for (what, shape, tokens, block, density), median_ns in found.items():
+        if what == "int8":
+            ratio = found["float", shape, tokens, block, density] / median_ns
+            slowest[tokens] = min(ratio, slowest.get(tokens, ratio))
+    for tokens, ratio in slowest.items():
+        name = f"INT8, at least as fast as float, worst of all layers, {tokens} tokens, {threads} threads"
+        yield _judge_least(name, ratio, 1.0)
+
+
+def _judge_int8_beside_dense(by_shape: Mapping[tuple[int, int], Sequence[LayerTime]], threads: int) -> Iterator[Goal]:
+    for block in _INT8_BLOCKS:
+        ratios = []
+        for some in by_shape.values():
+            found = {(one.what, one.block, one.density): one.median_ns for one in some}
+            if ("int8", block, _PEAK_DENSITY) in found:
+                ratios.append(found[DENSE_INT8, None, 1.0] / found["int8", block, _PEAK_DENSITY])
+        if ratios:
+            name = f"INT8, against dense INT8, {block[0]}x{block[1]} at 80 %, worst of all layers, {threads} threads"
+            yield _judge_least(name, min(ratios), LEAST_INT8_SPEED)
+
+
+def _judge_least(name: str, ratio: float, least: float) -> Goal:
+    return Goal(name=name, wanted=f">= {least:.2f}", measured=f"{ratio:.2f}", verdict=decide(ratio >= least))
 
 
 def _judge_most(name: str, value: float, most: float) -> Goal:

@@ -1,5 +1,7 @@
 """What the sparse suite draws from its times."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -46,11 +48,12 @@ def make_time(what, density, median_ns, *, block=(1, 1), tokens=1024, shape=(384
     )
 
 
-def make_layer(**slowness):
+def make_layer(tokens=1024, **slowness):
     """Every subject of one layer: sparse times grow with the density, dense ones are 100 and 50."""
-    found = [make_time(DENSE, 1.0, 100.0, block=None), make_time(DENSE_INT8, 1.0, 50.0, block=None)]
+    make = partial(make_time, tokens=tokens)
+    found = [make(DENSE, 1.0, 100.0, block=None), make(DENSE_INT8, 1.0, 50.0, block=None)]
     for what, slope in slowness.items():
-        found += [make_time(what, density, slope * density, block=one) for density in (0.2, 0.4, 0.8) for one in BLOCKS]
+        found += [make(what, density, slope * density, block=one) for density in (0.2, 0.4, 0.8) for one in BLOCKS]
     return found
 
 
@@ -88,6 +91,15 @@ def test_layers_meet_their_goals_or_miss_them():
     bad = judge(make_layer(float=300.0, int8=310.0), peak=1e9)
     assert set(bad.values()) == {"missed"}
     assert "share of the peak, 384x1536 at 80 %, 1,024 tokens" in bad
+
+
+def test_int8_is_judged_against_float_at_every_number_of_tokens():
+    judged = judge([*make_layer(float=100.0, int8=90.0), *make_layer(tokens=1, float=100.0, int8=110.0)])
+    name = "INT8, at least as fast as float, worst of all layers, {} tokens, 1 threads"
+    assert judged[name.format(1024)] == "met"
+    assert judged[name.format(1)] == "missed"
+    few = judge(make_layer(tokens=16, float=100.0, int8=90.0))
+    assert few == {name.format(16): "met"}
 
 
 def test_the_share_of_the_peak_is_that_of_one_core():
