@@ -10,6 +10,9 @@ namespace {
 
 // The sums of a chunk for 64 tokens take 48 KiB; fewer rows where that leaves too few chunks to share out.
 constexpr int64_t wanted_rows = 192, wanted_chunks = 4, fewest_rows = 64;
+// Rows without non-zeros weigh little, and could all come into one chunk: its sums would leave the cache, and the numbers
+// of its rows the 16 bits of FloatGroup.
+constexpr int64_t most_rows = 4 * wanted_rows;
 
 // One row of outputs, or four with the same columns.
 struct Strip {
@@ -61,7 +64,9 @@ std::vector<int64_t> cut_chunks(const std::vector<Strip>& strips, int64_t height
     for (int64_t chunk = 1; chunk <= count; ++chunk) {
         const auto unit = std::lower_bound(below.begin(), below.end(), below.back() * chunk / count) - below.begin();
         const int64_t end = chunk == count ? out : std::min<int64_t>(out, unit * chunk_row_unit);
-        if (end > (ends.empty() ? 0 : ends.back())) ends.push_back(end);
+        for (int64_t last = ends.empty() ? 0 : ends.back(); last < end; last = ends.back()) {
+            ends.push_back(std::min(end, last + most_rows));
+        }
     }
     return ends;
 }

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from runtimes.sparse.library import ISA_VARIABLE
 from runtimes.sparse.reference import ACTIVATIONS, sparse_linear
-from runtimes.sparse.storage import BLOCKS, encode
+from runtimes.sparse.storage import BLOCKS, StoredWeight, encode
 from tests.unit.runtimes.sparse.single_node import find_library, open_linear
 
 ISAS = ("scalar", "avx2", "avx512", "neon")
@@ -110,6 +110,21 @@ def test_infinity_and_nan_reach_only_the_outputs_that_use_them(block, tokens):
     assert not np.isfinite(found[-1, reached]).any()
     assert np.isnan(found[0, reached]).all()
     assert np.isfinite(found[1:-1]).all()
+
+
+def test_rows_without_values_are_more_than_16_bits_can_number():
+    """A few full rows weigh so much that all others are one share of the work: each still answers its own bias."""
+    full, out, inputs = 352, 66_200, 65_536
+    stored = StoredWeight(
+        shape=(out, inputs),
+        block=(1, 1),
+        values=np.ones(full * inputs, np.float32),
+        gaps=np.zeros(full * inputs, np.uint8),
+        row_starts=np.minimum(np.arange(out + 1), full).astype(np.int32) * inputs,
+    )
+    bias = np.arange(out, dtype=np.float32)
+    (found,) = open_linear(stored, bias).run(None, {"x": np.zeros((2, inputs), np.float32)})
+    np.testing.assert_array_equal(found, [bias, bias])
 
 
 def test_the_numbers_of_threads_and_of_sessions_change_no_bit():
