@@ -42,7 +42,7 @@ class CandidateSpec:
         merged: Linears over one input merged.
         smoothed: Static activations smoothed even where that costs a product.
         sparse: Linears whose zeros pay in our own sparse kernels, with float values or int8 ones; the rest as it says.
-        float_layers: Names of linears left in float.
+        float_layers: Names of linears left in float; where ``sparse``, in a sparse form of it that pays.
         provider: The ONNX Runtime execution provider it is for.
         plain: The traced graph itself, with no fusion of ours: what the others are compared with.
     """
@@ -146,6 +146,10 @@ class Workshop:
         blocks = self.choose_blocks(source, spec.values)
         chosen = {node: block for node, block in blocks.items() if node not in spec.float_layers}
         replace_linears(model, chosen, values=spec.values)
+        if spec.float_layers:
+            blocks = self.choose_blocks(source, "float32")
+            left = {node: block for node, block in blocks.items() if node in spec.float_layers}
+            replace_linears(model, left, values="float32")
         fold_norms(model)
 
     def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:

@@ -51,10 +51,13 @@ def make_ledger(
     graph = graphs.choose(replace(chosen, plain=False))
     if not sparse.is_pruned(graph):
         return ()
-    rows = tuple(_settle(row, chosen) for row in sparse.list_rows(graph, chosen.values))
+    in_float = {row.layer: row for row in sparse.list_rows(graph, "float32")} if chosen.float_layers else {}
+    rows = tuple(_settle(row, in_float, chosen) for row in sparse.list_rows(graph, chosen.values))
     artifacts = {trial.spec: trial.artifact for trial in trials}
     dense, shipped = artifacts.get(_name_dense(chosen), artifacts[chosen]), artifacts[chosen]
-    gains = _measure_in_place(graph, [row.layer for row in rows if row.is_sparse], dense, shipped, job)
+    # A layer left in float has no like in the dense model, which is all integers.
+    timed = [row.layer for row in rows if row.is_sparse and row.layer not in chosen.float_layers]
+    gains = _measure_in_place(graph, timed, dense, shipped, job)
     rows = tuple(replace(row, gain_in_place=gains.get(row.layer, {})) for row in rows)
     return rows if chosen.plain else count_bytes(rows, graph, dense.path, shipped.path)
 
@@ -72,10 +75,12 @@ def count_bytes(rows: Sequence[LedgerRow], graph: Path, dense: Path, shipped: Pa
     )
 
 
-def _settle(row: LedgerRow, chosen: CandidateSpec) -> LedgerRow:
-    """Return what became of a linear as planned."""
+def _settle(row: LedgerRow, in_float: Mapping[str, LedgerRow], chosen: CandidateSpec) -> LedgerRow:
+    """Return what became of a linear as planned; ``in_float`` has the plans of those left in float."""
     if row.layer in chosen.float_layers:
-        return row.ship_dense(f"left in float: {chosen.name}")
+        kept = in_float[row.layer]
+        kept = kept if chosen.sparse else kept.ship_dense(kept.why)
+        return replace(kept, why=f"left in float; {kept.why}")
     return row if chosen.sparse else row.ship_dense(f"{row.why}; all in all {chosen.name} won")
 
 

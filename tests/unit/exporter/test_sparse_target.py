@@ -1,5 +1,7 @@
 """What the manifest and the ledger say of a finished model."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -50,16 +52,23 @@ def test_the_manifest_names_the_kernels_of_a_model_that_has_sparse_layers(write,
 def ledger(write):
     """Build candidates of two layers, one with many zeros, and return the rows for the chosen one."""
 
-    def call(*specs: CandidateSpec, chosen: CandidateSpec) -> dict:
+    def call(*specs: CandidateSpec, chosen: CandidateSpec, gain: float | None = None) -> dict:
         rng = np.random.default_rng(0)
         w = (rng.standard_normal((64, 64)) * (rng.random((64, 64)) < 0.1)).astype(np.float32)
         graph = write("m = MatMul(x, w)  y = MatMul(m, v)", w=w, v=np.ones((64, 64), np.float32))
         graphs = FloatGraphs(traced=graph, fused=graph, merged=graph)
-        workshop = Workshop(graphs=graphs, directory=graph.parent, isa=named("avx2"), make_plan=None)
+        find_gain = (lambda *_: {"1x16": gain}) if gain is not None else None
+        plans = SparsePlans(find_gain=find_gain, untimed="" if gain is not None else "nothing can be timed")
+        workshop = Workshop(
+            graphs=graphs,
+            directory=graph.parent,
+            isa=named("avx2"),
+            make_plan=None,
+            choose_blocks=plans.choose_blocks,
+        )
         judged = Judgement(metrics={}, drop=0)
         trials = [Trial(spec=spec, artifact=workshop.build(spec), judgement=judged) for spec in (*specs, chosen)]
-        plans = SparsePlans(find_gain=None, untimed="nothing can be timed")
-        # The job times layers that ship sparse: here are none.
+        # The job times integer layers that ship sparse: here are none.
         return {row.layer: row for row in make_ledger(plans, graphs, trials, chosen, None)}
 
     return call
@@ -71,6 +80,18 @@ def test_a_layer_left_in_float_takes_what_float_takes(ledger):
     int8 = 64 * 64 + 64 * 4 + 64
     assert (rows["MatMul_0"].dense_bytes, rows["MatMul_0"].shipped_bytes) == (int8, 4 * 64 * 64)
     assert (rows["MatMul_1"].dense_bytes, rows["MatMul_1"].shipped_bytes) == (int8, int8)
+
+
+@needs_kernels
+def test_a_layer_left_in_float_ships_sparse_where_that_pays(ledger):
+    dense = CandidateSpec(arithmetic="int8-dynamic")
+    chosen = replace(dense, sparse=True, float_layers=("MatMul_0", "MatMul_1"))
+    rows = ledger(dense, chosen=chosen, gain=2.0)
+    assert rows["MatMul_0"].kernel == "SparseLinear 1x1"
+    assert rows["MatMul_0"].why == "left in float; 2.00 times as fast as dense, in 1x1"
+    assert rows["MatMul_0"].gain_in_place == {}
+    assert (rows["MatMul_1"].kernel, rows["MatMul_1"].why) == ("dense", "left in float; hardly any zeros")
+    assert rows["MatMul_0"].shipped_bytes < rows["MatMul_1"].shipped_bytes == 4 * 64 * 64
 
 
 def test_four_bits_take_half_a_byte(ledger):
