@@ -10,8 +10,8 @@ namespace {
 
 // The sums of a chunk for 64 tokens take 48 KiB; fewer rows where that leaves too few chunks to share out.
 constexpr int64_t wanted_rows = 192, wanted_chunks = 4, fewest_rows = 64;
-// Rows without non-zeros weigh little, and could all come into one chunk: its sums would leave the cache, and the numbers
-// of its rows the 16 bits of FloatGroup.
+// Rows without non-zeros weigh little, and could all come into one chunk: its sums would leave the cache, and the
+// numbers of its rows the 16 bits of FloatGroup.
 constexpr int64_t most_rows = 4 * wanted_rows;
 
 // One row of outputs, or four with the same columns.
