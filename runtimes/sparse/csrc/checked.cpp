@@ -98,6 +98,10 @@ Activation check_activation(const std::string& name) {
 Shape check_shape(const Claims& claims) {
     check_feature_count("out_features", claims.out_features, max_features);
     check_feature_count("in_features", claims.in_features, max_features);
+    const int64_t weights = claims.out_features * claims.in_features;
+    if (weights > max_weights) {
+        refuse("out_features * in_features is " + text(weights) + "; expected at most " + text(max_weights));
+    }
     constexpr int32_t blocks[][2] = {{1, 1}, {4, 1}, {8, 1}, {16, 1}, {1, 4}, {4, 4}, {16, 4}};
     for (const auto& [high, wide] : blocks) {
         if (claims.block_out != high || claims.block_in != wide) continue;

@@ -19,6 +19,9 @@ struct Span {
 
 // The largest layer. No model has one near it, and every product of these fits 64 bits.
 constexpr int64_t max_features = int64_t{1} << 24;
+// Packing walks over rows and tiles of columns, stored or not: a file of some KiB must not claim work for minutes. The
+// dense weight would take 16 GiB.
+constexpr int64_t max_weights = int64_t{1} << 32;
 // A sum of this many products of 8 bits, 255 * -128 each, still fits 32 bits.
 constexpr int64_t max_int8_in_features = int64_t{1} << 16;
 

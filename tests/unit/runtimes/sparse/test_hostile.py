@@ -12,6 +12,7 @@ from runtimes.sparse.storage import BLOCKS, StoredWeight, decode, encode
 from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes, make_model, open_model
 
 OUT, IN = 6, 10
+PRODUCT = "out_features * in_features"
 REFUSED = (Fail, InvalidArgument, InvalidGraph, RuntimeException)
 
 
@@ -60,6 +61,10 @@ def test_what_is_right_is_taken(dtype, block, tmp_path):
         ({"out_features": -(2**63)}, "out_features is -9223372036854775808; expected 1"),
         ({"in_features": 2**63 - 1}, "in_features is 9223372036854775807; expected 1 to 16777216"),
         ({"in_features": 65_537}, "in_features is 65537; expected 1 to 65536"),
+        ({"out_features": 2**24, "in_features": 257}, f"{PRODUCT} is 4311744512; expected at most 4294967296"),
+        ({"out_features": 257, "in_features": 2**24}, f"{PRODUCT} is 4311744512; expected at most 4294967296"),
+        ({"out_features": 2**24, "in_features": 2**24}, f"{PRODUCT} is 281474976710656; expected at most 4294967296"),
+        ({"out_features": 2**24, "in_features": 2**8}, "row_starts holds 3 numbers; expected 4194305"),
         ({"block_out": 0}, "block is 0x4; expected 1x1, 4x1"),
         ({"block_out": 1, "block_in": 16}, "block is 1x16; expected"),
         ({"block_in": 2**32 + 4}, "block is 4x4294967300; expected"),
