@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 DENSE = "dense"
+# Each layer that was timed has its own figures in its reason.
+_MOST_REASONS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +73,10 @@ def group_rows(rows: Sequence[LedgerRow]) -> tuple[tuple[LedgerRow, ...], ...]:
         if row.pattern != DENSE:
             groups.setdefault((row.shape, row.pattern, row.use, row.kernel), []).append(row)
     return tuple(map(tuple, groups.values()))
+
+
+def join_reasons(group: Sequence[LedgerRow]) -> str:
+    """Return the first reasons of a group, each once, and how many more there are."""
+    reasons = list(dict.fromkeys(row.why for row in group))
+    more = [f"and {len(reasons) - _MOST_REASONS} more"] if len(reasons) > _MOST_REASONS else []
+    return "; ".join([*reasons[:_MOST_REASONS], *more])

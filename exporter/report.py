@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.ledger import LedgerRow, average_gain, group_rows
+from bench.ledger import LedgerRow, average_gain, group_rows, join_reasons
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -127,7 +127,7 @@ def render_ledger(report: Report) -> Table:
             first.pattern,
             first.use,
             first.kernel,
-            first.why if len({row.why for row in group}) == 1 else "as timed",
+            join_reasons(group),
         ]
         table.add_row(*cells, style="green" if first.is_sparse else None)
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.ledger import LedgerRow, average_gain, group_rows
+from bench.ledger import LedgerRow, average_gain, group_rows, join_reasons
 from bench.recording import Recording
 from bench.report.cells import Cell, Column, Table
 from bench.report.units import MISSING, format_bytes, format_share
@@ -21,8 +21,6 @@ _COLUMNS = (
     Column(title="Saved", numeric=True),
     Column(title="Why"),
 )
-# Each layer that was timed has its own figures in its reason.
-_MOST_REASONS = 2
 
 
 def tabulate_ledgers(recording: Recording) -> tuple[Table, ...]:
@@ -48,14 +46,8 @@ def _show_group(group: Sequence[LedgerRow]) -> tuple[Cell, ...]:
         _show_gain([row.gain for row in group]),
         _show_gain([row.gain_in_place for row in group]),
         Cell(format_bytes(saved), sort=saved),
-        Cell(_join_reasons(group)),
+        Cell(join_reasons(group)),
     )
-
-
-def _join_reasons(group: Sequence[LedgerRow]) -> str:
-    reasons = list(dict.fromkeys(row.why for row in group))
-    more = [f"and {len(reasons) - _MOST_REASONS} more"] if len(reasons) > _MOST_REASONS else []
-    return "; ".join([*reasons[:_MOST_REASONS], *more])
 
 
 def _show_gain(gains: Sequence[Mapping[str, float]]) -> Cell:

@@ -49,7 +49,9 @@ def format_duration(ns: float) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """Return a size in decimal units, as files are sold."""
+    """Return a size in decimal units, as files are sold, or a negative difference of two."""
+    if count < 0:
+        return f"-{format_bytes(-count)}"
     for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.2f} GB" if name == "GB" else f"{count / size:.1f} {name}"

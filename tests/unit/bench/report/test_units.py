@@ -32,7 +32,8 @@ def test_a_column_keeps_one_unit():
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(12, "12 B"), (1500, "1.5 kB"), (23_100_000, "23.1 MB"), (2_310_000_000, "2.31 GB")]
+    ("count", "text"),
+    [(-12_288, "-12.3 kB"), (12, "12 B"), (1500, "1.5 kB"), (23_100_000, "23.1 MB"), (2_310_000_000, "2.31 GB")],
 )
 def test_sizes(count, text):
     assert format_bytes(count) == text
