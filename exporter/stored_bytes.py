@@ -1,7 +1,6 @@
 """What the weights of linears take in a finished model, counted in its file.
 
 In: the float graph that names the linears, and the model that was made of it. Out: bytes by linear.
-Must not import a runtime.
 """
 
 from __future__ import annotations

@@ -157,18 +157,19 @@ def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) ->
         options = OrtOptions(threads=threads, providers=(description["provider"],))
         exact = description["exact_on_any_cpu"]
         oldest = {package: text.removeprefix(">=") for package, text in description["requires"].items()}
-        runtime, kernels = oldest["onnxruntime"], oldest.get("stepdown")
+        runtime, kernels = oldest["onnxruntime"], oldest.get("stepdown", "0.0")
+        for needed in (runtime, kernels):
+            _count_version(needed)
         if not isinstance(exact, bool):
             raise TypeError(f"exact_on_any_cpu is {exact!r}, neither true nor false")
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptArtifact(
             f"the manifest describes no ONNX Runtime model: {error}",
             where=str(directory / MANIFEST_NAME),
             cure="export it with --target onnxruntime",
         ) from error
     _require_runtime(runtime, directory)
-    if kernels is not None:
-        _require_version("the sparse kernels of stepdown", kernels, version("stepdown"), directory, package="stepdown")
+    _require_version("the sparse kernels of stepdown", kernels, version("stepdown"), directory, package="stepdown")
     machine = detect()
     if not exact and not may_run_on(required, machine):
         raise CorruptArtifact(

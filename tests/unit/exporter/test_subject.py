@@ -42,7 +42,10 @@ def test_a_later_version_is_asked_for(requires, words):
     assert "pip install" in str(caught.value)
 
 
-@pytest.mark.parametrize("requires", [None, [], {}, {"onnxruntime": 1}])
+@pytest.mark.parametrize(
+    "requires",
+    [None, [], {}, {"onnxruntime": 1}, {"onnxruntime": ">=new"}, {"onnxruntime": ">=1.17", "stepdown": ">=x.y"}],
+)
 def test_a_manifest_that_does_not_say_is_damaged(requires):
     with pytest.raises(CorruptArtifact, match="describes no ONNX Runtime model"):
         _choose(requires)
