@@ -51,7 +51,6 @@ enum class Slot : size_t {
     kernel_output = 91,
     release_status = 93,
     release_tensor_info = 99,
-    release_domain = 101,
     input_count = 230,
     input_name = 232,
     constant_input = 249,

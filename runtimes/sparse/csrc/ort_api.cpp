@@ -35,8 +35,6 @@ void Api::add_domain(SessionOptions* options, Domain* domain) const {
     call<Status*(SessionOptions*, Domain*)>(Slot::add_domain, options, domain);
 }
 
-void Api::release_domain(Domain* domain) const { function<void(Domain*)>(Slot::release_domain)(domain); }
-
 int64_t Api::integer_attribute(const KernelInfo* info, const char* name) const try {
     int64_t value = 0;
     call<Status*(const KernelInfo*, const char*, int64_t*)>(Slot::integer_attribute, info, name, &value);

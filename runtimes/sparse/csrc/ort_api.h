@@ -34,7 +34,6 @@ public:
     Domain* create_domain(const char* name) const;
     void add_to_domain(Domain*, const Operator*) const;
     void add_domain(SessionOptions*, Domain*) const;
-    void release_domain(Domain*) const;
 
     // These throw std::invalid_argument where the attribute is missing or of another type.
     int64_t integer_attribute(const KernelInfo*, const char* name) const;

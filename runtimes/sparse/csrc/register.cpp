@@ -1,11 +1,14 @@
 // What the library exports: the one function that ONNX Runtime calls when a session is to know the operators.
+#include <map>
+#include <mutex>
+
 #include "ort_api.h"
 #include "sparse_ops.h"
 
 namespace stepdown {
 namespace {
 
-// The runtime keeps pointers to operators and domain as long as a session lives, which is no longer than the library.
+// What one runtime knows of us: it keeps pointers to operators and domain as long as a session lives.
 class Registration {
 public:
     explicit Registration(ort::Table table)
@@ -18,7 +21,6 @@ public:
     }
     Registration(const Registration&) = delete;
     Registration& operator=(const Registration&) = delete;
-    ~Registration() { api_.release_domain(domain_); }
 
     void add_to(ort::SessionOptions* options) const { api_.add_domain(options, domain_); }
 
@@ -27,6 +29,19 @@ private:
     SparseOperator sparse_linear_, sparse_linear_int8_;
     ort::Domain* domain_;
 };
+
+struct Registrations {
+    std::mutex mutex;
+    std::map<ort::Table, Registration> by_table;
+};
+
+// A process may hold several runtimes, of several versions: each has a table, and gets a domain, of its own. None is
+// released: that would be at exit, when the runtime may be gone already.
+const Registration& find_registration(ort::Table table) {
+    static Registrations& known = *new Registrations;
+    const std::lock_guard<std::mutex> lock(known.mutex);
+    return known.by_table.try_emplace(table, table).first->second;
+}
 
 }  // namespace
 }  // namespace stepdown
@@ -40,8 +55,5 @@ extern "C" __attribute__((visibility("default"))) stepdown::ort::Status* Registe
         const ort::Api oldest(base->get_table(1));
         return oldest.create_status(ort::ErrorCode::fail, "sparse kernels need ONNX Runtime 1.17 or later");
     }
-    return ort::guarded(ort::Api(table), [&] {
-        static const Registration registration(table);
-        registration.add_to(options);
-    });
+    return ort::guarded(ort::Api(table), [&] { find_registration(table).add_to(options); });
 }

@@ -1,5 +1,6 @@
 """The library as ONNX Runtime meets it: loading, shapes, threads, sessions beside each other, and what it keeps."""
 
+import ctypes
 import gc
 import os
 import shutil
@@ -202,3 +203,35 @@ def test_the_library_exports_one_function_and_needs_no_cpp_library():
     defined = [line.split()[-1] for line in listed if line.split()[-2] not in {"U", "w"}]
     assert defined == ["RegisterCustomOps"]
     assert not [line for line in listed if "GLIBCXX" in line]
+
+
+class StandInRuntime:
+    """What ONNX Runtime hands to the library: a table with the functions that register operators, at their places."""
+
+    def __init__(self, domain: int) -> None:
+        self.domain, self.added = domain, []
+        create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p))(self._create)
+        two = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        functions = {26: create, 27: two(lambda domain, op: None), 28: two(self._add)}
+        self._table = (ctypes.c_void_p * 275)()
+        for slot, function in functions.items():
+            self._table[slot] = ctypes.cast(function, ctypes.c_void_p)
+        get_table = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(lambda _: ctypes.addressof(self._table))
+        self.base = (ctypes.c_void_p * 2)(ctypes.cast(get_table, ctypes.c_void_p), None)
+        self._kept = functions, get_table
+
+    def _create(self, name, domain) -> None:
+        domain[0] = self.domain
+
+    def _add(self, options, domain) -> None:
+        self.added.append(domain)
+
+
+def test_each_of_several_runtimes_in_a_process_gets_a_domain_of_its_own():
+    """Of another version, it would read a domain as something that it is not."""
+    register = ctypes.CDLL(str(find_library())).RegisterCustomOps
+    register.restype, register.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_void_p]
+    one, other = StandInRuntime(1), StandInRuntime(2)
+    for runtime in (one, other, one):
+        assert register(None, runtime.base) is None
+    assert (one.added, other.added) == ([1, 1], [2])
