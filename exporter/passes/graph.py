@@ -37,11 +37,15 @@ def permutation(node: ir.Node | None) -> tuple[int, ...] | None:
 
 
 def only_user(value: ir.Value, *op_types: str) -> ir.Node | None:
-    """Return the one node that reads ``value``, if there is just one, of one of ``op_types``, and it is no output."""
+    """Return the one node that reads ``value``, if there is just one, of one of ``op_types``, and it is no output.
+
+    A reader in a branch of an If is none: what is computed there, nothing outside it can give.
+    """
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type not in op_types:
         return None
-    return uses[0].node
+    producer, reader = value.producer(), uses[0].node
+    return reader if producer is None or reader.graph is producer.graph else None
 
 
 def opset(model: ir.Model) -> int:
