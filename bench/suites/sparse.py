@@ -27,6 +27,7 @@ from bench.suites import sparse_layers, sparse_models
 from bench.suites.encoder_goals import Goal
 from bench.suites.results import write_results
 from bench.suites.sparse_goals import Models, judge_layers, judge_models
+from bench.suites.sparse_peaks import Part, Peak, describe_peaks, name_pair, name_share
 from bench.suites.sparse_tables import render_layers, render_models, render_profile
 from bench.table import render_markdown
 from bench.texts import make_feeds, open_tokenizer
@@ -38,15 +39,6 @@ MODEL_SHAPES = ((1, 1), (1, 16), (1, 128), (8, 128))
 PARTS = ("models", "layers", "profile")
 _PROFILED_SHARE, _PROFILED_SHAPE, _PROFILED_RUNS = 0.9, (8, 128), 20
 _CALIBRATION_TEXTS = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peak:
-    """What the machine did at one moment: one core's multiply-adds, and a dense product on all threads, in GFLOP/s."""
-
-    before: str
-    core_gflops: float
-    gemm_gflops: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +66,19 @@ class Run:
         self._probe = open_probe(self.work)
         self._files: dict[float, sparse_models.Files] = {}
 
-    def note_peak(self, before: str, threads: int) -> Peak:
-        """Probe the machine and say so."""
-        peak = Peak(before=before, core_gflops=self._probe(), gemm_gflops=probe_gemm_peak(threads))
+    def note_peak(self, part: Part, threads: int, row: str = "", column: str = "") -> None:
+        """Probe the machine before what stands in a table at ``row`` and ``column``, and say so."""
+        peak = Peak(
+            part=part,
+            threads=threads,
+            row=row,
+            column=column,
+            core_gflops=self._probe(),
+            gemm_gflops=probe_gemm_peak(threads),
+        )
         self.peaks.append(peak)
-        _say(f"{before}: {peak.core_gflops:.0f} GFLOP/s a core, matrix product {peak.gemm_gflops:.0f}")
-        return peak
+        place = " ".join(filter(None, (part, row, column)))
+        _say(f"{place}, {threads} threads: {describe_peaks([peak])}")
 
     def find_files(self, share: float) -> sparse_models.Files:
         """Return the models of a share, made where they are not yet."""
@@ -119,10 +118,9 @@ def run_suite(options: argparse.Namespace) -> Results:
     layers: dict[int, tuple[sparse_layers.LayerTime, ...]] = {}
     goals = list(judge_models(models))
     for threads in options.threads if "layers" in options.part else ():
-        peak = run.note_peak(f"layers, {threads} threads", threads)
         layers[threads] = _time_layers(run, threads)
-        goals += judge_layers(layers[threads], peak.core_gflops, threads)
-    run.note_peak("the end", max(options.threads))
+        goals += judge_layers(layers[threads], run.peaks, threads)
+    run.note_peak("end", max(options.threads))
     return Results(
         commit=find_commit(),
         machine=describe_machine(max(options.threads)),
@@ -144,7 +142,7 @@ def _time_models(run: Run, share: float) -> dict[int, dict[str, dict[str, Any]]]
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for threads in options.threads:
         for batch, length in options.shape:
-            run.note_peak(f"{share:.0%}, {threads} threads, {batch}x{length}", threads)
+            run.note_peak("models", threads, name_share(share), name_pair((batch, length)))
             found.setdefault(threads, {})[f"{batch}x{length}"] = sparse_models.time_models(
                 files,
                 make_feeds(tokenizer, batch, length),
@@ -161,10 +159,10 @@ def _time_layers(run: Run, threads: int) -> tuple[sparse_layers.LayerTime, ...]:
     # Some 130 subjects share a round: short blocks keep a round within seconds, and what drifts hits all of them.
     plan = MeasurePlan(blocks=7, block_seconds=0.01, min_runs=3, max_runs=100, pause_s=0.003, warmup_seconds=0.02)
     times: list[sparse_layers.LayerTime] = []
-    for one in sparse_layers.time_layers(run.options.layer, run.options.tokens, threads=threads, plan=plan):
-        if not times or (times[-1].shape, times[-1].tokens) != (one.shape, one.tokens):
-            _say(f"layer {one.shape[0]}x{one.shape[1]}, {one.tokens} tokens, {threads} threads")
-        times.append(one)
+    for layer in run.options.layer:
+        for tokens in run.options.tokens:
+            run.note_peak("layers", threads, name_pair(layer), str(tokens))
+            times += sparse_layers.time_layers([layer], [tokens], threads=threads, plan=plan)
     return tuple(times)
 
 
@@ -174,23 +172,21 @@ def _profile(run: Run) -> tuple[OpTime, ...]:
     spec = SubjectSpec(label="sparse", runtime="onnxruntime", device="cpu", model=path, kind="onnx", threads=2)
     tokenizer = open_tokenizer(assets.minilm() / "tokenizer.json", max_length=128)
     feeds = make_feeds(tokenizer, *_PROFILED_SHAPE)
-    batch, length = _PROFILED_SHAPE
-    return profile_ops(spec, feeds, _PROFILED_RUNS, shape=f"{batch}x{length}")
+    shape = name_pair(_PROFILED_SHAPE)
+    run.note_peak("profile", 2, name_share(_PROFILED_SHARE), shape)
+    return profile_ops(spec, feeds, _PROFILED_RUNS, shape=shape)
 
 
 def render_results(results: Results) -> str:
     """Return the tables as Markdown."""
-    cores = [peak.core_gflops for peak in results.peaks]
-    products = [peak.gemm_gflops for peak in results.peaks]
     machine = results.machine
     parts = [
-        f"{machine['cpu']} ({machine['isa']}); one core {min(cores):.0f} to {max(cores):.0f} GFLOP/s over the run, "
-        f"dense matrix product {min(products):.0f} to {max(products):.0f}",
-        *render_models(results.models, results.sizes_bytes),
-        *(text for threads, times in results.layers.items() for text in render_layers(times, threads)),
+        f"{machine['cpu']} ({machine['isa']}); over the run {describe_peaks(results.peaks)}",
+        *render_models(results.models, results.sizes_bytes, results.peaks),
+        *(text for threads, times in results.layers.items() for text in render_layers(times, threads, results.peaks)),
     ]
     if results.profile:
-        parts.append(render_profile(results.profile))
+        parts.append(render_profile(results.profile, results.peaks))
     if results.goals:
         verdicts = [[goal.name, goal.wanted, goal.measured, goal.verdict.upper()] for goal in results.goals]
         parts.append(render_markdown(["to show", "wanted", "measured", ""], verdicts))

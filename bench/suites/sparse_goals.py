@@ -10,6 +10,7 @@ from bench.suites.encoder_goals import Goal, decide, judge_ratio
 from bench.suites.sparse_layers import DENSE as DENSE_LAYER
 from bench.suites.sparse_layers import DENSE_INT8, LayerTime, find_break_even, share_of_peak
 from bench.suites.sparse_models import DEEPSPARSE, DENSE, FLOAT
+from bench.suites.sparse_peaks import Peak, name_pair, pick_peaks
 
 Models = Mapping[float, Mapping[int, Mapping[str, Mapping[str, Samples]]]]
 
@@ -38,8 +39,8 @@ def judge_models(models: Models) -> Iterator[Goal]:
             yield judge_ratio(name, compare(found[DEEPSPARSE], found[FLOAT]), LEAST_AHEAD_OF_DEEPSPARSE)
 
 
-def judge_layers(times: Sequence[LayerTime], peak_gflops: float, threads: int) -> Iterator[Goal]:
-    """Judge layers of 1,024 tokens: break-even of the worst, share of a core's peak, INT8; beside float at any number."""
+def judge_layers(times: Sequence[LayerTime], peaks: Sequence[Peak], threads: int) -> Iterator[Goal]:
+    """Judge break-even, the share of one core's peak and INT8 beside dense at 1,024 tokens, beside float at any."""
     large = [one for one in times if one.tokens == _PEAK_TOKENS]
     by_shape = {shape: [one for one in large if one.shape == shape] for shape in {one.shape for one in large}}
     for block, latest in LATEST_BREAK_EVEN.items():
@@ -48,8 +49,9 @@ def judge_layers(times: Sequence[LayerTime], peak_gflops: float, threads: int) -
             worst = max(1.0 if one is None else one for one in found)
             name = f"break-even {block[0]}x{block[1]}, worst of {len(found)} layers, {threads} threads"
             yield _judge_most(name, worst, latest)
-    if threads == 1:
-        yield from _judge_peak(by_shape.get(_PEAK_LAYER, []), peak_gflops)
+    for peak in pick_peaks(peaks, "layers", 1, row=name_pair(_PEAK_LAYER), column=str(_PEAK_TOKENS)):
+        if threads == 1:
+            yield from _judge_peak(by_shape.get(_PEAK_LAYER, []), peak.core_gflops)
     yield from _judge_int8_beside_dense(by_shape, threads)
     yield from _judge_int8_beside_float(times, threads)
 

@@ -13,11 +13,14 @@ from bench.suites.sparse_goals import Models
 from bench.suites.sparse_layers import CSR, DENSE, DENSE_INT8, DENSITIES, TORCH, LayerTime, find_break_even
 from bench.suites.sparse_models import DENSE as DENSE_MODEL
 from bench.suites.sparse_models import TITLES
+from bench.suites.sparse_peaks import Peak, describe_peaks, name_share, pick_peaks
 from bench.table import render_markdown
 from runtimes.sparse.storage import BLOCKS
 
 
-def render_models(models: Models, sizes_bytes: Mapping[float, Mapping[str, int]]) -> Iterator[str]:
+def render_models(
+    models: Models, sizes_bytes: Mapping[float, Mapping[str, int]], peaks: Sequence[Peak]
+) -> Iterator[str]:
     """Yield a table for each number of threads: speed against ONNX Runtime FP32, with a 95 % bound."""
     for threads in dict.fromkeys(threads for found in models.values() for threads in found):
         header: list[str] = []
@@ -31,31 +34,38 @@ def render_models(models: Models, sizes_bytes: Mapping[float, Mapping[str, int]]
                 rows.append([f"{share:.0%}, {TITLES[key]}", f"{size / 1e6:.1f}" if size else "-", *speeds])
             times = [f"{found[DENSE_MODEL].median_ns() / 1e6:.2f} ms" for found in shapes.values()]
             rows.append([f"{share:.0%}, time of ONNX Runtime FP32", "", *times])
+            probed = [pick_peaks(peaks, "models", threads, row=name_share(share), column=shape) for shape in shapes]
+            rows.append([f"{share:.0%}, one core / dense product, GFLOP/s", "", *map(_show_peaks, probed)])
         yield f"Speed against ONNX Runtime FP32, {threads} threads:\n\n" + render_markdown(header, rows)
 
 
-def render_layers(times: Sequence[LayerTime], threads: int) -> Iterator[str]:
+def render_layers(times: Sequence[LayerTime], threads: int, peaks: Sequence[Peak]) -> Iterator[str]:
     """Yield a table for each number of tokens, and one of where sparse begins to pay."""
     counts = list(dict.fromkeys(one.tokens for one in times))
     for tokens in counts:
         some = [one for one in times if one.tokens == tokens]
-        yield f"Layers, {tokens} tokens, {threads} threads, speed against ONNX Runtime FP32:\n\n" + _render_speeds(some)
-    yield (
-        f"Sparsity from which a layer is no slower than ONNX Runtime FP32, {threads} threads, best and worst layer:\n\n"
-        + (_render_break_even(times, counts))
-    )
+        peak = describe_peaks(pick_peaks(peaks, "layers", threads, column=str(tokens)))
+        title = f"Layers, {tokens} tokens, {threads} threads, speed against ONNX Runtime FP32; {peak}:"
+        yield f"{title}\n\n{_render_speeds(some)}"
+    peak = describe_peaks(pick_peaks(peaks, "layers", threads))
+    title = f"Sparsity from which a layer is no slower than ONNX Runtime FP32, {threads} threads, best and worst layer"
+    yield f"{title}; {peak}:\n\n{_render_break_even(times, counts)}"
 
 
-def render_profile(profile: Sequence[OpTime]) -> str:
+def render_profile(profile: Sequence[OpTime], peaks: Sequence[Peak]) -> str:
     """Return where a sparse model's time goes, by operator."""
     spent = Counter[str]()
     for one in profile:
         spent[one.op] += one.ns
     total = sum(spent.values())
     rows = [[op, f"{ns / 1e6:.2f}", f"{ns / total:.1%}"] for op, ns in spent.most_common()]
-    return f"Where the time goes, 90 % pruned at {profile[0].shape}, 2 threads:\n\n" + render_markdown(
-        ["operator", "ms", "share"], rows
-    )
+    peak = describe_peaks(pick_peaks(peaks, "profile", 2))
+    title = f"Where the time goes, 90 % pruned at {profile[0].shape}, 2 threads; {peak}:"
+    return f"{title}\n\n" + render_markdown(["operator", "ms", "share"], rows)
+
+
+def _show_peaks(peaks: Sequence[Peak]) -> str:
+    return ", ".join(f"{peak.core_gflops:.0f} / {peak.gemm_gflops:.0f}" for peak in peaks) or "-"
 
 
 def _render_speeds(times: Sequence[LayerTime]) -> str:

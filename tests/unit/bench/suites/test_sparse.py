@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from bench.recording import OpTime
 from bench.samples import Samples
 from bench.suites.sparse import parse_options
 from bench.suites.sparse_goals import judge_layers, judge_models
@@ -16,7 +17,8 @@ from bench.suites.sparse_layers import (
     find_break_even,
     share_of_peak,
 )
-from bench.suites.sparse_tables import render_layers, render_models
+from bench.suites.sparse_peaks import Peak, describe_peaks
+from bench.suites.sparse_tables import render_layers, render_models, render_profile
 from runtimes.sparse.storage import BLOCKS
 
 
@@ -77,8 +79,20 @@ def test_weights_are_drawn_in_whole_blocks(block):
     assert set(np.unique(blocks)) == {0, block[0] * block[1]}
 
 
+def make_peak(part, row, column, core_gflops, *, threads=1):
+    return Peak(
+        part=part, threads=threads, row=row, column=column, core_gflops=core_gflops, gemm_gflops=2 * core_gflops
+    )
+
+
 def judge(times, *, peak=100.0, threads=1):
-    return {goal.name: goal.verdict for goal in judge_layers(times, peak, threads)}
+    peaks = [
+        make_peak("layers", "384x1536", "1024", peak),
+        make_peak("layers", "384x1536", "16", 1e12),
+        make_peak("layers", "384x384", "1024", 1e12),
+        make_peak("layers", "384x1536", "1024", 1e12, threads=2),
+    ]
+    return {goal.name: goal.verdict for goal in judge_layers(times, peaks, threads)}
 
 
 def test_layers_meet_their_goals_or_miss_them():
@@ -128,9 +142,33 @@ def test_models_are_judged_by_share_and_shape():
 
 
 def test_tables_hold_every_subject():
-    (table,) = render_models(make_models(300), {0.8: {"stepdown-fp32": 12_300_000}})
+    (table,) = render_models(make_models(300), {0.8: {"stepdown-fp32": 12_300_000}}, [])
     assert "| 80%, stepdown, `--precision fp32`" in table
     assert "12.3" in table
-    speeds, break_even = render_layers(make_layer(float=200.0, int8=100.0), 1)
+    speeds, break_even = render_layers(make_layer(float=200.0, int8=100.0), 1, [])
     assert "float 16x4" in speeds
     assert "50% / 50%" in break_even
+
+
+def test_the_peaks_stand_beside_the_tables_they_belong_to():
+    peaks = [
+        make_peak("models", "80%", "1x16", 60.0, threads=2),
+        make_peak("models", "80%", "8x128", 70.0, threads=2),
+        make_peak("models", "90%", "8x128", 44.0, threads=2),
+        make_peak("layers", "384x384", "1024", 61.0),
+        make_peak("layers", "384x1536", "1024", 72.0),
+        make_peak("layers", "384x1536", "16", 55.0),
+        make_peak("profile", "90%", "8x128", 66.0, threads=2),
+    ]
+    (models,) = render_models(make_models(300), {0.8: {}}, peaks)
+    assert "| 80%, one core / dense product, GFLOP/s | | 60 / 120 | 70 / 140 |" in " ".join(models.split())
+    assert "44" not in models
+    speeds, break_even = render_layers(make_layer(float=200.0, int8=100.0), 1, peaks)
+    assert "one core 61 to 72 GFLOP/s, dense product 122 to 144" in speeds
+    assert "one core 55 to 72 GFLOP/s, dense product 110 to 144" in break_even
+    profile = [OpTime(shape="8x128", op="MatMul", name="up", module="", ns=1000)]
+    assert "one core 66 GFLOP/s, dense product 132" in render_profile(profile, peaks)
+
+
+def test_no_peak_is_said_to_be_none():
+    assert describe_peaks([]) == "not probed"
