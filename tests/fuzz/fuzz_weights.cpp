@@ -205,8 +205,10 @@ void run(const Node<T>& node, bool exact, Bytes& bytes) {
     const int64_t tokens = bytes.next() % 100;
     std::vector<float> x(static_cast<size_t>(tokens * shape.in));
     for (float& number : x) number = static_cast<float>(static_cast<int8_t>(bytes.next()));
-    if (!x.empty() && bytes.next() % 4 == 0)
+    if (!x.empty() && bytes.next() % 4 == 0) {
         x[static_cast<size_t>(bytes.below(tokens * shape.in))] = bytes.raw<float>();
+        exact = std::is_same_v<T, int8_t>;
+    }
     const bool is_normed = bytes.next() % 2 == 1;
     const NormParts norm = is_normed ? make_norm(shape, tokens, bytes) : NormParts{};
     static const std::vector<Isa> usable = list_usable();
