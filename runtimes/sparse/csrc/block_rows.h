@@ -41,14 +41,18 @@ public:
         return std::min<int64_t>(shape_.block_out, shape_.out - block_row * shape_.block_out);
     }
 
-    // Add the products of a row of blocks with x [in] to sums [max_block_out], columns in rising order.
+    // Add the products of a row of blocks with x [in] to sums [max_block_out], columns in rising order. Up to four rows
+    // of a block that are zeros are skipped, as vector kernels skip them: infinity times zero would tell.
     template <class X, class Sum>
     void multiply(const X* x, int64_t block_row, Sum* sums) const {
         for (int32_t entry = starts_[block_row]; entry < starts_[block_row + 1]; ++entry) {
             const int64_t first = int64_t{columns_[entry]} * shape_.block_in;
             const int64_t width = std::min<int64_t>(shape_.block_in, shape_.in - first);
             const T* block = values_.data() + entry * shape_.block_size();
+            const int32_t height = std::min(shape_.block_out, 4), part = height * shape_.block_in;
             for (int32_t row = 0; row < shape_.block_out; ++row) {
+                const T* const top = block + row / height * part;
+                if (std::all_of(top, top + part, [](T value) { return value == 0; })) continue;
                 for (int64_t column = 0; column < width; ++column) {
                     sums[row] += Sum(block[row * shape_.block_in + column]) * Sum(x[first + column]);
                 }

@@ -112,9 +112,23 @@ def test_infinity_and_nan_reach_only_the_outputs_that_use_them(block, tokens):
     assert np.isfinite(found[1:-1]).all()
 
 
+@pytest.mark.parametrize("block", BLOCKS, ids=BLOCK_NAMES)
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_infinity_meets_the_same_zeros_without_vectors(block, tokens, monkeypatch):
+    """Bridges of zeros, quarters of a block that are zeros, and zeros beside a value."""
+    weight = np.zeros((18, 2100), np.float32)
+    weight[0, 0], weight[4:7, 300], weight[12, 519], weight[17, 2099] = 1, 2, 3, 4
+    x = np.ones((tokens, 2100), np.float32)
+    x[:, [255, 300, 1023, 1543]], x[-1, 100], x[0, 517] = np.inf, np.nan, -np.inf
+    bias = np.zeros(18, np.float32)
+    found = compute(weight, bias, block, x)
+    monkeypatch.setenv(ISA_VARIABLE, "scalar")
+    np.testing.assert_array_equal(found, compute(weight, bias, block, x))
+
+
 def test_rows_without_values_are_more_than_16_bits_can_number():
     """A few full rows weigh so much that all others are one share of the work: each still answers its own bias."""
-    full, out, inputs = 352, 66_200, 65_536
+    full, out, inputs = 360, 66_200, 64_000
     stored = StoredWeight(
         shape=(out, inputs),
         block=(1, 1),
