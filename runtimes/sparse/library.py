@@ -16,8 +16,10 @@ ISA_VARIABLE = "STEPDOWN_SPARSE_ISA"
 
 # In a folder of its own: among modules, Python would take it for one.
 _NAME = "lib/libstepdown_sparse.so"
+# Without --no-cache-dir, pip installs the wheel without kernels again that it built before.
 _CURE = (
-    "install a C++ compiler (g++ or clang++), then stepdown again with 'pip install --force-reinstall --no-deps'; "
+    "install a C++ compiler (g++ or clang++), then stepdown again with "
+    "'pip install --force-reinstall --no-deps --no-cache-dir'; "
     "in a clone: cmake -S . -B build/kernels && cmake --build build/kernels"
 )
 
