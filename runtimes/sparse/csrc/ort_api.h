@@ -80,6 +80,8 @@ Status* guarded(const Api& api, const Body& body) noexcept {
         return api.create_status(ErrorCode::fail, "there is not enough memory");
     } catch (const std::exception& error) {
         return api.create_status(ErrorCode::fail, error.what());
+    } catch (...) {
+        return api.create_status(ErrorCode::fail, "something was thrown that is no exception");
     }
 }
 

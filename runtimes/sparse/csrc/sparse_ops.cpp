@@ -176,11 +176,12 @@ void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
 // A shape that cannot be told is left open; the kernel checks it when it runs.
 ort::Status* infer_shape(const ort::Operator* op, ort::ShapeContext* context) {
     const Api api(static_cast<const SparseOperator*>(op)->table);
-    try {
-        api.infer_last_axis(context, "out_features");
-    } catch (const ort::Error&) {
-    }
-    return nullptr;
+    return guarded(api, [&] {
+        try {
+            api.infer_last_axis(context, "out_features");
+        } catch (const ort::Error&) {
+        }
+    });
 }
 
 template <size_t first>
