@@ -212,7 +212,7 @@ class StandInRuntime:
         self.domain, self.added = domain, []
         create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p))(self._create)
         two = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-        functions = {26: create, 27: two(lambda domain, op: None), 28: two(self._add)}
+        functions = {26: create, 27: two(lambda _domain, _operator: None), 28: two(self._add)}
         self._table = (ctypes.c_void_p * 275)()
         for slot, function in functions.items():
             self._table[slot] = ctypes.cast(function, ctypes.c_void_p)
@@ -220,10 +220,10 @@ class StandInRuntime:
         self.base = (ctypes.c_void_p * 2)(ctypes.cast(get_table, ctypes.c_void_p), None)
         self._kept = functions, get_table
 
-    def _create(self, name, domain) -> None:
+    def _create(self, _name, domain) -> None:
         domain[0] = self.domain
 
-    def _add(self, options, domain) -> None:
+    def _add(self, _options, domain) -> None:
         self.added.append(domain)
 
 
