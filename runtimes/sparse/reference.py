@@ -50,8 +50,8 @@ def sparse_linear(
 ) -> NDArray[np.float32]:
     """Return ``activation(x @ weight.T + bias)``, normalised if asked; summed in float64 and rounded once.
 
-    Every zero is multiplied here. The kernels skip zeros, so that an infinite or NaN input reaches only the outputs that
-    use it: the two agree where x is finite.
+    Every zero is multiplied here. The kernels skip zeros, so that an infinite or NaN input reaches only the outputs
+    that use it: the two agree where x is finite.
 
     Args:
         x: float32 [..., in].
