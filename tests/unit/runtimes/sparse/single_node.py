@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtimes.sparse.library import library_path, why_unavailable
-from runtimes.sparse.storage import StoredWeight
+from runtimes.sparse.library import ISA_VARIABLE, library_path, why_unavailable
+from runtimes.sparse.storage import StoredWeight, encode
 
 
 def find_library() -> Path:
@@ -19,6 +20,32 @@ def find_library() -> Path:
     if reason is not None and "kernels" not in os.environ.get("STEPDOWN_REQUIRE", ""):
         pytest.skip(reason)
     return library_path()
+
+
+def force_isa(isa: str, monkeypatch) -> None:
+    """Let sessions opened from here on use an instruction set; skip where this CPU has it not."""
+    find_library()
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    try:
+        open_linear(encode(np.ones((1, 1), np.float32), (1, 1)), np.zeros(1, np.float32))
+    except Exception as error:  # what ONNX Runtime throws has no class of its own
+        if "this CPU has" not in str(error):
+            raise
+        pytest.skip(f"this CPU has no {isa}")
+
+
+def draw_mask(random, out: int, inputs: int, block: tuple[int, int], density: float) -> np.ndarray:
+    """Return where a weight [out, in] is kept: whole blocks, each with a chance of ``density``."""
+    high, wide = block
+    kept = random.random((-(-out // high), -(-inputs // wide))) < density
+    return np.kron(kept, np.ones(block, bool))[:out, :inputs]
+
+
+def move(x: np.ndarray, floats: int) -> np.ndarray:
+    """Return the same numbers, so many floats past where an array begins."""
+    there = np.empty(x.size + floats, np.float32)[floats:].reshape(x.shape)
+    there[...] = x
+    return there
 
 
 def make_arrays(stored: StoredWeight, bias, scales=None) -> dict:

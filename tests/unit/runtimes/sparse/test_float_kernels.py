@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from runtimes.sparse.library import ISA_VARIABLE
 from runtimes.sparse.reference import ACTIVATIONS, sparse_linear
 from runtimes.sparse.storage import BLOCKS, StoredWeight, encode
-from tests.unit.runtimes.sparse.single_node import find_library, open_linear
+from tests.unit.runtimes.sparse.single_node import draw_mask, force_isa, move, open_linear
 
 ISAS = ("scalar", "avx2", "avx512", "neon")
 BLOCK_NAMES = [f"{high}x{wide}" for high, wide in BLOCKS]
@@ -21,29 +21,13 @@ TOKENS = st.sampled_from([0, 1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 33, 48, 63, 64, 
 @pytest.fixture(params=ISAS, autouse=True)
 def isa(request, monkeypatch) -> str:
     """Run each test on each instruction set."""
-    find_library()
-    monkeypatch.setenv(ISA_VARIABLE, request.param)
-    try:
-        open_linear(encode(np.ones((1, 1), np.float32), (1, 1)), np.zeros(1, np.float32))
-    except Exception as error:  # what ONNX Runtime throws has no class of its own
-        if "this CPU has" not in str(error):
-            raise
-        pytest.skip(f"this CPU has no {request.param}")
+    force_isa(request.param, monkeypatch)
     return request.param
 
 
 def make_weight(random, out, inputs, block, density) -> np.ndarray:
-    high, wide = block
-    kept = random.random((-(-out // high), -(-inputs // wide))) < density
-    mask = np.kron(kept, np.ones(block, bool))[:out, :inputs]
+    mask = draw_mask(random, out, inputs, block, density)
     return (random.standard_normal((out, inputs)) * mask).astype(np.float32)
-
-
-def move(x: np.ndarray, floats: int) -> np.ndarray:
-    """Return the same numbers, so many floats past where an array begins."""
-    there = np.empty(x.size + floats, np.float32)[floats:].reshape(x.shape)
-    there[...] = x
-    return there
 
 
 def compute(weight, bias, block, x, *, activation="none", threads=1) -> np.ndarray:

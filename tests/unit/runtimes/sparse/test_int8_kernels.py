@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from runtimes.sparse.library import ISA_VARIABLE
 from runtimes.sparse.reference import ACTIVATIONS, sparse_linear_int8
 from runtimes.sparse.storage import BLOCKS, encode
-from tests.unit.runtimes.sparse.single_node import find_library, open_linear
+from tests.unit.runtimes.sparse.single_node import draw_mask, force_isa, move, open_linear
 
 ISAS = ("scalar", "avx2", "avx512", "avx512_vnni", "neon", "neon_dotprod")
 # The most of a layer, as cases that the kernels treat differently: widths of vectors, strips and slabs, and one beside.
@@ -29,28 +29,12 @@ RANGES = {
 @pytest.fixture(params=ISAS, autouse=True)
 def isa(request, monkeypatch) -> None:
     """Run each test on each instruction set."""
-    find_library()
-    monkeypatch.setenv(ISA_VARIABLE, request.param)
-    try:
-        open_linear(encode(np.ones((1, 1), np.int8), (1, 1)), np.zeros(1, np.float32), np.ones(1, np.float32))
-    except Exception as error:  # what ONNX Runtime throws has no class of its own
-        if "this CPU has" not in str(error):
-            raise
-        pytest.skip(f"this CPU has no {request.param}")
+    force_isa(request.param, monkeypatch)
 
 
 def make_weight(random, out, inputs, block, density) -> np.ndarray:
-    high, wide = block
-    kept = random.random((-(-out // high), -(-inputs // wide))) < density
-    mask = np.kron(kept, np.ones(block, bool))[:out, :inputs]
+    mask = draw_mask(random, out, inputs, block, density)
     return (random.integers(-128, 128, (out, inputs)) * mask).astype(np.int8)
-
-
-def move(x: np.ndarray, floats: int) -> np.ndarray:
-    """Return the same numbers, so many floats past where an array begins."""
-    there = np.empty(x.size + floats, np.float32)[floats:].reshape(x.shape)
-    there[...] = x
-    return there
 
 
 def compute(weight, block, x, *, activation="none", threads=1, random=None):

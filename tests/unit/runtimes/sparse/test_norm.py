@@ -5,10 +5,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtimes.sparse.library import ISA_VARIABLE
 from runtimes.sparse.reference import ACTIVATIONS, Norm, normalise, sparse_linear, sparse_linear_int8
 from runtimes.sparse.storage import encode
-from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes, make_model, open_model
+from tests.unit.runtimes.sparse.single_node import (
+    find_library,
+    force_isa,
+    make_arrays,
+    make_attributes,
+    make_model,
+    open_model,
+)
 
 ISAS = ("scalar", "avx2", "avx512", "avx512_vnni", "neon", "neon_dotprod")
 INPUTS = 24
@@ -31,13 +37,8 @@ def open_normed(stored, bias, norm: Norm, scales=None, *, activation="none", thr
 
 
 def open_on(isa: str, monkeypatch, *arguments, **options):
-    monkeypatch.setenv(ISA_VARIABLE, isa)
-    try:
-        return open_normed(*arguments, **options)
-    except Exception as error:  # what ONNX Runtime throws has no class of its own
-        if "this CPU has" not in str(error):
-            raise
-        pytest.skip(f"this CPU has no {isa}")
+    force_isa(isa, monkeypatch)
+    return open_normed(*arguments, **options)
 
 
 @pytest.fixture(params=ISAS)
