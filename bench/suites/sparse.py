@@ -25,14 +25,13 @@ from bench.recording import OpTime
 from bench.subject import SubjectSpec
 from bench.suites import sparse_layers, sparse_models
 from bench.suites.encoder_goals import Goal
-from bench.suites.results import write_results
+from bench.suites.results import run_and_report
 from bench.suites.sparse_goals import Models, judge_layers, judge_models
 from bench.suites.sparse_peaks import Part, Peak, describe_peaks, name_pair, name_share
 from bench.suites.sparse_tables import render_layers, render_models, render_profile
 from bench.table import render_markdown
 from bench.texts import make_feeds, open_tokenizer
 from runtimes.atomic import write_text
-from runtimes.errors import StepdownError
 
 SHARES = (0.8, 0.9, 0.95)
 MODEL_SHAPES = ((1, 1), (1, 16), (1, 128), (8, 128))
@@ -95,14 +94,12 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; see ``--help``."""
     options = parse_options(arguments)
-    try:
-        results = run_suite(options)
-    except StepdownError as error:
-        sys.stderr.write(f"sparse: {error}\n")
-        return error.exit_code
-    path = write_results(options.output, "sparse", json.dumps(asdict(results), sort_keys=True, allow_nan=False))
-    sys.stdout.write(render_results(results) + f"\n\nAll figures: {path}\n")
-    return 0
+    return run_and_report("sparse", options.output, lambda: run_suite(options), serialise_results, render_results)
+
+
+def serialise_results(results: Results) -> str:
+    """Return everything as JSON; a figure that is no number is an error."""
+    return json.dumps(asdict(results), sort_keys=True, allow_nan=False)
 
 
 def run_suite(options: argparse.Namespace) -> Results:

@@ -23,7 +23,7 @@ from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
 from bench.quality import Pair, Vectors, compare_embeddings, embed_texts, embed_tokens, read_pairs, score_pairs
 from bench.suites.encoder_goals import Goal
-from bench.suites.results import write_results
+from bench.suites.results import run_and_report
 from bench.suites.tensorrt_goals import Accuracy, Subject, judge_goals
 from bench.suites.tensorrt_graphs import MAX_LENGTH, PEERS, TITLES, Ingredients, make_graph
 from bench.suites.tensorrt_plans import PROFILE, build_plan
@@ -81,14 +81,12 @@ class Results:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; see ``--help``."""
     options = _parse(arguments)
-    try:
-        results = run_suite(options)
-    except StepdownError as error:
-        sys.stderr.write(f"tensorrt: {error}\n")
-        return error.exit_code
-    path = write_results(options.output, "tensorrt", json.dumps(asdict(results), sort_keys=True, allow_nan=False))
-    sys.stdout.write(render_results(results) + f"\n\nAll figures: {path}\n")
-    return 0
+    return run_and_report("tensorrt", options.output, lambda: run_suite(options), serialise_results, render_results)
+
+
+def serialise_results(results: Results) -> str:
+    """Return everything as JSON; a figure that is no number is an error."""
+    return json.dumps(asdict(results), sort_keys=True, allow_nan=False)
 
 
 def run_suite(options: argparse.Namespace) -> Results:

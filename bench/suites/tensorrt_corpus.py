@@ -21,11 +21,11 @@ import numpy as np
 
 from bench import assets
 from bench.commit import find_commit
-from bench.suites.results import write_results
+from bench.suites.results import run_and_report
 from bench.suites.tensorrt_plans import PlanFacts, describe_plan
 from bench.table import render_markdown
 from runtimes.artifact import read_manifest
-from runtimes.errors import MissingDependency, StepdownError, UsageError
+from runtimes.errors import MissingDependency, UsageError
 
 _TEXTS, _IMAGES = 64, 64
 # Models of the corpus take 64 tokens; random weights in int8 keep no budget worth the name. Left to itself, the
@@ -99,15 +99,14 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; see ``--help``."""
     options = _parse(arguments)
-    try:
-        rows = tuple(run_corpus(options.only))
-    except StepdownError as error:
-        sys.stderr.write(f"tensorrt_corpus: {error}\n")
-        return error.exit_code
-    document = {"commit": find_commit(), "rows": [asdict(row) for row in rows]}
-    path = write_results(options.output, "tensorrt-corpus", json.dumps(document, sort_keys=True))
-    sys.stdout.write(render_rows(rows) + f"\n\nAll figures: {path}\n")
-    return 0
+    return run_and_report(
+        "tensorrt_corpus", options.output, lambda: tuple(run_corpus(options.only)), serialise_rows, render_rows
+    )
+
+
+def serialise_rows(rows: Sequence[Row]) -> str:
+    """Return all rows as JSON, with the commit they were measured at."""
+    return json.dumps({"commit": find_commit(), "rows": [asdict(row) for row in rows]}, sort_keys=True)
 
 
 def run_corpus(only: Sequence[str] | None) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from bench.commit import find_commit
 from bench.peers import stepdown_cli
 from bench.peers.stepdown_lint import lint
 from bench.suites.lint_graphs import TITLES, Ingredients, make_graph
-from bench.suites.results import write_results
+from bench.suites.results import run_and_report
 from bench.table import render_markdown
 from runtimes.errors import StepdownError
 
@@ -89,15 +89,13 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; see ``--help``."""
     options = _parse(arguments)
-    try:
-        rows = run_suite(options)
-    except StepdownError as error:
-        sys.stderr.write(f"tensorrt_lint: {error}\n")
-        return error.exit_code
+    return run_and_report("tensorrt_lint", options.output, lambda: run_suite(options), serialise_rows, render_rows)
+
+
+def serialise_rows(rows: Mapping[str, Row]) -> str:
+    """Return all rows as JSON, with the commit they were measured at."""
     document = {"commit": find_commit(), "texts": _TEXTS, "rows": {key: asdict(row) for key, row in rows.items()}}
-    path = write_results(options.output, "tensorrt-lint", json.dumps(document, sort_keys=True))
-    sys.stdout.write(render_rows(rows) + f"\n\nAll figures: {path}\n")
-    return 0
+    return json.dumps(document, sort_keys=True)
 
 
 def run_suite(options: argparse.Namespace) -> dict[str, Row]:
