@@ -13,24 +13,11 @@ public:
         : rows_(weight), bias_(bias, bias + weight.shape.out), activation_(activation) {}
 
     void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
-        Task task{this, x, y};
-        parallel.run(
-            tokens,
-            [](void* data, int64_t token) {
-                const Task& task = *static_cast<Task*>(data);
-                const Shape& shape = task.linear->rows_.shape();
-                task.linear->run_token(task.x + token * shape.in, task.y + token * shape.out);
-            },
-            &task);
+        const Shape& shape = rows_.shape();
+        for_each(parallel, tokens, [&](int64_t token) { run_token(x + token * shape.in, y + token * shape.out); });
     }
 
 private:
-    struct Task {
-        const FloatScalar* linear;
-        const float* x;
-        float* y;
-    };
-
     void run_token(const float* x, float* y) const {
         for (int64_t row = 0; row < rows_.shape().block_rows(); ++row) {
             const int64_t first = row * rows_.shape().block_out;

@@ -16,14 +16,6 @@ constexpr int64_t enough_tasks = 8;
 // out takes 1 to 4.
 constexpr int64_t least_work = 16384;
 
-// Calls body(i) for each i in [0, total) on the threads of parallel.
-template <class Body>
-void for_each(const Parallel& parallel, int64_t total, const Body& body) {
-    if (total == 1) return body(0);
-    parallel.run(
-        total, [](void* data, int64_t index) { (*static_cast<const Body*>(data))(index); }, const_cast<Body*>(&body));
-}
-
 class Int8Vector final : public Linear {
 public:
     Int8Vector(const SparseWeight<int8_t>& weight, const float* scales, const float* bias, Activation activation,

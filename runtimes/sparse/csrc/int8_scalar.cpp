@@ -48,24 +48,11 @@ public:
           activation_(activation) {}
 
     void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
-        Task task{this, x, y};
-        parallel.run(
-            tokens,
-            [](void* data, int64_t token) {
-                const Task& task = *static_cast<Task*>(data);
-                const Shape& shape = task.linear->rows_.shape();
-                task.linear->run_token(task.x + token * shape.in, task.y + token * shape.out);
-            },
-            &task);
+        const Shape& shape = rows_.shape();
+        for_each(parallel, tokens, [&](int64_t token) { run_token(x + token * shape.in, y + token * shape.out); });
     }
 
 private:
-    struct Task {
-        const Int8Scalar* linear;
-        const float* x;
-        float* y;
-    };
-
     // The sum of the values of each output: what the zero point adds to its sum.
     static std::vector<int32_t> sum_values(const BlockRows<int8_t>& rows) {
         const Shape& shape = rows.shape();
