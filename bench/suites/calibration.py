@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench import assets
 from bench.machine import describe_machine, probe_gemm_peak
+from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.table import render_markdown
 from runtimes.atomic import write_text
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(count: int) -> Iterator[dict[str, stepdown_cli.Cost]]:
     """Yield the costs of each round; the large run, which takes minutes, is made in the first and kept."""
-    checkpoint, work = assets.minilm(), assets.cache_directory() / "bench-calibration"
+    checkpoint, work = assets.minilm(), cache_directory() / "bench-calibration"
     work.mkdir(parents=True, exist_ok=True)
     model = stepdown_cli.trace_float(checkpoint, work / "float")
     texts, statistics = work / "texts.txt", work / "statistics"

@@ -19,6 +19,7 @@ from bench import assets
 from bench.compare import Comparison, compare
 from bench.machine import describe_machine, fingerprint, probe_gemm_peak
 from bench.measure import MeasurePlan, measure_interleaved
+from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
 from bench.quality import compare_embeddings, embed_texts, read_pairs, score_pairs
@@ -98,7 +99,7 @@ def run_suite(options: argparse.Namespace) -> Results:
 
 def _prepare(options: argparse.Namespace) -> tuple[Ingredients, Tokenizer]:
     checkpoint, corpus = assets.minilm(), assets.lee()
-    work: Path = options.work or assets.cache_directory() / "bench-encoder"
+    work: Path = options.work or cache_directory() / "bench-encoder"
     work.mkdir(parents=True, exist_ok=True)
     texts = work / "calibration.txt"
     background = corpus.background.read_text(encoding="utf-8").splitlines()

@@ -21,6 +21,7 @@ import numpy as np
 
 from bench import assets
 from bench.compare import resample_paired
+from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.process import SubjectProcess
 from bench.suites.gate_slowdown import tune_work
@@ -143,7 +144,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long (when all is done)")
     parser.add_argument("--scale", type=float, default=1.0, help="times as many trials (1)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=assets.cache_directory() / "bench-gate", help="the models")
+    parser.add_argument("--work", type=Path, default=cache_directory() / "bench-gate", help="the models")
     parser.add_argument("-o", "--output", type=Path, default=Path("bench/results/gate-trials.jsonl"))
     return parser.parse_args(arguments)
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import assets
 from bench.compare import Comparison, compare
 from bench.measure import Clock, MeasurePlan, run_block
+from bench.packages import cache_directory
 from bench.process import SubjectProcess
 from bench.samples import Samples
 from bench.subject_session import open_session
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60.0, help="for the turns, and for each order of the two (60)")
-    parser.add_argument("--work", type=Path, default=assets.cache_directory() / "bench-gate", help="the models")
+    parser.add_argument("--work", type=Path, default=cache_directory() / "bench-gate", help="the models")
     options = parser.parse_args(arguments)
     try:
         models = prepare_models(options.work, options.threads)

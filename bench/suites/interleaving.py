@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import assets
+from bench.packages import cache_directory
 from bench.process import SubjectProcess
 from bench.suites.gate import BASE, COPY, prepare_models
 from bench.suites.gate_trials import make_spec
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--trials", type=int, default=8, help="with new processes, of each scheme (8)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each trial (8)")
-    parser.add_argument("--work", type=Path, default=assets.cache_directory() / "bench-gate", help="the models")
+    parser.add_argument("--work", type=Path, default=cache_directory() / "bench-gate", help="the models")
     options = parser.parse_args(arguments)
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in SCHEMES}
     try:

@@ -19,6 +19,7 @@ from bench.commit import find_commit
 from bench.fma_peak import open_probe
 from bench.machine import describe_machine, probe_gemm_peak
 from bench.measure import MeasurePlan
+from bench.packages import cache_directory
 from bench.peers.deepsparse_session import open_deepsparse
 from bench.per_op import profile_ops
 from bench.recording import OpTime
@@ -59,7 +60,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.work: Path = options.work or assets.cache_directory() / "bench-sparse"
+        self.work: Path = options.work or cache_directory() / "bench-sparse"
         self.work.mkdir(parents=True, exist_ok=True)
         self.peaks: list[Peak] = []
         self._probe = open_probe(self.work)
@@ -134,7 +135,7 @@ def _time_models(run: Run, share: float) -> dict[int, dict[str, dict[str, Any]]]
     options, files = run.options, run.find_files(share)
     tokenizer = open_tokenizer(assets.minilm() / "tokenizer.json", max_length=128)
     plan = MeasurePlan(blocks=options.blocks, block_seconds=options.block_seconds)
-    peer = open_deepsparse(assets.cache_directory()) if sparse_models.DEEPSPARSE in options.only else None
+    peer = open_deepsparse(cache_directory()) if sparse_models.DEEPSPARSE in options.only else None
     machine = describe_machine(max(options.threads))
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for threads in options.threads:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench import assets
 from bench.commit import find_commit
 from bench.machine import describe_machine
+from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
 from bench.quality import Pair, Vectors, compare_embeddings, embed_texts, embed_tokens, read_pairs, score_pairs
@@ -116,7 +117,7 @@ def run_suite(options: argparse.Namespace) -> Results:
 
 def _prepare(options: argparse.Namespace) -> Ingredients:
     checkpoint, corpus = assets.minilm(), assets.lee()
-    work: Path = options.work or assets.cache_directory() / "bench-tensorrt"
+    work: Path = options.work or cache_directory() / "bench-tensorrt"
     work.mkdir(parents=True, exist_ok=True)
     lines = tuple(corpus.background.read_text(encoding="utf-8").splitlines()[: options.texts])
     texts = work / "calibration.txt"
@@ -129,7 +130,7 @@ def _prepare(options: argparse.Namespace) -> Ingredients:
         texts=texts,
         exported=options.artifact,
         work=work,
-        cache=assets.cache_directory(),
+        cache=cache_directory(),
         threads=options.threads,
     )
 

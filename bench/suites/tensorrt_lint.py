@@ -19,6 +19,7 @@ from typing import Any
 
 from bench import assets
 from bench.commit import find_commit
+from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.peers.stepdown_lint import lint
 from bench.suites.lint_graphs import TITLES, Ingredients, make_graph
@@ -113,7 +114,7 @@ def run_suite(options: argparse.Namespace) -> dict[str, Row]:
 
 
 def _prepare(options: argparse.Namespace) -> Ingredients:
-    checkpoint, cache = assets.minilm(), assets.cache_directory()
+    checkpoint, cache = assets.minilm(), cache_directory()
     work: Path = options.work or cache / "bench-tensorrt-lint"
     lines = assets.lee().background.read_text(encoding="utf-8").splitlines()[:_TEXTS]
     work.mkdir(parents=True, exist_ok=True)
