@@ -5,49 +5,142 @@ same model. No pickle. Imports torch and safetensors; transformers' model is use
 
 ``stepdown.json``::
 
-    {"schema": 1,
-     "linears": {"encoder.layer.0.intermediate.dense": {"kind": "linear", "inputs": 32, "outputs": 40, "bias": true},
-                 "encoder.layer.1.output.dense": {"kind": "low_rank", "inputs": 64, "outputs": 32, "bias": true,
-                                                  "rank": 8},
-                 "encoder.layer.1.intermediate.dense": {"kind": "fake_quantised", ...}},
-     "heads": {"encoder.layer.0.attention.self": 3}}
+    {"schema": 2,
+     "modules": {"encoder.layer.0.intermediate.dense": {"kind": "linear", "inputs": 32, "outputs": 40, "bias": true},
+                 "encoder.layer.1.output.dense": {"kind": "low_rank", "inputs": 64, ...}, ...},
+     "heads": {"encoder.layer.0.attention.self": 3},
+     "recipe": {...}, "steps": [{"do": "prune", "options": {...}, "facts": {...}, "seconds": 12.3}],
+     "source": {"model.safetensors": "<sha256>", ...},
+     "export": {"precision": "int8"}}
 
-``linears`` holds what replaces a linear of the configuration, ``heads`` how many a self-attention has left.
+``modules`` holds the linears and what took the place of a module of the configuration, ``heads`` how many a
+self-attention has left, ``export`` what ``stepdown export`` does where it is not told otherwise.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from compression.fake_quantise import FakeQuantisedLinear
-from compression.low_rank import LowRankLinear
+from compression.low_rank import LowRankEmbedding, LowRankLinear
 from compression.prune_structure import resize_attention
 from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
 
 STRUCTURE_NAME = "stepdown.json"
 WEIGHTS_NAME = "model.safetensors"
-SCHEMA = 1
+SCHEMA = 2
 
 _CURE = "write the checkpoint again"
 
 
-def save_compressed(model: nn.Module, directory: Path) -> None:
-    """Write ``config.json``, ``model.safetensors`` (tied weights once) and ``stepdown.json`` into ``directory``."""
+class Kind(Protocol):
+    """A module that takes the place of another, whole: what lies below it is its own affair."""
+
+    kind: ClassVar[str]
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain data to make it again, weights aside."""
+        ...
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> Self:
+        """Make it of what :meth:`describe` gave, its weights yet to be loaded."""
+        ...
+
+
+class Wrapper(Protocol):
+    """A module around another, which is described as if it stood alone: a gate before a layer."""
+
+    kind: ClassVar[str]
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain data to wrap again, weights aside."""
+        ...
+
+    @classmethod
+    def wrap(cls, module: nn.Module, described: Mapping[str, Any]) -> Self:
+        """Put what :meth:`describe` told of around ``module``."""
+        ...
+
+
+#: What can take the place of a module; ``kind`` in the file to its class.
+KINDS: Mapping[str, type[Kind]] = {
+    kind.kind: kind
+    for kind in (
+        FakeQuantisedLinear,
+        LowRankEmbedding,
+        LowRankLinear,
+    )
+}
+#: What can stand around a module.
+WRAPPERS: Mapping[str, type[Wrapper]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a checkpoint says of its making; see the module for the parts."""
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[Mapping[str, Any], ...] = ()
+    source: Mapping[str, Any] = field(default_factory=dict)
+    export: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_compressed(model: nn.Module, directory: Path, record: Record | None = None) -> None:
+    """Write ``config.json``, ``model.safetensors`` (tied weights once) and ``stepdown.json`` into ``directory``.
+
+    A model without a configuration, as a factory makes one, has no ``config.json``.
+
+    Raises:
+        OutputError: no room.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    config: Any = model.config
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(directory)
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(directory)
     save_model(model, str(directory / WEIGHTS_NAME), metadata={"format": "pt"})
-    structure = {"schema": SCHEMA, "linears": _describe_linears(model), "heads": _describe_heads(model)}
-    write_text(directory / STRUCTURE_NAME, json.dumps(structure, indent=2) + "\n")
+    made = record or Record()
+    document = {
+        "schema": SCHEMA,
+        "modules": _describe_modules(model),
+        "heads": _describe_heads(model),
+        "recipe": made.recipe,
+        "steps": list(made.steps),
+        "source": made.source,
+        "export": made.export,
+    }
+    write_text(directory / STRUCTURE_NAME, json.dumps(document, indent=2) + "\n")
+
+
+def read_record(directory: Path) -> Record:
+    """Return what the checkpoint says of its making; an empty record where it is no compressed one.
+
+    Raises:
+        UnsupportedModel: ``stepdown.json`` cannot be read.
+    """
+    path = directory / STRUCTURE_NAME
+    if not path.is_file():
+        return Record()
+    try:
+        document = _read_document(path)
+        return Record(
+            recipe=document["recipe"],
+            steps=tuple(document["steps"]),
+            source=document["source"],
+            export=document["export"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnsupportedModel(f"the record cannot be used: {error}", where=str(path), cure=_CURE) from error
 
 
 def load_compressed(model: nn.Module, directory: Path) -> nn.Module:
@@ -58,13 +151,10 @@ def load_compressed(model: nn.Module, directory: Path) -> nn.Module:
     """
     path = directory / STRUCTURE_NAME
     try:
-        structure = json.loads(path.read_text(encoding="utf-8"))
-        if structure["schema"] != SCHEMA:
-            raise ValueError(f"schema {structure['schema']}, this stepdown reads {SCHEMA}")
-        for name, described in structure["linears"].items():
-            if not _is_plain_as_described(model.get_submodule(name), described):
-                model.set_submodule(name, _make_linear(described), strict=True)
-        for name, heads in structure["heads"].items():
+        document = _read_document(path)
+        for name, described in document["modules"].items():
+            _restore_module(model, name, described)
+        for name, heads in document["heads"].items():
             resize_attention(model.get_submodule(name), int(heads))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedModel(f"the structure cannot be used: {error}", where=str(path), cure=_CURE) from error
@@ -79,24 +169,33 @@ def load_compressed(model: nn.Module, directory: Path) -> nn.Module:
     return model
 
 
-def _describe_linears(model: nn.Module) -> dict[str, dict[str, Any]]:
-    linears: dict[str, dict[str, Any]] = {}
+def _read_document(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"schema {document['schema']}, this stepdown reads {SCHEMA}")
+    return document
+
+
+def _describe_modules(model: nn.Module) -> dict[str, dict[str, Any]]:
+    described: dict[str, dict[str, Any]] = {}
     inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
         if name.startswith(inside):
             continue  # the factors of a low-rank linear are part of it
-        if isinstance(module, LowRankLinear):
+        kind = getattr(module, "kind", None)
+        if isinstance(module, tuple(KINDS.values())):
             inside = (*inside, f"{name}.")
-            linears[name] = {"kind": "low_rank", "rank": module.rank, **_describe_sizes(module, module.up.bias)}
-        elif isinstance(module, FakeQuantisedLinear):
-            linears[name] = {"kind": "fake_quantised", **_describe_sizes(module, module.bias)}
+            described[name] = {"kind": kind, **module.describe()}
+        elif WRAPPERS and isinstance(module, tuple(WRAPPERS.values())):
+            described[name] = {"kind": kind, **module.describe()}
         elif isinstance(module, nn.Linear):
-            linears[name] = {"kind": "linear", **_describe_sizes(module, module.bias)}
-    return linears
+            described[name] = _describe_linear(module)
+    return described
 
 
-def _describe_sizes(module: Any, bias: torch.Tensor | None) -> dict[str, Any]:  # noqa: ANN401 - one of the three
-    return {"inputs": module.in_features, "outputs": module.out_features, "bias": bias is not None}
+def _describe_linear(linear: nn.Linear) -> dict[str, Any]:
+    sizes = {"inputs": linear.in_features, "outputs": linear.out_features, "bias": linear.bias is not None}
+    return {"kind": "linear", **sizes}
 
 
 def _describe_heads(model: nn.Module) -> dict[str, int]:
@@ -108,20 +207,17 @@ def _describe_heads(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _is_plain_as_described(module: nn.Module, described: dict[str, Any]) -> bool:
-    # Replacing a linear that fits already would break the tie of a masked LM's decoder to its embeddings.
-    sizes = {"kind": "linear", **_describe_sizes(module, module.bias)} if isinstance(module, nn.Linear) else {}
-    return sizes == described
-
-
-def _make_linear(described: dict[str, Any]) -> nn.Module:
-    inputs, outputs, bias = int(described["inputs"]), int(described["outputs"]), bool(described["bias"])
-    match described["kind"]:
-        case "linear":
-            return nn.Linear(inputs, outputs, bias=bias)
-        case "low_rank":
-            return LowRankLinear(inputs, outputs, int(described["rank"]), bias=bias)
-        case "fake_quantised":
-            return FakeQuantisedLinear(inputs, outputs, bias=bias)
-        case other:
-            raise ValueError(f"unknown kind of linear '{other}'")
+def _restore_module(model: nn.Module, name: str, described: Mapping[str, Any]) -> None:
+    present = model.get_submodule(name)
+    if isinstance(present, nn.Linear) and _describe_linear(present) == described:
+        return  # to replace it would break the tie of a masked LM's decoder to its embeddings
+    kind = described["kind"]
+    if kind in WRAPPERS:
+        made: Any = WRAPPERS[kind].wrap(present, described)
+    elif kind in KINDS:
+        made = KINDS[kind].from_description(described)
+    elif kind == "linear":
+        made = nn.Linear(int(described["inputs"]), int(described["outputs"]), bias=bool(described["bias"]))
+    else:
+        raise ValueError(f"unknown kind of module '{kind}'")
+    model.set_submodule(name, made, strict=True)

@@ -8,7 +8,8 @@ Learned step size quantization: Esser et al., "Learned Step Size Quantization", 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -22,6 +23,8 @@ class FakeQuantisedLinear(nn.Module):
     Weights stay float32 and trainable, shape (outputs, inputs); so do the scales. While a program is exported the
     rounding becomes ONNX QuantizeLinear and DequantizeLinear with the learned scales.
     """
+
+    kind: ClassVar[str] = "fake_quantised"
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -43,6 +46,15 @@ class FakeQuantisedLinear(nn.Module):
             made.weight_scale.copy_(linear.weight.abs().mean(dim=1).mul(2 / math.sqrt(HIGH)).clamp_min(smallest))
             made.input_scale.fill_(max(2 * mean_abs_input / math.sqrt(HIGH), smallest))
         return made
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> Self:
+        """Make one with no weights yet, from what :meth:`describe` gave."""
+        return cls(int(described["inputs"]), int(described["outputs"]), bias=bool(described["bias"]))
+
+    def describe(self) -> dict[str, Any]:
+        """Return its sizes, plain data."""
+        return {"inputs": self.in_features, "outputs": self.out_features, "bias": self.bias is not None}
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map (..., inputs) to (..., outputs)."""

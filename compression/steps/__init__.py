@@ -1,0 +1,1 @@
+"""The steps a recipe can name: thin modules with ``Options`` and ``apply``; the algorithms lie in ``compression``."""
