@@ -1,9 +1,10 @@
 """Structured pruning: attention heads and feed-forward neurons leave the model, different ones in each layer.
 
-In: a BERT-like encoder of transformers (BERT, RoBERTa, ELECTRA, CamemBERT, XLM-R, ERNIE, LayoutLM, ...) and what to
-keep in each layer. Out: the same model with smaller linears. Imports torch.
+In: a model, the units of its layers and which of them stay. Out: the same model with smaller linears. Imports torch.
 
 Heads: Michel et al., "Are Sixteen Heads Really Better than One?", NeurIPS 2019 (arXiv:1905.10650).
+Reconstruction: the linear that read the units is fitted again, by least squares, to what it gave before: He, Zhang and
+Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017 (arXiv:1707.06168).
 """
 
 from __future__ import annotations
@@ -14,68 +15,103 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression.moments import Moments
+from compression.units import UnitGroup, list_head_groups, list_neuron_groups
 
-def list_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the encoder layers in order: modules with ``attention.self``, ``intermediate.dense`` and ``output``.
-
-    Raises:
-        ValueError: there are none, so the model is not laid out like BERT.
-    """
-    layers: list[Any] = list(model.modules())
-    found = [
-        module
-        for module in layers
-        if hasattr(module, "intermediate") and hasattr(getattr(module, "attention", None), "self")
-    ]
-    if not found:
-        raise ValueError("the model has no encoder layers laid out like BERT's")
-    return found
+# How far the fit may trust directions that the data hardly shows: a share of the mean variance of an input.
+_DAMPING = 0.01
 
 
 def prune_heads(model: nn.Module, keep: Mapping[int, Sequence[int]]) -> None:
     """Keep only the heads named for each layer; layers not named stay whole.
 
     Raises:
+        UnsupportedModel: the heads of the model cannot be told apart.
         ValueError: no head would be left, or one does not exist.
     """
-    layers: list[Any] = list_layers(model)
-    for layer, heads in keep.items():
-        attention = layers[layer].attention.self
-        kept = _check_kept(heads, int(attention.num_attention_heads), f"heads of layer {layer}")
-        size = int(attention.attention_head_size)
-        rows = torch.tensor([head * size + row for head in kept for row in range(size)])
-        for name in ("query", "key", "value"):
-            setattr(attention, name, _keep_outputs(getattr(attention, name), rows))
-        layers[layer].attention.output.dense = _keep_inputs(layers[layer].attention.output.dense, rows)
-        resize_attention(attention, len(kept))
+    _prune_layers(model, list_head_groups(model), keep)
 
 
 def prune_neurons(model: nn.Module, keep: Mapping[int, Sequence[int]]) -> None:
     """Keep only the feed-forward neurons named for each layer; layers not named stay whole.
 
     Raises:
+        UnsupportedModel: the neurons of the model cannot be told apart.
         ValueError: no neuron would be left, or one does not exist.
     """
-    layers: list[Any] = list_layers(model)
-    for layer, neurons in keep.items():
-        first = layers[layer].intermediate.dense
-        kept = torch.tensor(_check_kept(neurons, first.out_features, f"neurons of layer {layer}"))
-        layers[layer].intermediate.dense = _keep_outputs(first, kept)
-        layers[layer].output.dense = _keep_inputs(layers[layer].output.dense, kept)
+    _prune_layers(model, list_neuron_groups(model), keep)
+
+
+def _prune_layers(model: nn.Module, groups: Sequence[UnitGroup], keep: Mapping[int, Sequence[int]]) -> None:
+    for layer, kept in keep.items():
+        prune_units(model, groups[layer], kept)
+
+
+def prune_units(model: nn.Module, group: UnitGroup, keep: Iterable[int], moments: Moments | None = None) -> None:
+    """Keep only some units of a layer.
+
+    Args:
+        model: Edited in place.
+        group: The layer's units.
+        keep: Their places, counted from 0.
+        moments: Of the inputs of ``group.target`` before the units leave: with them what stays is fitted to stand in
+            for what leaves.
+
+    Raises:
+        ValueError: no unit would be left, or one does not exist.
+    """
+    kept = _check_kept(keep, group)
+    if len(kept) == group.count:
+        return
+    columns = torch.tensor([unit * group.size + column for unit in kept for column in range(group.size)])
+    for source in group.sources:
+        model.set_submodule(source, _keep_outputs(_get_linear(model, source), columns), strict=True)
+    target = _get_linear(model, group.target)
+    smaller = _keep_inputs(target, columns)
+    if moments is not None:
+        _stand_in(smaller, target, columns, moments)
+    model.set_submodule(group.target, smaller, strict=True)
+    if group.attention is not None:
+        resize_attention(model.get_submodule(group.attention), len(kept))
 
 
 def resize_attention(attention: nn.Module, heads: int) -> None:
-    """Tell a BERT-like self-attention how many heads its linears now make."""
+    """Tell a self-attention how many heads its linears now make."""
     module: Any = attention
-    module.num_attention_heads = heads
-    module.all_head_size = heads * int(module.attention_head_size)
+    width = heads * int(module.attention_head_size)
+    for name, value in (("num_attention_heads", heads), ("n_heads", heads), ("all_head_size", width), ("dim", width)):
+        if hasattr(module, name):
+            setattr(module, name, value)
 
 
-def _check_kept(kept: Iterable[int], count: int, what: str) -> list[int]:
+def _stand_in(smaller: nn.Linear, target: nn.Linear, columns: torch.Tensor, moments: Moments) -> None:
+    """Fit ``smaller`` to the outputs that ``target`` had in ``moments``; the bias takes what is constant."""
+    covariance = moments.covariance()
+    gone = torch.ones(len(covariance), dtype=torch.bool)
+    gone[columns] = False
+    seen = covariance[columns][:, columns]
+    damped = seen + _DAMPING * seen.diagonal().mean().clamp_min(torch.finfo(seen.dtype).tiny) * torch.eye(len(seen))
+    # What leaves, told by what stays: [stays, leaves].
+    told = torch.linalg.solve(damped, covariance[columns][:, gone])
+    lost = target.weight.detach().double()[:, gone]
+    with torch.no_grad():
+        smaller.weight.add_(lost @ told.T)
+        if smaller.bias is not None:
+            smaller.bias.add_(lost @ (moments.mean[gone] - told.T @ moments.mean[columns]))
+
+
+def _check_kept(kept: Iterable[int], group: UnitGroup) -> list[int]:
     ordered = sorted(set(kept))
-    if not ordered or ordered[0] < 0 or ordered[-1] >= count:
-        raise ValueError(f"{what}: cannot keep {ordered} of {count}")
+    if not ordered or ordered[0] < 0 or ordered[-1] >= group.count:
+        what = "neurons" if group.attention is None else "heads"
+        raise ValueError(f"{what} of {group.name}: cannot keep {ordered} of {group.count}")
     return ordered
+
+
+def _get_linear(model: nn.Module, name: str) -> nn.Linear:
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
 
 
 def _keep_outputs(linear: nn.Linear, rows: torch.Tensor) -> nn.Linear:

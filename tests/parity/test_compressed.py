@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 
 from compression.fake_quantise import FakeQuantisedLinear, fake_quantise, round_to_steps
 from compression.low_rank import LowRankLinear, factorise
-from compression.prune_structure import prune_heads, prune_neurons
 from compression.sparsify import sparsify
 from exporter.source import open_source
 from exporter.trace import trace
@@ -181,8 +180,6 @@ def test_fake_quantisation_learns():
         (lambda model: factorise(model, {"1": 1}), "not a Linear"),
         (lambda model: fake_quantise(model, ["1"], id), "not a Linear"),
         (lambda model: fake_quantise(model, ["0"], id), "not reached"),
-        (lambda model: prune_heads(model, {0: [0]}), "laid out like BERT"),
-        (lambda model: prune_neurons(model, {0: [0]}), "laid out like BERT"),
     ],
 )
 def test_compression_refuses_what_it_cannot_do(edit, message):
