@@ -37,6 +37,9 @@ from runtimes.errors import UnsupportedModel
 
 STRUCTURE_NAME = "stepdown.json"
 WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+#: What :func:`save_compressed` writes.
+CHECKPOINT_FILES = (CONFIG_NAME, WEIGHTS_NAME, STRUCTURE_NAME)
 SCHEMA = 2
 
 _CURE = "write the checkpoint again"

@@ -17,6 +17,7 @@ from compression.distillation import make_objective
 from compression.measure import measure
 from compression.objective import Objective, SpecialTokens, make_task_objective
 from compression.samples import Samples, SampleSets
+from compression.teaching import join_samples
 from compression.training import Hook, Logbook, Task, Training, derive_seed, run_training
 from runtimes.errors import DataError, UsageError
 
@@ -70,7 +71,7 @@ class Context:
             name: Different for each training of one step.
             hooks: What else happens at every update.
             extra: Modules that learn beside the model.
-            samples: What to learn from; ``train_samples``, or with a teacher and without these ``unlabelled``.
+            samples: What to learn from; ``train_samples``, without these ``unlabelled``, both where ``distil`` asks.
             objective: What to make small; the task's loss, or with ``training.distil`` the teacher's.
             keep_zeros: Whether the exact zeros of pruned linears stay zero.
 
@@ -81,7 +82,7 @@ class Context:
         """
         from compression.masks import KeepZeros
 
-        chosen = samples or self.require_samples()
+        chosen = samples or self._choose_samples(training)
         task = Task(
             name=name,
             seed=derive_seed(self.seed, self.step, name),
@@ -160,10 +161,16 @@ class Context:
             self, train_samples=sets.train, held_out=sets.held_out, unlabelled=sets.unlabelled, tokens=tokens
         )
 
+    def _choose_samples(self, training: Training) -> Samples:
+        if training.distil is not None and training.distil.unlabelled:
+            return join_samples(self.train_samples, self.unlabelled)
+        return self.require_samples()
+
     def _make_objective(self, model: nn.Module, training: Training, samples: Samples) -> Objective:
         if training.distil is None:
             return make_task_objective(model, samples, self.tokens)
-        return make_objective(model, self.teacher(), training.distil, self)
+        seed = derive_seed(self.seed, self.step, "distil")
+        return make_objective(model, self.teacher(), training.distil, samples, self.tokens, seed)
 
     def _place(self) -> str:
         return f"steps[{self.step}]"

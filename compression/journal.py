@@ -36,3 +36,14 @@ class Journal:
         """Forget what a run wrote after it last kept its state: it will write that again."""
         if self.size_bytes() > size_bytes:
             os.truncate(self.path, size_bytes)
+
+    def drop_from(self, step: int) -> None:
+        """Forget every entry of ``step`` and those after it, and what a kill cut short."""
+        if not self.path.is_file():
+            return
+        kept = 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
+                break
+            kept += len(line)
+        self.cut_back(kept)

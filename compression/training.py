@@ -24,6 +24,7 @@ from compression.objective import Objective
 from compression.options import OptionError
 from compression.resume import Learners, read_state, write_state
 from compression.samples import Samples, plan_batches
+from compression.workplace import STATE_SUFFIX
 from runtimes.errors import BudgetMissed
 
 _LOG_EVERY_UPDATES = 10
@@ -98,13 +99,14 @@ def _say_nothing(_entry: Mapping[str, object]) -> None:
 class Logbook:
     """Where a training keeps its state and its metrics, and whom it tells; without a folder nothing is kept.
 
-    ``head`` opens every entry: which step of the recipe it belongs to.
+    ``head`` opens every entry: which step of the recipe it belongs to; ``place`` says it in words, for errors.
     """
 
     folder: Path | None = None
     journal: Journal | None = None
     tell: Callable[[Mapping[str, object]], None] = _say_nothing
     head: Mapping[str, object] = field(default_factory=dict)
+    place: str = "training"
 
     def write(self, entry: Mapping[str, object]) -> None:
         """Append an entry to the metrics and tell it."""
@@ -141,7 +143,7 @@ def run_training(model: nn.Module, training: Training, task: Task, logbook: Logb
     modules = {"model": model, **task.objective.modules, **task.extra}
     learners = Learners(modules=modules, optimizer=make_optimizer(modules, training), keepers=task.hooks)
     torch.manual_seed(task.seed)
-    state = None if logbook.folder is None else logbook.folder / f"{task.name}.state.safetensors"
+    state = None if logbook.folder is None else logbook.folder / f"{task.name}{STATE_SUFFIX}"
     _Loop(model, training, task, logbook, learners, state).run()
     model.eval()
 
@@ -235,10 +237,9 @@ class _Loop:
     def _refuse_nonfinite(self, value: torch.Tensor, update: int) -> None:
         if math.isfinite(float(value.detach())):
             return
-        place = " ".join(str(part) for part in self._logbook.head.values())
         raise BudgetMissed(
             f"the loss or its gradient is {float(value.detach())}: the training has diverged",
-            where=f"{place} {self._task.name}, update {update + 1} of {self._total}".strip(),
+            where=f"{self._logbook.place}: {self._task.name}, update {update + 1} of {self._total}",
             cure=f"lower learning_rate ({self._training.learning_rate:g} now) or max_grad_norm "
             f"({self._training.max_grad_norm:g} now), or raise warmup; what the steps before made is kept",
         )

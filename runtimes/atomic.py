@@ -83,6 +83,16 @@ def append_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+def make_directory(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        OutputError: no room, no permission or no such place.
+    """
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
     """Yield an empty directory beside ``target`` and rename it to ``target`` when the block succeeds.

@@ -1,0 +1,140 @@
+"""Carries out a recipe: one step after the other, a checkpoint behind each, on from there after a kill.
+
+In: a :class:`Job` of callables that read the user's model and data. Out: a folder with the last checkpoint.
+Every step starts from the checkpoint of the one before, as a run that goes on must. Imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_compressed
+from compression.context import Context
+from compression.objective import SpecialTokens
+from compression.options import OptionError, plain_options
+from compression.recipe import Facts, Recipe, Step, import_step
+from compression.samples import SampleSets
+from compression.training import Logbook
+from compression.workplace import Workplace, open_workplace
+from runtimes.atomic import new_directory
+from runtimes.errors import UnsupportedModel, UsageError
+
+Tell = Callable[[Mapping[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to do, and how to read what the user gave.
+
+    Attributes:
+        recipe: The steps.
+        load_model: Loads a checkpoint that this module wrote; None is the user's model. In float32, evaluation mode.
+        read_samples: Tokenises the user's data with the tokenizer files of a folder.
+        files: The tokenizer files of the user's model.
+        load_teacher: Loads the teacher; None where there is none.
+        source: What the model was made from: names to sha256.
+        data: What the data is: names to sha256 and columns.
+        tell: Told every entry of the metrics.
+    """
+
+    recipe: Recipe
+    load_model: Callable[[Path | None], nn.Module]
+    read_samples: Callable[[Path], tuple[SampleSets, SpecialTokens]]
+    tell: Tell
+    files: tuple[Path, ...] = ()
+    load_teacher: Callable[[], nn.Module] | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what must be the same for a run to go on."""
+        return {"recipe": self.recipe.to_json(), "source": dict(self.source), "data": dict(self.data)}
+
+
+def run_recipe(job: Job, folder: Path) -> Path:
+    """Carry out the recipe in ``folder``, which a killed run of the same recipe may have begun.
+
+    Returns:
+        The checkpoint behind the last step, below ``folder``.
+
+    Raises:
+        UsageError: ``folder`` belongs to another run, or an option does not fit the model (the place in the recipe is
+            named).
+        DataError: a step needs data, or labels, that are not there.
+        UnsupportedModel: the model has not the layers a step is for.
+        BudgetMissed: a training diverged; the checkpoint of the step before is kept.
+        OutputError: no room.
+    """
+    names = [step.do for step in job.recipe.steps]
+    with open_workplace(folder, names, job.describe()) as place:
+        for number in range(place.count_done(), len(names)):
+            _run_step(job, place, number)
+        return place.checkpoint(len(names) - 1)
+
+
+def _run_step(job: Job, place: Workplace, number: int) -> None:
+    step, before = job.recipe.steps[number], place.checkpoint(number - 1) if number else None
+    head, words = {"step": number, "do": step.do}, f"steps[{number}] ({step.do})"
+    job.tell({**head, "steps": len(job.recipe.steps)})
+    started = time.monotonic()
+    work = place.open_step(number)
+    files = _copy_files(job, before, work / "files")
+    model = job.load_model(before)
+    sets, tokens = job.read_samples(files)
+    context = Context(
+        seed=job.recipe.seed,
+        step=number,
+        train_samples=sets.train,
+        held_out=sets.held_out,
+        unlabelled=sets.unlabelled,
+        tokens=tokens,
+        files=files,
+        load_teacher=job.load_teacher,
+        read_samples=job.read_samples,
+        logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
+    )
+    facts = _apply(model, step, context)
+    spent = {"facts": facts, "seconds": round(time.monotonic() - started, 1)}
+    record = _extend(read_record(before) if before is not None else Record(), job, step, spent)
+    with new_directory(place.checkpoint(number), force=True) as staging:
+        save_compressed(model, staging, record)
+        shutil.copytree(files, staging, dirs_exist_ok=True)
+    place.remove_all_but(number)
+    context.logbook.write(spent)
+
+
+def _apply(model: nn.Module, step: Step, context: Context) -> Facts:
+    """Do the step; an error that names one of its options says where in the recipe that stands."""
+    place, names = f"steps[{context.step}]", [entry.name for entry in dataclasses.fields(step.options)]
+    try:
+        return import_step(step.do).apply(model, step.options, context)
+    except OptionError as error:
+        raise UsageError(error.problem, where=f"{place}.{error.field}", cure=error.cure) from error
+    except (UsageError, UnsupportedModel) as error:
+        where = f"{place}.{error.where}" if error.where in names else error.where or f"{place} ({step.do})"
+        raise type(error)(error.what, where=where, cure=error.cure) from error
+
+
+def _extend(record: Record, job: Job, step: Step, spent: Mapping[str, Any]) -> Record:
+    facts = dict(spent["facts"])
+    export = {**record.export, **facts.pop("export", {})}
+    done = {"do": step.do, "options": plain_options(step.options), **spent, "facts": facts}
+    return Record(recipe=job.recipe.to_json(), source=job.source, steps=(*record.steps, done), export=export)
+
+
+def _copy_files(job: Job, before: Path | None, target: Path) -> Path:
+    """Fill the folder with the tokenizer files of the checkpoint before: a killed run may have changed its own."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    files = job.files if before is None else [path for path in before.iterdir() if path.name not in CHECKPOINT_FILES]
+    for path in files:
+        shutil.copy(path, target / path.name)
+    return target

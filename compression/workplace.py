@@ -1,0 +1,126 @@
+"""The folder beside the output in which a run keeps what it needs to go on after a kill.
+
+::
+
+    DIR.partial/
+      run.json            what this run is: recipe, model, data
+      metrics.jsonl       everything measured so far
+      0-prune/            the checkpoint behind the last step that is done
+      1-finetune.work/    of the step under way: tokenizer files, and the states of its trainings
+
+In: a path and what the run is. Out: places. Must not import torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compression.journal import Journal
+from runtimes.atomic import make_directory, write_text
+from runtimes.errors import UsageError
+
+#: How the kept state of a training ends.
+STATE_SUFFIX = ".state.safetensors"
+_RUN, _METRICS, _WORK = "run.json", "metrics.jsonl", ".work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """The folder of one run; ``steps`` are the names of the recipe's steps in order."""
+
+    folder: Path
+    steps: tuple[str, ...]
+
+    @property
+    def journal(self) -> Journal:
+        """The metrics of the whole run."""
+        return Journal(path=self.folder / _METRICS)
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint behind ``step`` is or will be."""
+        return self.folder / f"{step}-{self.steps[step]}"
+
+    def count_done(self) -> int:
+        """Return how many steps are done."""
+        return max((step + 1 for step in range(len(self.steps)) if self.checkpoint(step).is_dir()), default=0)
+
+    def open_step(self, step: int) -> Path:
+        """Return the folder of a step's own files, those of a killed run of it included."""
+        place = self.folder / f"{step}-{self.steps[step]}{_WORK}"
+        make_directory(place)
+        if not any(place.glob(f"*{STATE_SUFFIX}")):
+            self.journal.drop_from(step)  # nothing was kept, so the step starts anew, and its metrics with it
+        return place
+
+    def remove_all_but(self, step: int) -> None:
+        """Remove what the checkpoint behind ``step`` has made needless."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and path != self.checkpoint(step):
+                shutil.rmtree(path)
+
+
+@contextmanager
+def open_workplace(folder: Path, steps: Sequence[str], run: Mapping[str, Any]) -> Iterator[Workplace]:
+    """Make the folder, or open that of a run that was killed, for this process alone.
+
+    Args:
+        folder: The folder.
+        steps: The names of the recipe's steps.
+        run: What must be the same for a run to go on, plain JSON data.
+
+    Raises:
+        UsageError: it belongs to another run, or another process is at work in it.
+        OutputError: it cannot be made.
+    """
+    make_directory(folder)
+    path = folder / _RUN
+    if path.is_file():
+        _require_same(path, run)
+    else:
+        write_text(path, json.dumps(run, indent=2) + "\n")
+    with path.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                "another process is at work there", where=str(folder), cure="wait for it, or choose another -o"
+            ) from error
+        for path in folder.glob(".*"):  # what a killed run left half-written
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield Workplace(folder=folder, steps=tuple(steps))
+
+
+def _require_same(path: Path, run: Mapping[str, Any]) -> None:
+    cure = f"go on with what it was begun with, or remove {path.parent} to begin anew"
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"the run begun there cannot be read: {error}", where=str(path), cure=cure) from error
+    difference = find_difference(begun, json.loads(json.dumps(run)))
+    if difference is not None:
+        raise UsageError(f"a run begun there was another: {difference}", where=str(path.parent), cure=cure)
+
+
+def find_difference(old: object, new: object, where: str = "") -> str | None:
+    """Return where two JSON values first differ, in words; None where they are equal."""
+    if isinstance(old, dict) and isinstance(new, dict) and where:
+        pairs = [(f"{where}.{key}", old.get(key), new.get(key)) for key in {**old, **new}]
+    elif isinstance(old, dict) and isinstance(new, dict):
+        pairs = [(str(key), old.get(key), new.get(key)) for key in {**old, **new}]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(f"{where}[{place}]", left, right) for place, (left, right) in enumerate(zip(old, new, strict=True))]
+    else:
+        return None if old == new else f"{where} was {_shorten(old)}, is {_shorten(new)}"
+    return next((found for place, left, right in pairs if (found := find_difference(left, right, place))), None)
+
+
+def _shorten(value: object) -> str:
+    text = f"{len(value)} long" if isinstance(value, list) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
