@@ -20,6 +20,7 @@ from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_c
 from compression.context import Context
 from compression.objective import SpecialTokens
 from compression.options import OptionError, plain_options
+from compression.rank_limits import Gain
 from compression.recipe import Facts, Recipe, Step, import_step
 from compression.samples import SampleSets
 from compression.training import Logbook
@@ -43,6 +44,7 @@ class Job:
         source: What the model was made from: names to sha256.
         data: What the data is: names to sha256 and columns.
         tell: Told every entry of the metrics.
+        factor_gain: Times a linear against two factors; None where nothing can be timed.
     """
 
     recipe: Recipe
@@ -53,6 +55,7 @@ class Job:
     load_teacher: Callable[[], nn.Module] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    factor_gain: Gain | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""
@@ -99,6 +102,7 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
         files=files,
         load_teacher=job.load_teacher,
         read_samples=job.read_samples,
+        factor_gain=job.factor_gain,
         logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
     )
     facts = _apply(model, step, context)

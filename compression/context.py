@@ -16,6 +16,7 @@ from torch import nn
 from compression.distillation import make_objective
 from compression.measure import measure
 from compression.objective import Objective, SpecialTokens, make_task_objective
+from compression.rank_limits import Gain
 from compression.samples import Samples, SampleSets
 from compression.teaching import join_samples
 from compression.training import Hook, Logbook, Task, Training, derive_seed, run_training
@@ -38,6 +39,7 @@ class Context:
         load_teacher: Loads it.
         read_samples: Tokenises the user's data with the tokenizer of a folder.
         logbook: Where trainings keep their state and their metrics.
+        factor_gain: Times a linear against two factors; None where nothing can be timed.
     """
 
     seed: int = 0
@@ -50,6 +52,7 @@ class Context:
     load_teacher: Callable[[], nn.Module] | None = None
     read_samples: Callable[[Path], tuple[SampleSets, SpecialTokens]] | None = None
     logbook: Logbook = field(default_factory=Logbook)
+    factor_gain: Gain | None = None
 
     def train(
         self,
