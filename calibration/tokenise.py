@@ -63,7 +63,7 @@ class Tokeniser:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_length)
         known = (self._tokenizer.token_to_id(token) for token in _PADDING_TOKENS)
-        self._padding_id = next((token for token in known if token is not None), 0)
+        self.padding_id = next((token for token in known if token is not None), 0)
         self.identity = f"{hash_file(path)}:{self.max_length}:{self.fixed_length}:{[spec.name for spec in inputs]}"
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
@@ -94,7 +94,7 @@ class Tokeniser:
         length = self.fixed_length or max(count_tokens(row) for row in rows)
         feeds: Feeds = {}
         for spec in self._inputs:
-            padding = self._padding_id if spec.name == "input_ids" else 0
+            padding = self.padding_id if spec.name == "input_ids" else 0
             filled = np.full((len(rows), length), padding, dtype=spec.dtype)
             for place, row in enumerate(rows):
                 filled[place, : count_tokens(row)] = row[spec.name]

@@ -42,26 +42,31 @@ def read_options(cls: type[T], table: Mapping[str, object], where: str) -> T:
         UsageError: a key that is not known or missing, a wrong type, or a value out of range.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type] # T is a dataclass
-    refuse_unknown("option", table, fields, where)
+    for name in table:
+        refuse_unknown("option", name, fields, join_place(where, name))
     missing = [name for name, field in fields.items() if name not in table and not _has_default(field)]
     if missing:
         raise UsageError(f"{missing[0]!r} is missing", where=where, cure=f"add {missing[0]} = ...")
     hints = typing.get_type_hints(cls)
-    values = {name: _read_value(hints[name], value, f"{where}.{name}") for name, value in table.items()}
+    values = {name: _read_value(hints[name], value, join_place(where, name)) for name, value in table.items()}
     try:
         return cls(**values)
     except OptionError as error:
-        raise UsageError(error.problem, where=f"{where}.{error.field}", cure=error.cure) from error
+        raise UsageError(error.problem, where=join_place(where, error.field), cure=error.cure) from error
 
 
-def refuse_unknown(kind: str, given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise UsageError for the first of ``given`` that is not ``known``, with the nearest name."""
+def refuse_unknown(kind: str, word: str, known: Iterable[str], where: str) -> None:
+    """Raise UsageError, with the nearest name, unless ``word`` is one of ``known``."""
     choices = sorted(known)
-    for word in given:
-        if word not in choices:
-            near = difflib.get_close_matches(word, choices, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UsageError(f"unknown {kind} {word!r}", where=f"{where}.{word}", cure=f"{hint}Known: {_list(choices)}")
+    if word not in choices:
+        near = difflib.get_close_matches(word, choices, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown {kind} {word!r}", where=where, cure=f"{hint}Known: {_list(choices)}")
+
+
+def join_place(where: str, name: str) -> str:
+    """Return the place of ``name`` in the table at ``where``: ``recipe.toml: seed``, ``recipe.toml: steps[2].seed``."""
+    return f"{where}.{name}" if ": " in where else f"{where}: {name}"
 
 
 def plain_options(options: object) -> dict[str, Any]:

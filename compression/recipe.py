@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from compression.options import OptionError, plain_options, read_options, refuse_unknown
+from compression.options import OptionError, join_place, plain_options, read_options, refuse_unknown
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from compression.context import Context
 
 __all__ = [
+    "RECIPES",
     "STEPS",
     "Facts",
     "OptionError",
     "Recipe",
     "Step",
     "StepModule",
+    "find_recipe",
     "import_step",
     "parse_recipe",
     "read_recipe",
@@ -53,6 +55,9 @@ STEPS: Mapping[str, str] = {
     "quantise-aware": "compression.steps.quantise_aware",
     "ternarise": "compression.steps.ternarise",
 }
+
+#: Where the recipes lie that come with stepdown; each is called as its file.
+RECIPES = Path(__file__).parent / "recipes"
 
 _TOP_KEYS = ("name", "seed", "max_length", "steps")
 
@@ -93,6 +98,20 @@ class Recipe:
         return {"name": self.name, "seed": self.seed, "max_length": self.max_length, "steps": steps}
 
 
+def find_recipe(words: str) -> Path:
+    """Return the file that ``words`` mean: a path, or the name of a recipe that comes with stepdown.
+
+    Raises:
+        UsageError: there is neither; the message lists the names.
+    """
+    path = Path(words).expanduser()
+    shipped = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
+    if path.is_file() or path.suffix == ".toml" or len(path.parts) > 1:
+        return path
+    refuse_unknown("recipe", words, shipped, "--recipe")
+    return shipped[words]
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe file.
 
@@ -113,7 +132,8 @@ def parse_recipe(text: str, *, where: str) -> Recipe:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the recipe is not TOML: {error}", where=where, cure="mend it there") from error
-    refuse_unknown("key", document, _TOP_KEYS, where)
+    for name in document:
+        refuse_unknown("key", name, _TOP_KEYS, join_place(where, name))
     tables = document.get("steps", [])
     if not isinstance(tables, list) or not tables:
         raise UsageError("the recipe has no steps", where=where, cure='add [[steps]] with do = "..."')
@@ -147,7 +167,6 @@ def _read_step(table: object, where: str) -> Step:
     do = table.get("do")
     if not isinstance(do, str):
         raise UsageError("'do' is missing", where=where, cure='say what to do: do = "prune"')
-    if do not in STEPS:
-        refuse_unknown("step", [do], STEPS, where)
+    refuse_unknown("step", do, STEPS, f"{where}.do")
     options = {key: value for key, value in table.items() if key != "do"}
     return Step(do=do, options=read_options(import_step(do).Options, options, where))

@@ -277,7 +277,7 @@ def _classify(model: Evaluated, data: EvalData, advance: Advance) -> tuple[NDArr
     expected: list[int] = []
     for feeds, labels in labelled.batches():
         logits = _find_logits(model.session.run(feeds), model.session.outputs)
-        expected += [_read_class(given, model.labels, logits.shape[1], f"{data.spec}:{label}") for given in labels]
+        expected += [read_class(given, model.labels, logits.shape[1], f"{data.spec}:{label}") for given in labels]
         predicted += logits.argmax(axis=1)[: len(labels)].tolist()
         advance(len(labels))
     return np.array(predicted, np.int64), np.array(expected, np.int64)
@@ -293,7 +293,7 @@ def _find_logits(outputs: Tensors, specs: Sequence[TensorSpec]) -> NDArray[Any]:
     return logits
 
 
-def _read_class(given: object, names: Sequence[str], count: int, where: str) -> int:
+def read_class(given: object, names: Sequence[str], count: int, where: str) -> int:
     """Turn a label (a class name or an index) into an index."""
     word = str(given)
     if word in names:

@@ -23,6 +23,10 @@ class Task(Protocol):
         """Say that ``count`` more items are done."""
         ...
 
+    def describe(self, title: str) -> None:
+        """Say anew what the work is, with what is known of it by now."""
+        ...
+
 
 class Progress(Protocol):
     """Where long work tells what it is doing."""
@@ -38,6 +42,9 @@ class Progress(Protocol):
 
 class _SilentTask:
     def advance(self, count: int = 1) -> None:
+        """Say nothing."""
+
+    def describe(self, title: str) -> None:
         """Say nothing."""
 
 
@@ -88,6 +95,10 @@ class _RichTask:
         self._bars.advance(self._identity, count)
         speed = self._bars.tasks[self._bars.task_ids.index(self._identity)].speed
         self._bars.update(self._identity, rate=f"{speed:.1f}/s" if speed else "")
+
+    def describe(self, title: str) -> None:
+        """Change what stands before the bar."""
+        self._bars.update(self._identity, description=title)
 
 
 def make_progress(stream: TextIO) -> Progress:

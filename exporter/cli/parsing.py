@@ -87,6 +87,13 @@ def parse_positive(text: str) -> int:
     return int(text)
 
 
+def parse_seed(text: str) -> int:
+    """Read a whole number of at least 0."""
+    if not re.fullmatch(r"\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def parse_sms(text: str) -> tuple[int, ...]:
     """Read ``80,86,89,120`` as GPU generations; ``8.9`` and ``sm89`` are 89 too."""
     found = []

@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 
 # tokenizer.json holds the vocabulary; the files it was made from are not needed beside it.
-_COMPANIONS = ("config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
+_COMPANIONS = (CONFIG, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
 _VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model")
 
 

@@ -9,6 +9,7 @@ renormalises every layer apart, and both agree with PyTorch on padded rows, empt
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def trace_huggingface(source: Source, opset: int | None) -> Program:
         raise UnsupportedModel("the task is not known", where=source.reference, cure="name one with --task")
     model = load_model(source.path, source.task)
     findings = check_weights((name, tensor.detach().numpy()) for name, tensor in model.named_parameters())
-    inputs = _name_inputs(model)
-    limit = _find_max_length(model)
+    inputs = name_inputs(model)
+    limit = find_max_length(model)
     shape = (_EXAMPLE_SHAPE[0], min(_EXAMPLE_SHAPE[1], limit or _EXAMPLE_SHAPE[1]))
     example = {name: torch.from_numpy(array) for name, array in _make_feeds(model, inputs, shape, 0).items()}
     config = OnnxConfig(dynamic_shapes={name: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for name in inputs}, opset_version=opset)
@@ -63,14 +64,27 @@ def trace_huggingface(source: Source, opset: int | None) -> Program:
         reference=_make_reference(model, outputs),
         cases=_make_cases(model, inputs, limit),
         task=source.task,
-        labels=_list_labels(model) if source.task in _LABELLED else (),
+        labels=list_labels(model) if source.task in _LABELLED else (),
         max_length=limit,
         findings=findings,
     )
 
 
-def load_model(directory: Path, task: str) -> torch.nn.Module:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshHead:
+    """A classifier that is yet to be trained: its classes, or none for a score; ``seed`` draws its first weights."""
+
+    labels: tuple[str, ...]
+    seed: int
+
+
+def load_model(directory: Path, task: str, head: FreshHead | None = None) -> torch.nn.Module:
     """Load a checkpoint in float32, in evaluation mode, with eager attention and every weight of its task.
+
+    Args:
+        directory: Config and weights, compressed or not.
+        task: One of :data:`exporter.source.TASKS`.
+        head: Makes the head of ``text-classification`` anew, on an encoder that has none.
 
     Raises:
         UnsupportedModel: the architecture is not known, has no such task, or the checkpoint lacks weights of it.
@@ -83,7 +97,9 @@ def load_model(directory: Path, task: str) -> torch.nn.Module:
         config._attn_implementation = "eager"
         if (directory / STRUCTURE_NAME).is_file():
             return _configure(load_compressed(auto_class.from_config(config).float(), directory))
-        return _configure(_load_checked(auto_class, directory, config, task))
+        if head is not None:
+            _set_labels(config, head.labels)
+        return _configure(_load_checked(auto_class, directory, config, task, head))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UnsupportedModel(
@@ -93,12 +109,24 @@ def load_model(directory: Path, task: str) -> torch.nn.Module:
         ) from error
 
 
-def _load_checked(auto_class: Any, directory: Path, config: Any, task: str) -> torch.nn.Module:  # noqa: ANN401
-    # The classes of transformers are untyped.
+def _load_checked(
+    auto_class: Any,  # noqa: ANN401 - the classes of transformers are untyped
+    directory: Path,
+    config: Any,  # noqa: ANN401
+    task: str,
+    head: FreshHead | None,
+) -> torch.nn.Module:
     options = {"config": config, "dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
-    model, info = auto_class.from_pretrained(directory, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0 if head is None else head.seed)
+        model, info = auto_class.from_pretrained(directory, **options)
     missing = sorted(info["missing_keys"])
-    if missing and all("pooler" in name.split(".") for name in missing):
+    if head is not None:
+        # A pooler belongs to the head: where the checkpoint has none, it is trained with it.
+        missing = [
+            name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
+        ]
+    elif missing and all("pooler" in name.split(".") for name in missing):
         # A masked LM's checkpoint has no pooler: leave out what would be random rather than ship it.
         model, info = auto_class.from_pretrained(directory, **options, add_pooling_layer=False)
         missing = sorted(info["missing_keys"])
@@ -112,6 +140,13 @@ def _load_checked(auto_class: Any, directory: Path, config: Any, task: str) -> t
     return model
 
 
+def _set_labels(config: Any, labels: tuple[str, ...]) -> None:  # noqa: ANN401
+    names = labels or ("score",)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: place for place, name in enumerate(names)}
+    config.problem_type = "single_label_classification" if labels else "regression"
+
+
 def _configure(model: torch.nn.Module) -> torch.nn.Module:
     config: Any = model.config
     config.return_dict = True
@@ -121,7 +156,12 @@ def _configure(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def _name_inputs(model: torch.nn.Module) -> tuple[str, ...]:
+def name_inputs(model: torch.nn.Module) -> tuple[str, ...]:
+    """Return the token inputs that a model's graph takes, in order.
+
+    Raises:
+        UnsupportedModel: it takes no tokens, or is an encoder with a decoder.
+    """
     taken = inspect.signature(model.forward).parameters
     if "input_ids" not in taken or not hasattr(model.config, "vocab_size"):
         raise UnsupportedModel(
@@ -142,7 +182,8 @@ def _name_inputs(model: torch.nn.Module) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _find_max_length(model: torch.nn.Module) -> int | None:
+def find_max_length(model: torch.nn.Module) -> int | None:
+    """Return the longest sequence a model takes; None where nothing limits it."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # RoBERTa and its kin count positions from behind the padding index.
@@ -151,7 +192,8 @@ def _find_max_length(model: torch.nn.Module) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _list_labels(model: torch.nn.Module) -> tuple[str, ...]:
+def list_labels(model: torch.nn.Module) -> tuple[str, ...]:
+    """Return the class names of a model in the order of its logits."""
     config: Any = model.config
     names = dict(config.id2label or {})
     return tuple(str(names[index]) for index in sorted(names))

@@ -46,11 +46,11 @@ def trace_factory(source: Source, opset: int | None) -> Program:
         UsageError: the factory is not in the file, or does not return what it must.
         UnsupportedModel: its module does not run, holds NaN or infinity, or cannot be traced.
     """
-    module, examples = _call_factory(source)
+    module, examples = call_factory(source)
     module.eval()
     findings = check_weights((name, tensor.detach().numpy()) for name, tensor in module.named_parameters())
-    examples = {name: _widen(tensor) for name, tensor in examples.items()}
-    sizes = {name: _vary_axes(tensor) for name, tensor in examples.items()}
+    examples = widen_examples(examples)
+    sizes = {name: vary_axes(tensor) for name, tensor in examples.items()}
     # By keyword: a dict of examples names parameters, and a tuple has been given their names.
     try:
         with torch.no_grad():
@@ -120,7 +120,12 @@ def _require_program(program: torch.onnx.ONNXProgram | None) -> ir.Model:
     return program.model
 
 
-def _call_factory(source: Source) -> tuple[torch.nn.Module, Examples]:
+def call_factory(source: Source) -> tuple[torch.nn.Module, Examples]:
+    """Call ``file.py:factory``; return its module and its example inputs by name.
+
+    Raises:
+        UsageError: it is not in the file, or does not return what it must.
+    """
     attribute = source.reference.rpartition(":")[2]
     factory = getattr(_import_file(source.path), attribute, None)
     if not callable(factory):
@@ -168,13 +173,18 @@ def _name_parameters(module: torch.nn.Module, count: int) -> list[str]:
     return names[:count]
 
 
-def _widen(tensor: torch.Tensor) -> torch.Tensor:
+def widen_examples(examples: Examples) -> Examples:
     """Repeat axes that vary and are 1 long: a tracer takes a size of 1 for a constant."""
-    repeats = [2 if axis in _vary_axes(tensor) and size == 1 else 1 for axis, size in enumerate(tensor.shape)]
+    return {name: _widen(tensor) for name, tensor in examples.items()}
+
+
+def _widen(tensor: torch.Tensor) -> torch.Tensor:
+    repeats = [2 if axis in vary_axes(tensor) and size == 1 else 1 for axis, size in enumerate(tensor.shape)]
     return tensor.repeat(repeats)
 
 
-def _vary_axes(tensor: torch.Tensor) -> dict[int, str]:
+def vary_axes(tensor: torch.Tensor) -> dict[int, str]:
+    """Return the axes of an example input that vary, with their names."""
     is_tokens = tensor.dim() == 2 and tensor.dtype in {torch.int64, torch.int32}
     return {0: "batch", 1: "sequence"} if is_tokens else {0: "batch"}
 
