@@ -25,14 +25,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save
 from torch import nn
 
-from compression.fake_quantise import FakeQuantisedLinear
+from compression.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
 from compression.low_rank import LowRankEmbedding, LowRankLinear
 from compression.prune_structure import resize_attention
-from runtimes.atomic import write_text
+from runtimes.atomic import write_bytes, write_text
 from runtimes.errors import UnsupportedModel
 
 STRUCTURE_NAME = "stepdown.json"
@@ -79,6 +80,7 @@ class Wrapper(Protocol):
 KINDS: Mapping[str, type[Kind]] = {
     kind.kind: kind
     for kind in (
+        FakeQuantisedEmbedding,
         FakeQuantisedLinear,
         LowRankEmbedding,
         LowRankLinear,
@@ -111,7 +113,7 @@ def save_compressed(model: nn.Module, directory: Path, record: Record | None = N
     if config is not None:
         config.architectures = [type(model).__name__]
         config.save_pretrained(directory)
-    save_model(model, str(directory / WEIGHTS_NAME), metadata={"format": "pt"})
+    write_bytes(directory / WEIGHTS_NAME, save(_list_tensors(model), metadata={"format": "pt"}))
     made = record or Record()
     document = {
         "schema": SCHEMA,
@@ -172,6 +174,13 @@ def load_compressed(model: nn.Module, directory: Path) -> nn.Module:
     return model
 
 
+def _list_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers, tied ones once."""
+    named = model.state_dict(keep_vars=True)
+    first = {id(tensor): name for name, tensor in reversed(named.items())}
+    return {name: named[name].detach().contiguous() for name in first.values()}
+
+
 def _read_document(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if document["schema"] != SCHEMA:
@@ -185,12 +194,12 @@ def _describe_modules(model: nn.Module) -> dict[str, dict[str, Any]]:
     for name, module in model.named_modules():
         if name.startswith(inside):
             continue  # the factors of a low-rank linear are part of it
-        kind = getattr(module, "kind", None)
-        if isinstance(module, tuple(KINDS.values())):
+        changed: Any = module
+        if type(module) in KINDS.values():
             inside = (*inside, f"{name}.")
-            described[name] = {"kind": kind, **module.describe()}
-        elif WRAPPERS and isinstance(module, tuple(WRAPPERS.values())):
-            described[name] = {"kind": kind, **module.describe()}
+            described[name] = {"kind": changed.kind, **changed.describe()}
+        elif type(module) in WRAPPERS.values():
+            described[name] = {"kind": changed.kind, **changed.describe()}
         elif isinstance(module, nn.Linear):
             described[name] = _describe_linear(module)
     return described

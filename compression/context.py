@@ -6,21 +6,26 @@ Imports torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from compression.distillation import make_objective
+from compression.masks import KeepZeros
 from compression.measure import measure
 from compression.objective import Objective, SpecialTokens, make_task_objective
 from compression.rank_limits import Gain
 from compression.samples import Samples, SampleSets
-from compression.teaching import join_samples
 from compression.training import Hook, Logbook, Task, Training, derive_seed, run_training
+from runtimes.atomic import write_text
 from runtimes.errors import DataError, UsageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,7 @@ class Context:
             name: Different for each training of one step.
             hooks: What else happens at every update.
             extra: Modules that learn beside the model.
-            samples: What to learn from; ``train_samples``, without these ``unlabelled``, both where ``distil`` asks.
+            samples: What to learn from; ``train_samples``, or ``unlabelled`` where there are none.
             objective: What to make small; the task's loss, or with ``training.distil`` the teacher's.
             keep_zeros: Whether the exact zeros of pruned linears stay zero.
 
@@ -83,9 +88,7 @@ class Context:
             UsageError: there is no teacher, and one is asked for.
             BudgetMissed: the loss is NaN or infinite.
         """
-        from compression.masks import KeepZeros
-
-        chosen = samples or self._choose_samples(training)
+        chosen = samples or self.require_samples()
         task = Task(
             name=name,
             seed=derive_seed(self.seed, self.step, name),
@@ -155,6 +158,20 @@ class Context:
         """Return a generator of random numbers for one purpose within this step."""
         return torch.Generator().manual_seed(derive_seed(self.seed, self.step, purpose))
 
+    def remember(self, name: str, decide: Callable[[], T]) -> T:
+        """Return what ``decide`` gives, plain JSON data, and after a kill what it gave then: for what is timed.
+
+        Raises:
+            OutputError: no room.
+        """
+        if self.logbook.folder is None:
+            return decide()
+        path = self.logbook.folder / f"{name}.json"
+        if not path.is_file():
+            write_text(path, json.dumps(decide()))
+        remembered: T = json.loads(path.read_text(encoding="utf-8"))
+        return remembered
+
     def read_again(self) -> Context:
         """Return this context with its samples tokenised anew by the tokenizer that now lies in ``files``."""
         if self.files is None or self.read_samples is None:
@@ -163,11 +180,6 @@ class Context:
         return replace(
             self, train_samples=sets.train, held_out=sets.held_out, unlabelled=sets.unlabelled, tokens=tokens
         )
-
-    def _choose_samples(self, training: Training) -> Samples:
-        if training.distil is not None and training.distil.unlabelled:
-            return join_samples(self.train_samples, self.unlabelled)
-        return self.require_samples()
 
     def _make_objective(self, model: nn.Module, training: Training, samples: Samples) -> Objective:
         if training.distil is None:

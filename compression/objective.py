@@ -65,8 +65,8 @@ def measure_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def predicts_tokens(model: nn.Module) -> bool:
     """Whether the model has a head with a logit for every piece of its vocabulary."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return head is not None
+    find_head: Any = getattr(model, "get_output_embeddings", None)
+    return find_head is not None and find_head() is not None
 
 
 def mask_tokens(ids: torch.Tensor, tokens: SpecialTokens, vocabulary_size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.tokenise import Tokeniser, Tokens
+from calibration.tokenise import Tokeniser
 from exporter.compress_data import Labels, Texts, make_samples, read_arrays
 from exporter.tracing.companions import TOKENIZER
 from runtimes.artifact import TensorSpec
@@ -22,7 +22,7 @@ from runtimes.errors import DataError
 
 if TYPE_CHECKING:
     from compression.objective import SpecialTokens
-    from compression.samples import Samples, SampleSets
+    from compression.samples import Row, Samples, SampleSets
 
 #: Tokenises the data with the tokenizer of a folder.
 ReadSamples = Callable[[Path], "tuple[SampleSets, SpecialTokens]"]
@@ -113,5 +113,5 @@ def _tokenise(texts: Texts, tokeniser: Tokeniser, teacher: Tokeniser | None, lab
     return replace(samples, teacher_rows=told, teacher_padding={"input_ids": teacher.padding_id})
 
 
-def _are_equal(left: Tokens, right: Tokens) -> bool:
+def _are_equal(left: Row, right: Row) -> bool:
     return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)

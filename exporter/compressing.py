@@ -168,12 +168,11 @@ def _list_data(options: CompressOptions) -> dict[str, Path]:
 
 
 def _read_texts(paths: Mapping[str, Path], options: CompressOptions, source: Source) -> dict[str, Texts]:
-    label = options.label_column or DEFAULT_LABEL
-    if source.task != CLASSIFICATION:
-        if options.label_column is not None:
-            cure = f"leave it out, or add --task {CLASSIFICATION}"
-            raise UsageError(f"{source.task} learns from no labels", where="--label-column", cure=cure)
-        label = None
+    classifies = source.task == CLASSIFICATION
+    if options.label_column is not None and not classifies:
+        cure = f"leave it out, or add --task {CLASSIFICATION}"
+        raise UsageError(f"{source.task} learns from no labels", where="--label-column", cure=cure)
+    label = (options.label_column or DEFAULT_LABEL) if classifies else None
     return {
         name: read_texts(path, options.columns, None if name == UNLABELLED else label) for name, path in paths.items()
     }
