@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from bench.recording import read_recording
-from compression.sparsify import sparsify
+from compression.magnitude import prune_smallest
 from exporter.source import open_source
 from exporter.trace import trace
 from runtimes.artifact import hash_file
@@ -39,7 +39,7 @@ def bert(tmp_path_factory) -> Path:
         model_type="bert",
         task=FEATURES,
         config=_CONFIG,
-        compress=lambda model: sparsify(model, list_linears(model), 0.97),
+        compress=lambda model: prune_smallest(model, list_linears(model), 0.97),
     )
     checkpoint = build(case, tmp_path_factory.mktemp("checkpoint"))
     return trace(open_source(checkpoint), tmp_path_factory.mktemp("onnx")).artifact.path

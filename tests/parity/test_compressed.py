@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 
 from compression.fake_quantise import FakeQuantisedLinear, fake_quantise, round_to_steps
 from compression.low_rank import LowRankLinear, factorise
-from compression.sparsify import sparsify
 from exporter.source import open_source
 from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
@@ -131,16 +130,6 @@ def test_low_rank_at_full_rank_is_the_linear():
     assert error.item() == pytest.approx(values[3:].norm().item(), rel=1e-4)
 
 
-def test_sparsify_zeroes_the_smallest():
-    model = torch.nn.Sequential(torch.nn.Linear(10, 10))
-    before = model[0].weight.detach().clone()
-    sparsify(model, ["0"], 0.37)
-    kept = model[0].weight != 0
-    assert int((~kept).sum()) == 37
-    assert before[~kept].abs().max() <= before[kept].abs().min()
-    assert torch.equal(model[0].weight[kept], before[kept])
-
-
 def test_round_to_steps_is_exact_and_has_gradients_for_both():
     values = torch.tensor([-9.0, -0.26, 0.1, 0.24, 7.0], requires_grad=True)
     scale = torch.tensor(0.05, requires_grad=True)
@@ -174,8 +163,6 @@ def test_fake_quantisation_learns():
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda model: sparsify(model, ["0"], 1.0), "share"),
-        (lambda model: sparsify(model, ["1"], 0.5), "not a Linear"),
         (lambda model: factorise(model, {"0": 9}), "rank 9"),
         (lambda model: factorise(model, {"1": 1}), "not a Linear"),
         (lambda model: fake_quantise(model, ["1"], id), "not a Linear"),
