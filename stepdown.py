@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bench.gate_history import FoundStep
     from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
     from exporter.answer import Answer, answer_texts
+    from exporter.compressing import CompressOptions, CompressResult, compress
     from exporter.doctor import Finding, examine_machine
     from exporter.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
     from exporter.gate import Gated, GateOptions, gate, gate_history
@@ -43,6 +44,8 @@ __all__ = [
     "Answer",
     "BudgetMissed",
     "CandidateRow",
+    "CompressOptions",
+    "CompressResult",
     "CorruptArtifact",
     "DataError",
     "EvalData",
@@ -75,6 +78,7 @@ __all__ = [
     "UnsupportedModel",
     "UsageError",
     "answer_texts",
+    "compress",
     "evaluate",
     "evaluate_cosine",
     "examine_machine",
@@ -91,6 +95,7 @@ _MODULES = {
     "bench.gate_history": ("FoundStep",),
     "bench.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
     "exporter.answer": ("Answer", "answer_texts"),
+    "exporter.compressing": ("CompressOptions", "CompressResult", "compress"),
     "exporter.doctor": ("Finding", "examine_machine"),
     "exporter.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
     "exporter.gate": ("GateOptions", "Gated", "gate", "gate_history"),

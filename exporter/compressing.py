@@ -113,16 +113,16 @@ def compress(options: CompressOptions, tell: Tell) -> CompressResult:
     if options.output.exists() and not options.force:
         raise UsageError("the output exists", where=str(options.output), cure="pass --force to replace it")
     recipe = _read_recipe(options)
-    source = open_source(options.model, task=options.task)
-    partial = options.output.with_name(f"{options.output.name}.partial")
+    begun = options.output.with_name(f"{options.output.name}.partial")
     with tempfile.TemporaryDirectory(prefix="stepdown.") as scratch:
+        source = _open_model(options, Path(scratch))
         job, trainee = _make_job(options, source, recipe, Path(scratch), tell)
-        checkpoint = run_recipe(job, partial)
+        checkpoint = run_recipe(job, begun)
         with new_directory(options.output, force=options.force) as staging:
             shutil.copytree(checkpoint, staging, dirs_exist_ok=True)
-            shutil.copyfile(partial / METRICS_NAME, staging / METRICS_NAME)
+            shutil.copyfile(begun / METRICS_NAME, staging / METRICS_NAME)
             trainee.finish(staging)
-    shutil.rmtree(partial)
+    shutil.rmtree(begun)
     weights = (options.output / WEIGHTS_NAME).stat().st_size
     return CompressResult(output=options.output, weights_bytes=weights, record=read_record(options.output))
 
@@ -134,10 +134,21 @@ def _read_recipe(options: CompressOptions) -> Recipe:
     return recipe if options.seed is None else replace(recipe, seed=options.seed)
 
 
+def _open_model(options: CompressOptions, scratch: Path) -> Source:
+    folder = Path(options.model).expanduser()
+    if (folder / "pytorch_model.bin").is_file() and not any(folder.glob("*.safetensors")):
+        from exporter.tracing.pickled import convert_pickle
+
+        return open_source(str(convert_pickle(folder, scratch / "source")), task=options.task)
+    return open_source(options.model, task=options.task)
+
+
 def _make_job(
     options: CompressOptions, source: Source, recipe: Recipe, scratch: Path, tell: Tell
 ) -> tuple[Job, Trainee]:
     from compression.compress import Job
+    from exporter.factor_costs import measure_factor_gain
+    from exporter.factor_costs import measure_factor_gain
     from exporter.tracing.huggingface import FreshHead
     from exporter.tracing.trainee import limit_threads, open_trainee
 
@@ -158,6 +169,7 @@ def _make_job(
         source=_hash_source(source),
         data=_describe_data(options, paths, source),
         tell=tell,
+        factor_gain=partial(measure_factor_gain, threads=options.threads),
     )
     return job, trainee
 

@@ -16,6 +16,7 @@ from exporter.cli.parsing import (
     parse_sms,
     refuse_existing,
 )
+from exporter.export_hints import choose_precision, read_export_hints
 from exporter.options import METHODS, PRECISIONS, RESTS, TARGETS, ExportOptions, TensorRtOptions, check_options
 from runtimes.errors import MissingDependency
 from runtimes.trt.library import LIBRARIES
@@ -84,7 +85,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         help="tokens a text (%(default)s)",
     )
     group.add_argument(
-        "--method", metavar="NAME", default=_DEFAULTS.method, help=f"ranges: {', '.join(METHODS)} (%(default)s)"
+        "--method", metavar="NAME", help=f"ranges: {', '.join(METHODS)} ({_DEFAULTS.method}, or what the recipe said)"
     )
     group.add_argument(
         "--seed", metavar="N", type=int, default=_DEFAULTS.seed, help="of every random choice (%(default)s)"
@@ -94,7 +95,9 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 def _add_judgement(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("choice")
     group.add_argument(
-        "--precision", metavar="NAME", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (%(default)s)"
+        "--precision",
+        metavar="NAME",
+        help=f"{', '.join(PRECISIONS)} ({_DEFAULTS.precision}, or what the recipe said)",
     )
     group.add_argument(
         "--max-drop",
@@ -209,10 +212,12 @@ def _require_builders(options: ExportOptions) -> None:
 
 def _check_options(arguments: argparse.Namespace) -> ExportOptions:
     """Refuse what cannot work before anything heavy is imported."""
+    targets = tuple(dict.fromkeys(arguments.target or _DEFAULTS.targets))
+    hints = read_export_hints(arguments.model)
     options = ExportOptions(
         model=arguments.model,
         output=arguments.output,
-        targets=tuple(dict.fromkeys(arguments.target or _DEFAULTS.targets)),
+        targets=targets,
         task=arguments.task,
         calibration_data=arguments.calibration_data,
         statistics=arguments.statistics,
@@ -222,8 +227,8 @@ def _check_options(arguments: argparse.Namespace) -> ExportOptions:
         eval_data=arguments.eval_data,
         label_column=arguments.label_column,
         metric=arguments.metric,
-        precision=arguments.precision,
-        method=arguments.method,
+        precision=arguments.precision or choose_precision(hints.get("precision"), targets),
+        method=arguments.method or hints.get("method", _DEFAULTS.method),
         max_drop=arguments.max_drop,
         shapes=tuple(arguments.shape or _DEFAULTS.shapes),
         for_isa=arguments.for_isa,

@@ -13,11 +13,11 @@ import stepdown
 from runtimes import errors
 
 PUBLIC = {
-    "Answer", "CandidateRow", "EvalData", "Evaluated", "Evaluation", "ExportOptions", "ExportResult",
-    "FigureVerdict", "Finding", "FoundStep", "GateLimits", "GateOptions", "GateResult", "Gated", "Inspection", "Layer",
-    "Progress", "Ratio", "Report", "ShapeVerdict", "SilentProgress", "Subject", "answer_texts", "evaluate",
-    "evaluate_cosine", "examine_machine", "export", "gate", "gate_history", "inspect_model", "library_path",
-    "open_subject",
+    "Answer", "CandidateRow", "CompressOptions", "CompressResult", "EvalData", "Evaluated", "Evaluation",
+    "ExportOptions", "ExportResult", "FigureVerdict", "Finding", "FoundStep", "GateLimits", "GateOptions",
+    "GateResult", "Gated", "Inspection", "Layer", "Progress", "Ratio", "Report", "ShapeVerdict", "SilentProgress",
+    "Subject", "answer_texts", "compress", "evaluate", "evaluate_cosine", "examine_machine", "export", "gate",
+    "gate_history", "inspect_model", "library_path", "open_subject",
 }  # fmt: skip
 ERRORS = {
     name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.StepdownError)
