@@ -3,7 +3,7 @@
 In: the sizes of a linear and a way to time it. Out: a rank. Must not import torch.
 
 By arithmetic the factors win below inputs * outputs / (inputs + outputs). Measured they win later still: two products
-read and write a thin matrix in between, and thin products use a CPU badly.
+write and read a thin matrix in between, and thin products use a CPU badly.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ def limit_by_arithmetic(inputs: int, outputs: int) -> int:
 
 
 class RankLimits:
-    """Finds the limit of each size once."""
+    """Finds the limit of each size once; without ``gain``, where nothing can be timed, by arithmetic."""
 
     def __init__(self, gain: Gain | None) -> None:
-        """``gain`` None: nothing can be timed here, and the limit is the one by arithmetic."""
         self._gain = gain
-        self._found: dict[tuple[int, int], int] = {}
+        self._found: dict[str, int] = {}
 
     @property
     def measured(self) -> bool:
@@ -37,15 +36,15 @@ class RankLimits:
 
     def find(self, inputs: int, outputs: int) -> int:
         """Return the largest rank at which the factors are faster, in steps of RANK_STEP where timed; 0 for none."""
-        size = (inputs, outputs)
+        size = f"{inputs}x{outputs}"
         if size not in self._found:
             limit = limit_by_arithmetic(inputs, outputs)
             self._found[size] = limit if self._gain is None else _search(self._gain, inputs, outputs, limit)
         return self._found[size]
 
-    def found(self) -> dict[str, int]:
+    def list_found(self) -> dict[str, int]:
         """Return the limits looked up so far, by ``inputs x outputs``."""
-        return {f"{inputs}x{outputs}": limit for (inputs, outputs), limit in self._found.items()}
+        return dict(self._found)
 
 
 def _search(gain: Gain, inputs: int, outputs: int, limit: int) -> int:

@@ -43,8 +43,8 @@ class Vocabulary:
     parents: Mapping[int, tuple[int, int]]
 
 
-def read_vocabulary(tokenizer: Mapping[str, Any]) -> Vocabulary:
-    """Read the content of a ``tokenizer.json``.
+def read_vocabulary(tokenizer: Mapping[str, Any], also: Iterable[int] = ()) -> Vocabulary:
+    """Read the content of a ``tokenizer.json``; ``also`` are ids that must stay for reasons of the model.
 
     Raises:
         UnsupportedModel: its model is of another kind, or has no alphabet that could tell every text.
@@ -57,6 +57,7 @@ def read_vocabulary(tokenizer: Mapping[str, Any]) -> Vocabulary:
     for piece, at in ids.items():
         pieces[at] = piece
     special = {token["id"] for token in tokenizer["added_tokens"]} | set(_list_processor_ids(tokenizer))
+    special |= {at for at in also if at < len(pieces) and pieces[at] is not None}
     unknown = model.get("unk_id") if kind == "Unigram" else ids.get(model.get("unk_token"))
     special |= set() if unknown is None else {unknown}
     plain = {piece: at for piece, at in ids.items() if at not in special}
@@ -167,8 +168,8 @@ def _count_characters(piece: str, inside: str) -> int:
 def _require_alphabet(ids: Mapping[str, int], inside: str) -> None:
     """Refuse a WordPiece vocabulary where a character occurs in a piece and is none itself, at such a place."""
     for piece in ids:
-        if piece.startswith("[unused"):
-            continue  # places kept free, which no text reaches
+        if piece.startswith("[") and piece.endswith("]"):
+            continue  # special, or a place kept free ([unused0]): texts are cut at brackets before they get here
         size = _count_characters(piece, inside)
         start = piece[:-size] if size else ""
         letters = [(start if place == 0 else inside) + letter for place, letter in enumerate(piece[len(start) :])]

@@ -1,0 +1,107 @@
+"""Score the units of a model, choose, and remove: what the steps for heads and for neurons share.
+
+In: a model, its units, options and the context of a step. Out: the smaller model, and what was done. Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from compression.choose_units import Scope, choose_units
+from compression.context import Context
+from compression.importance import Importance, score_by_activation, score_by_gradient, score_by_magnitude
+from compression.moments import collect_moments
+from compression.objective import make_task_objective
+from compression.options import OptionError
+from compression.prune_structure import prune_units
+from compression.sampling import draw_batches
+from compression.training import Training, derive_seed
+from compression.units import UnitGroup
+
+_PURPOSE = "importance"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitOptions:
+    """How units leave.
+
+    Attributes:
+        sparsity: The share that leaves, in [0, 1).
+        importance: How units are scored: ``taylor`` and ``fisher`` by the task's loss, ``activation`` by unlabelled
+            samples, ``magnitude`` by the weights alone.
+        scope: ``layer`` takes the share from every layer, ``global`` the least important of all: widths then differ.
+        multiple_of: The units left in a layer are a multiple of this.
+        samples: How many samples are looked at.
+        reconstruct: Whether the linears that read the units are fitted to stand in for those that leave; no labels.
+        train: How to recover; None leaves that to a later step.
+    """
+
+    sparsity: float
+    importance: Importance = "taylor"
+    scope: Scope = "layer"
+    multiple_of: int = 1
+    samples: int = 512
+    reconstruct: bool = True
+    train: Training | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise OptionError("sparsity", f"{self.sparsity} is not in [0, 1)", "give a share, such as 0.5")
+        for name in ("multiple_of", "samples"):
+            if getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)} is below 1", "give a whole number of at least 1")
+
+
+def prune_by_importance(
+    model: nn.Module, groups: Sequence[UnitGroup], options: UnitOptions, context: Context
+) -> dict[str, Any]:
+    """Remove the least important units, train where asked, and return what is left of each layer.
+
+    Raises:
+        DataError: the importance or the fit needs data, or labels, that are not there.
+        UsageError: the units of a layer are not divisible by ``multiple_of``.
+    """
+    scores = _score(model, groups, options, context)
+    kept = choose_units(scores, options.sparsity, scope=options.scope, multiple_of=options.multiple_of)
+    for group in groups:
+        moments = None
+        if options.reconstruct and len(kept[group.target]) < group.count:
+            # One layer after the other: each is fitted to what it is given once those before it are smaller.
+            batches = draw_batches(context.require_unlabelled(), options.samples, context.make_generator(_PURPOSE))
+            moments = collect_moments(model, [group.target], batches)[group.target]
+        prune_units(model, group, kept[group.target], moments)
+    if options.train is not None:
+        context.train(model, options.train)
+    return {"left": {group.name: len(kept[group.target]) for group in groups}, "of": _count(groups)}
+
+
+def _score(
+    model: nn.Module, groups: Sequence[UnitGroup], options: UnitOptions, context: Context
+) -> dict[str, torch.Tensor]:
+    if options.importance == "magnitude":
+        return score_by_magnitude(model, groups)
+    if options.importance == "activation":
+        batches = draw_batches(context.require_unlabelled(), options.samples, context.make_generator(_PURPOSE))
+        return score_by_activation(model, groups, collect_moments(model, [group.target for group in groups], batches))
+    return _score_by_loss(model, groups, options, context, power=1 if options.importance == "taylor" else 2)
+
+
+def _score_by_loss(
+    model: nn.Module, groups: Sequence[UnitGroup], options: UnitOptions, context: Context, *, power: Literal[1, 2]
+) -> dict[str, torch.Tensor]:
+    samples = context.require_samples()
+    loss = make_task_objective(model, samples, context.tokens).loss
+    batches = draw_batches(samples, options.samples, context.make_generator(_PURPOSE))
+    with torch.random.fork_rng(devices=[]):
+        # Which tokens are masked is drawn from torch's own generator.
+        torch.manual_seed(derive_seed(context.seed, context.step, _PURPOSE))
+        return score_by_gradient(model, groups, batches, lambda _, batch: loss(batch), power=power)
+
+
+def _count(groups: Sequence[UnitGroup]) -> dict[str, int]:
+    return {group.name: group.count for group in groups}

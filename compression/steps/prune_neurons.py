@@ -1,0 +1,18 @@
+"""``do = "prune-neurons"``: feed-forward neurons leave, as many or different ones in each layer."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from compression.context import Context
+from compression.prune_by_importance import UnitOptions as Options
+from compression.prune_by_importance import prune_by_importance
+from compression.recipe import Facts
+from compression.units import list_neuron_groups
+
+__all__ = ["Options", "apply"]
+
+
+def apply(model: nn.Module, options: Options, context: Context) -> Facts:
+    """Remove the neurons that matter least."""
+    return prune_by_importance(model, list_neuron_groups(model), options, context)
