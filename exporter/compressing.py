@@ -148,7 +148,6 @@ def _make_job(
 ) -> tuple[Job, Trainee]:
     from compression.compress import Job
     from exporter.factor_costs import measure_factor_gain
-    from exporter.factor_costs import measure_factor_gain
     from exporter.tracing.huggingface import FreshHead
     from exporter.tracing.trainee import limit_threads, open_trainee
 
