@@ -39,13 +39,9 @@ Facts = dict[str, Any]
 
 #: What ``do`` may say, and the module that does it.
 STEPS: Mapping[str, str] = {
-    "binarise": "compression.steps.binarise",
     "distil": "compression.steps.distil",
     "drop-layers": "compression.steps.drop_layers",
-    "exit-early": "compression.steps.exit_early",
     "finetune": "compression.steps.finetune",
-    "gate-channels": "compression.steps.gate_channels",
-    "gate-layers": "compression.steps.gate_layers",
     "low-rank": "compression.steps.low_rank",
     "prune": "compression.steps.prune",
     "prune-heads": "compression.steps.prune_heads",
@@ -53,7 +49,6 @@ STEPS: Mapping[str, str] = {
     "prune-vocabulary": "compression.steps.prune_vocabulary",
     "quantise": "compression.steps.quantise",
     "quantise-aware": "compression.steps.quantise_aware",
-    "ternarise": "compression.steps.ternarise",
 }
 
 #: Where the recipes lie that come with stepdown; each is called as its file.

@@ -1,0 +1,93 @@
+"""The folder of a run: one run, one process, and what a killed one left half-written is gone."""
+
+import json
+
+import pytest
+
+from compression.workplace import STATE_SUFFIX, find_difference, open_workplace
+from runtimes.errors import OutputError, UsageError
+
+RUN = {"recipe": {"name": "r", "steps": [{"do": "prune", "sparsity": 0.8}, {"do": "finetune"}]}, "data": {}}
+STEPS = ("prune", "finetune")
+
+
+def test_steps_are_counted_by_their_checkpoints(tmp_path):
+    with open_workplace(tmp_path / "p", STEPS, RUN) as place:
+        assert place.count_done() == 0
+        place.checkpoint(1).mkdir()
+        assert place.count_done() == 2
+        place.open_step(0)
+        place.remove_all_but(1)
+        assert sorted(path.name for path in place.folder.iterdir()) == ["1-finetune", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"recipe": {**RUN["recipe"], "name": "s"}}, 'recipe.name was "r", is "s"'),
+        ({"recipe": {"name": "r", "steps": [{"do": "prune", "sparsity": 0.9}, {"do": "finetune"}]}}, "0.8, is 0.9"),
+        ({"recipe": {"name": "r", "steps": [{"do": "prune"}]}}, "recipe.steps was 2 long, is 1 long"),
+        ({"data": {"train": "abc"}}, 'data.train was null, is "abc"'),
+    ],
+)
+def test_another_run_is_refused(tmp_path, changed, message):
+    with open_workplace(tmp_path / "p", STEPS, RUN):
+        pass
+    before = (tmp_path / "p" / "run.json").read_text()
+    with (
+        pytest.raises(UsageError, match="a run begun there was another") as caught,
+        open_workplace(tmp_path / "p", STEPS, {**RUN, **changed}),
+    ):
+        pass
+    assert message in str(caught.value)
+    assert (tmp_path / "p" / "run.json").read_text() == before
+
+
+def test_the_same_run_goes_on(tmp_path):
+    for _ in range(2):
+        with open_workplace(tmp_path / "p", STEPS, RUN) as place:
+            assert json.loads((place.folder / "run.json").read_text()) == RUN
+
+
+def test_a_broken_record_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"), open_workplace(tmp_path, STEPS, RUN):
+        pass
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with (
+        open_workplace(tmp_path, STEPS, RUN),
+        pytest.raises(UsageError, match="another process"),
+        open_workplace(tmp_path, STEPS, RUN),
+    ):
+        pass
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".0-prune.x1").mkdir()
+    (tmp_path / ".run.json.x2").write_text("{")
+    with open_workplace(tmp_path, STEPS, RUN):
+        assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_step_without_a_kept_state_starts_anew_with_its_metrics(tmp_path):
+    with open_workplace(tmp_path, STEPS, RUN) as place:
+        for step in (0, 1):
+            place.journal.write({"step": step})
+        work = place.open_step(1)
+        assert place.journal.path.read_text() == '{"step": 0}\n'
+        place.journal.write({"step": 1})
+        (work / f"train{STATE_SUFFIX}").touch()
+        place.open_step(1)
+        assert place.journal.path.read_text().count("\n") == 2
+
+
+def test_a_place_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError), open_workplace(tmp_path / "file" / "p", STEPS, RUN):
+        pass
+
+
+def test_equal_values_do_not_differ():
+    assert find_difference(RUN, json.loads(json.dumps(RUN))) is None
