@@ -192,14 +192,14 @@ def _describe_modules(model: nn.Module) -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {}
     inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
-        if name.startswith(inside):
-            continue  # the factors of a low-rank linear are part of it
         changed: Any = module
         if type(module) in KINDS.values():
             inside = (*inside, f"{name}.")
             described[name] = {"kind": changed.kind, **changed.describe()}
         elif type(module) in WRAPPERS.values():
             described[name] = {"kind": changed.kind, **changed.describe()}
+        elif name.startswith(inside):
+            continue  # the factors of a low-rank linear are part of it, unless they were replaced in turn
         elif isinstance(module, nn.Linear):
             described[name] = _describe_linear(module)
     return described
@@ -232,4 +232,12 @@ def _restore_module(model: nn.Module, name: str, described: Mapping[str, Any]) -
         made = nn.Linear(int(described["inputs"]), int(described["outputs"]), bias=bool(described["bias"]))
     else:
         raise ValueError(f"unknown kind of module '{kind}'")
+    _share_weight(present, made)
     model.set_submodule(name, made, strict=True)
+
+
+def _share_weight(present: nn.Module, made: nn.Module) -> None:
+    """Keep the parameter itself where it fits: an output layer may be tied to the embeddings."""
+    old, new = getattr(present, "weight", None), getattr(made, "weight", None)
+    if isinstance(old, nn.Parameter) and isinstance(new, nn.Parameter) and old.shape == new.shape:
+        made.weight = old

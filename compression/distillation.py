@@ -43,7 +43,6 @@ class DistilOptions:
         temperature: 1 or more; the higher, the more the teacher's wrong classes tell.
         layer_map: The teacher's layer for each of the student's, from 0; empty spreads them evenly.
         augment: Changes to the rows; None learns them as they are.
-        unlabelled: Whether the unlabelled samples are learned too.
     """
 
     hard_weight: float = 0.5
@@ -54,7 +53,6 @@ class DistilOptions:
     temperature: float = 2.0
     layer_map: tuple[int, ...] = ()
     augment: AugmentOptions | None = None
-    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         """Refuse negative weights, nothing to learn, and temperatures below 1."""

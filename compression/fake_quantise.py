@@ -1,125 +1,233 @@
-"""Linears that train with the rounding of INT8: learned step sizes, exported as QuantizeLinear / DequantizeLinear.
+"""Linears and embeddings that train with the rounding of 8 or 4 bits: learned step sizes, exported as Q and DQ.
 
-In: a model and the names of its linears. Out: the model with those replaced. Imports torch.
+In: a model, the names of its layers, and a run that shows what their inputs look like. Out: the model with those
+replaced. Imports torch.
 
-Learned step size quantization: Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv:1902.08153).
+Learned step size quantization: Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv:1902.08153). 8-bit
+weights have a scale for each row; 4-bit ones a scale for each block of 32 along a row, as ONNX Runtime's MatMulNBits
+holds them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import nn
 
-LOW, HIGH = -128, 127
+from compression.learned_steps import fit_scales, learn_scales, round_rows, round_to_steps
+from compression.trace_rounding import FIRST_OPSET_OF_4_BITS, trace_input, trace_rows
+
+Bits = Literal[8, 4]
+M = TypeVar("M", bound=nn.Module)
+
+#: Weights that share a scale where they have 4 bits.
+BLOCK = 32
+# Values of a linear's input that are kept from each batch to fit its first scale; a batch of 32 x 128 tokens has 1.5 M.
+_KEPT_VALUES = 1 << 14
 
 
 class FakeQuantisedLinear(nn.Module):
-    """A linear whose input (one scale) and weight (a scale for each output) are rounded to symmetric int8.
+    """A linear whose weight, and with ``rounds_input`` whose input, is rounded to symmetric whole numbers.
 
-    Weights stay float32 and trainable, shape (outputs, inputs); so do the scales. While a program is exported the
-    rounding becomes ONNX QuantizeLinear and DequantizeLinear with the learned scales.
+    Weights stay float32 and trainable, shape (outputs, inputs). ``weight_scale`` [outputs], or [outputs, blocks] of 4
+    bits, and ``input_scale`` [] learn inside :func:`learn_all_scales` only. While a program is exported the rounding
+    becomes ONNX QuantizeLinear and DequantizeLinear with the learned scales.
     """
 
     kind: ClassVar[str] = "fake_quantised"
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, bits: Bits = 8, rounds_input: bool = True
+    ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features, self.out_features, self.bits = in_features, out_features, bits
         self.weight = nn.Parameter(torch.zeros(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self.input_scale = nn.Parameter(torch.ones(()))
-        self.weight_scale = nn.Parameter(torch.ones(out_features))
+        self.weight_scale = _hold_scales(torch.ones(_shape_scales(out_features, in_features, bits)))
+        self.input_scale = _hold_scales(torch.ones(())) if rounds_input else None
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, mean_abs_input: float) -> FakeQuantisedLinear:
-        """Start from a trained linear; scales as Esser et al. section 2.1: ``2 mean(|x|) / sqrt(HIGH)``."""
-        made = cls(linear.in_features, linear.out_features, bias=linear.bias is not None)
-        smallest = torch.finfo(torch.float32).tiny  # a dead input or row still needs a scale to divide by
-        with torch.no_grad():
-            made.weight.copy_(linear.weight)
-            if made.bias is not None:
-                made.bias.copy_(linear.bias)
-            made.weight_scale.copy_(linear.weight.abs().mean(dim=1).mul(2 / math.sqrt(HIGH)).clamp_min(smallest))
-            made.input_scale.fill_(max(2 * mean_abs_input / math.sqrt(HIGH), smallest))
+    def from_linear(cls, linear: nn.Linear, *, bits: Bits, inputs: torch.Tensor | None) -> FakeQuantisedLinear:
+        """Start from a trained linear and its parameters; ``inputs`` are values of its input, if that is rounded."""
+        sizes = {"bias": linear.bias is not None, "bits": bits, "rounds_input": inputs is not None}
+        made = cls(linear.in_features, linear.out_features, **sizes)
+        made.weight, made.bias = linear.weight, linear.bias
+        made.weight_scale.copy_(_fit_rows(linear.weight.detach(), bits))
+        if made.input_scale is not None and inputs is not None:
+            made.input_scale.copy_(fit_scales(inputs.flatten(), bits=8))
         return made
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> Self:
         """Make one with no weights yet, from what :meth:`describe` gave."""
-        return cls(int(described["inputs"]), int(described["outputs"]), bias=bool(described["bias"]))
+        return cls(
+            int(described["inputs"]),
+            int(described["outputs"]),
+            bias=bool(described["bias"]),
+            bits=_read_bits(described),
+            rounds_input=bool(described["rounds_input"]),
+        )
 
     def describe(self) -> dict[str, Any]:
-        """Return its sizes, plain data."""
-        return {"inputs": self.in_features, "outputs": self.out_features, "bias": self.bias is not None}
+        """Return its sizes and how it rounds, plain data."""
+        sizes = {"inputs": self.in_features, "outputs": self.out_features, "bias": self.bias is not None}
+        return {**sizes, "bits": self.bits, "rounds_input": self.input_scale is not None}
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map (..., inputs) to (..., outputs)."""
         if torch.compiler.is_exporting():
-            # The weight is turned before it is rounded, so that the graph holds Q, DQ and a plain MatMul.
-            product = torch.matmul(
-                _trace_rounding(inputs, self.input_scale, axis=inputs.dim() - 1),
-                _trace_rounding(self.weight.t(), self.weight_scale, axis=1),
-            )
+            rounded = inputs if self.input_scale is None else trace_input(inputs, self.input_scale)
+            product = torch.matmul(rounded, trace_rows(self.weight, self.weight_scale, self.bits, turned=True))
             return product if self.bias is None else product + self.bias
-        rounded = round_to_steps(inputs, self.input_scale, math.prod(inputs.shape[1:]))
-        weight = round_to_steps(self.weight, self.weight_scale.unsqueeze(1), self.in_features)
-        return nn.functional.linear(rounded, weight, self.bias)
+        if self.input_scale is not None:
+            inputs = round_to_steps(inputs, self.input_scale, math.prod(inputs.shape[1:]))
+        weight = round_rows(self.weight, self.weight_scale, self.bits)
+        return nn.functional.linear(inputs, weight, self.bias)
 
 
-def round_to_steps(values: torch.Tensor, scale: torch.Tensor, count: int) -> torch.Tensor:
-    """Round to whole steps of ``scale`` inside [LOW, HIGH] steps, with gradients for both (Esser et al., eq. 1-3).
+class FakeQuantisedEmbedding(nn.Module):
+    """An embedding whose rows are rounded to symmetric whole numbers, as the weight of the linear is."""
 
-    Args:
-        values: Any shape.
-        scale: Positive, broadcastable to ``values``.
-        count: How many values share one scale; its gradient is divided by ``sqrt(count * HIGH)``.
-    """
-    damping = 1.0 / math.sqrt(count * HIGH)
-    step = scale * damping + (scale - scale * damping).detach()
-    steps = (values / step).clamp(LOW, HIGH)
-    return (steps + (steps.round() - steps).detach()) * step
+    kind: ClassVar[str] = "fake_quantised_embedding"
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, padding_idx: int | None, bits: Bits = 8) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx, self.bits = padding_idx, bits
+        self.weight = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
+        self.weight_scale = _hold_scales(torch.ones(_shape_scales(num_embeddings, embedding_dim, bits)))
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, *, bits: Bits) -> FakeQuantisedEmbedding:
+        """Start from a trained embedding and its table, which may be tied to an output layer."""
+        sizes = (embedding.num_embeddings, embedding.embedding_dim)
+        made = cls(*sizes, padding_idx=embedding.padding_idx, bits=bits)
+        made.weight = embedding.weight
+        made.weight_scale.copy_(_fit_rows(embedding.weight.detach(), bits))
+        return made
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> Self:
+        """Make one with no weights yet, from what :meth:`describe` gave."""
+        padding = described["padding"]
+        sizes = (int(described["rows"]), int(described["width"]))
+        return cls(*sizes, padding_idx=None if padding is None else int(padding), bits=_read_bits(described))
+
+    def describe(self) -> dict[str, Any]:
+        """Return its sizes and how it rounds, plain data."""
+        sizes = {"rows": self.num_embeddings, "width": self.embedding_dim, "padding": self.padding_idx}
+        return {**sizes, "bits": self.bits}
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Map ids (...) to rows (..., width)."""
+        if torch.compiler.is_exporting():
+            return nn.functional.embedding(ids, trace_rows(self.weight, self.weight_scale, self.bits))
+        rows = nn.functional.embedding(ids, self.weight, self.padding_idx)
+        return round_rows(rows, self.weight_scale[ids], self.bits)
 
 
-def fake_quantise(model: nn.Module, names: Iterable[str], run: Callable[[nn.Module], object]) -> None:
+def fake_quantise(
+    model: nn.Module,
+    names: Iterable[str],
+    run: Callable[[nn.Module], object],
+    *,
+    bits: Bits = 8,
+    rounds_input: bool = True,
+) -> None:
     """Replace the named linears of ``model``; ``run`` feeds it some batches to see how large their inputs are.
 
     Raises:
         ValueError: a name is not a linear, or ``run`` did not reach it.
     """
-    wanted = tuple(names)
-    seen: dict[str, list[float]] = {name: [] for name in wanted}
-    hooks = []
-    for name in wanted:
-        linear = model.get_submodule(name)
-        if not isinstance(linear, nn.Linear):
-            raise ValueError(f"'{name}' is a {type(linear).__name__}, not a Linear")
-        note = seen[name].append
-        hooks.append(linear.register_forward_pre_hook(lambda _, args, note=note: note(float(args[0].abs().mean()))))
+    linears = {name: _get(model, name, nn.Linear) for name in names}
+    seen = _watch_inputs(model, linears, run) if rounds_input else {}
+    for name, linear in linears.items():
+        made = FakeQuantisedLinear.from_linear(linear, bits=bits, inputs=seen.get(name))
+        model.set_submodule(name, made.train(linear.training))
+
+
+def fake_quantise_embeddings(model: nn.Module, names: Iterable[str], *, bits: Bits = 8) -> None:
+    """Replace the named embeddings of ``model``.
+
+    Raises:
+        ValueError: a name is not an embedding.
+    """
+    for name in names:
+        embedding = _get(model, name, nn.Embedding)
+        made = FakeQuantisedEmbedding.from_embedding(embedding, bits=bits)
+        model.set_submodule(name, made.train(embedding.training))
+
+
+def find_oldest_opset(model: nn.Module) -> int:
+    """Return the first ONNX operator set that can say what the model's modules round to; 0 where any can."""
+    kinds = (FakeQuantisedLinear, FakeQuantisedEmbedding)
+    narrow = any(isinstance(module, kinds) and module.bits == 4 for module in model.modules())
+    return FIRST_OPSET_OF_4_BITS if narrow else 0
+
+
+@contextmanager
+def learn_all_scales(model: nn.Module) -> Iterator[None]:
+    """Let the scales of all fake-quantised modules learn while the context is open."""
+    owners = [module for module in model.modules() if isinstance(module, FakeQuantisedLinear | FakeQuantisedEmbedding)]
+    held = [(module, name) for module in owners for name, _ in module.named_parameters() if name.endswith("_scale")]
+    with learn_scales(held):
+        yield
+
+
+def _watch_inputs(
+    model: nn.Module, linears: Mapping[str, nn.Linear], run: Callable[[nn.Module], object]
+) -> dict[str, torch.Tensor]:
+    """Return some values of each linear's input, its largest among them."""
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in linears}
+    hooks = [
+        linear.register_forward_pre_hook(lambda _, args, note=seen[name].append: note(_sample(args[0])))
+        for name, linear in linears.items()
+    ]
     try:
         with torch.no_grad():
             run(model)
     finally:
         for hook in hooks:
             hook.remove()
-    for name, means in seen.items():
-        if not means:
-            raise ValueError(f"'{name}' was not reached")
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        model.set_submodule(name, FakeQuantisedLinear.from_linear(linear, sum(means) / len(means)))
+    unreached = [name for name, values in seen.items() if not values]
+    if unreached:
+        raise ValueError(f"'{unreached[0]}' was not reached")
+    return {name: torch.cat(values) for name, values in seen.items()}
 
 
-def _trace_rounding(values: torch.Tensor, scale: torch.Tensor, *, axis: int) -> torch.Tensor:
-    zero = torch.zeros(scale.shape, dtype=torch.int8)
-    # With one scale for everything the attribute has no meaning.
-    place = axis if scale.dim() else 0
-    whole = torch.onnx.ops.symbolic(
-        "QuantizeLinear", (values, scale, zero), {"axis": place}, dtype=torch.int8, shape=values.shape
-    )
-    return torch.onnx.ops.symbolic(
-        "DequantizeLinear", (whole, scale, zero), {"axis": place}, dtype=torch.float32, shape=values.shape
-    )
+def _sample(values: torch.Tensor) -> torch.Tensor:
+    flat = values.detach().flatten()
+    return torch.cat([flat[:: -(-len(flat) // _KEPT_VALUES)], flat.abs().max()[None]])
+
+
+def _hold_scales(scales: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(scales, requires_grad=False)
+
+
+def _shape_scales(rows: int, width: int, bits: Bits) -> tuple[int, ...]:
+    # A row that is no whole number of blocks has one scale.
+    return (rows, width // BLOCK) if bits == 4 and width % BLOCK == 0 else (rows,)
+
+
+def _fit_rows(rows: torch.Tensor, bits: Bits) -> torch.Tensor:
+    shape = _shape_scales(*rows.shape, bits)
+    return fit_scales(rows.view(*shape, -1), bits)
+
+
+def _read_bits(described: Mapping[str, Any]) -> Bits:
+    if described["bits"] == 8:
+        return 8
+    if described["bits"] == 4:
+        return 4
+    raise ValueError(f"{described['bits']} bits")
+
+
+def _get(model: nn.Module, name: str, kind: type[M]) -> M:
+    module = model.get_submodule(name)
+    if not isinstance(module, kind):
+        raise ValueError(f"'{name}' is a {type(module).__name__}, not a {kind.__name__}")
+    return module

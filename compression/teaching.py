@@ -59,7 +59,7 @@ def join_samples(train: Samples | None, unlabelled: Samples | None) -> Samples:
         DataError: there are no unlabelled samples.
     """
     if unlabelled is None:
-        raise DataError("there are no unlabelled samples", where="distil.unlabelled", cure="pass --unlabelled FILE")
+        raise DataError("there are no unlabelled samples", where="unlabelled", cure="pass --unlabelled FILE")
     if train is None:
         return unlabelled
     both = (train.teacher_rows, unlabelled.teacher_rows)

@@ -24,6 +24,7 @@ from transformers.exporters import OnnxConfig, OnnxExporter
 from compression.checkpoint import STRUCTURE_NAME, load_compressed
 from exporter.source import Source
 from exporter.tracing.failure import TRACE_FAILURES, explain_failure
+from exporter.tracing.opset import choose_opset
 from exporter.tracing.padding import broadcast_padding_masks
 from exporter.tracing.program import ParityCase, Program, Reference
 from exporter.tracing.weights import check_weights
@@ -52,7 +53,10 @@ def trace_huggingface(source: Source, opset: int | None) -> Program:
     limit = find_max_length(model)
     shape = (_EXAMPLE_SHAPE[0], min(_EXAMPLE_SHAPE[1], limit or _EXAMPLE_SHAPE[1]))
     example = {name: torch.from_numpy(array) for name, array in _make_feeds(model, inputs, shape, 0).items()}
-    config = OnnxConfig(dynamic_shapes={name: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for name in inputs}, opset_version=opset)
+    config = OnnxConfig(
+        dynamic_shapes={name: {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} for name in inputs},
+        opset_version=choose_opset(model, opset, source.reference),
+    )
     try:
         with broadcast_padding_masks():
             graph = OnnxExporter().export(model, dict(example), config=config).program
