@@ -108,11 +108,11 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
     facts = _apply(model, step, context)
     spent = {"facts": facts, "seconds": round(time.monotonic() - started, 1)}
     record = _extend(read_record(before) if before is not None else Record(), job, step, spent)
+    context.logbook.write(spent)
     with new_directory(place.checkpoint(number), force=True) as staging:
         save_compressed(model, staging, record)
         shutil.copytree(files, staging, dirs_exist_ok=True)
     place.remove_all_but(number)
-    context.logbook.write(spent)
 
 
 def _apply(model: nn.Module, step: Step, context: Context) -> Facts:

@@ -115,7 +115,7 @@ class Context:
         """Return the teacher in evaluation mode; its parameters do not learn.
 
         Raises:
-            UsageError: there is none, or its labels or vocabulary are others than the model's.
+            UsageError: there is none.
         """
         if self.load_teacher is None:
             raise UsageError("there is no teacher to learn from", where="--teacher", cure="name one with --teacher DIR")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -66,4 +65,4 @@ def _correlate(said: torch.Tensor, given: torch.Tensor) -> float:
     """Return Pearson's correlation; 0 where one side does not vary."""
     left, right = said.double() - said.double().mean(), given.double() - given.double().mean()
     norm = float(left.norm() * right.norm())
-    return float((left * right).sum()) / norm if norm > 0 and np.isfinite(norm) else 0.0
+    return float((left * right).sum()) / norm if norm > 0 and math.isfinite(norm) else 0.0

@@ -158,7 +158,7 @@ def _make_job(
     head = FreshHead(labels=_find_fresh_labels(texts).names, seed=recipe.seed) if fresh else None
     trainee = open_trainee(source, head)
     files = _copy_tokenizer(source, scratch / "model")
-    teacher = _open_teacher(options, source, trainee, scratch / "teacher") if options.teacher or not fresh else None
+    teacher = _open_teacher(options, source, trainee, files) if options.teacher or not fresh else None
     job = Job(
         recipe=recipe,
         load_model=trainee.load,
@@ -203,13 +203,13 @@ def _find_fresh_labels(texts: Mapping[str, Texts]) -> Labels:
     return find_labels(texts[TRAIN])
 
 
-def _open_teacher(options: CompressOptions, source: Source, trainee: Trainee, folder: Path) -> Teacher:
+def _open_teacher(options: CompressOptions, source: Source, trainee: Trainee, files: Path) -> Teacher:
     from exporter.tracing.trainee import make_teacher, open_trainee
 
     if options.teacher is None:
-        return make_teacher(trainee, source.path / TOKENIZER)
+        return make_teacher(trainee, files / TOKENIZER)
     named = open_source(options.teacher, task=source.task)
-    return make_teacher(open_trainee(named, None), _copy_tokenizer(named, folder) / TOKENIZER)
+    return make_teacher(open_trainee(named, None), _copy_tokenizer(named, files.with_name("teacher")) / TOKENIZER)
 
 
 def _copy_tokenizer(source: Source, folder: Path) -> Path:
