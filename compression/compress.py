@@ -42,6 +42,7 @@ class Job:
         files: The tokenizer files of the user's model.
         load_teacher: Loads the teacher; None where there is none.
         source: What the model was made from: names to sha256.
+        record: What earlier recipes did to the model.
         data: What the data is: names to sha256 and columns.
         tell: Told every entry of the metrics.
         factor_gain: Times a linear against two factors; None where nothing can be timed.
@@ -54,6 +55,7 @@ class Job:
     files: tuple[Path, ...] = ()
     load_teacher: Callable[[], nn.Module] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
     data: Mapping[str, Any] = field(default_factory=dict)
     factor_gain: Gain | None = None
 
@@ -107,7 +109,7 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
     )
     facts = _apply(model, step, context)
     spent = {"facts": facts, "seconds": round(time.monotonic() - started, 1)}
-    record = _extend(read_record(before) if before is not None else Record(), job, step, spent)
+    record = _extend(read_record(before) if before is not None else job.record, job, step, spent)
     context.logbook.write(spent)
     with new_directory(place.checkpoint(number), force=True) as staging:
         save_compressed(model, staging, record)

@@ -146,6 +146,7 @@ def _open_model(options: CompressOptions, scratch: Path) -> Source:
 def _make_job(
     options: CompressOptions, source: Source, recipe: Recipe, scratch: Path, tell: Tell
 ) -> tuple[Job, Trainee]:
+    from compression.checkpoint import read_record
     from compression.compress import Job
     from exporter.factor_costs import measure_factor_gain
     from exporter.tracing.huggingface import FreshHead
@@ -166,6 +167,7 @@ def _make_job(
         load_teacher=None if teacher is None else teacher.load,
         files=tuple(sorted(files.iterdir())),
         source=_hash_source(source),
+        record=read_record(source.path),
         data=_describe_data(options, paths, source),
         tell=tell,
         factor_gain=partial(measure_factor_gain, threads=options.threads),

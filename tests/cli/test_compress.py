@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from compression.checkpoint import read_record
 from exporter.source import open_source
 from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
@@ -95,6 +96,9 @@ def test_what_was_compressed_can_be_compressed_again_from_its_own_answers(stepdo
     words[words.index(files / "out", 2)] = files / "second"
     result = stepdown(*words)
     assert result.code == 0, result.err
+    record = read_record(files / "second")
+    assert [step["do"] for step in record.steps] == ["finetune", "quantise", "finetune"]
+    assert record.export["precision"] == "weights-8"
     second = load_file(files / "second" / "model.safetensors")
     assert first.keys() == second.keys()
     assert any(not torch.equal(first[name], second[name]) for name in first)
