@@ -31,6 +31,7 @@ from safetensors.torch import load_model, save
 from torch import nn
 
 from compression.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
+from compression.level_modules import LevelEmbedding, LevelLinear
 from compression.low_rank import LowRankEmbedding, LowRankLinear
 from compression.prune_structure import resize_attention
 from runtimes.atomic import write_bytes, write_text
@@ -82,6 +83,8 @@ KINDS: Mapping[str, type[Kind]] = {
     for kind in (
         FakeQuantisedEmbedding,
         FakeQuantisedLinear,
+        LevelEmbedding,
+        LevelLinear,
         LowRankEmbedding,
         LowRankLinear,
     )
@@ -165,7 +168,7 @@ def load_compressed(model: nn.Module, directory: Path) -> nn.Module:
         raise UnsupportedModel(f"the structure cannot be used: {error}", where=str(path), cure=_CURE) from error
     try:
         load_model(model, str(directory / WEIGHTS_NAME), strict=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise UnsupportedModel(
             f"the weights do not fit the structure: {str(error).strip()[:300]}",
             where=str(directory / WEIGHTS_NAME),

@@ -39,6 +39,7 @@ Facts = dict[str, Any]
 
 #: What ``do`` may say, and the module that does it.
 STEPS: Mapping[str, str] = {
+    "binarise": "compression.steps.binarise",
     "distil": "compression.steps.distil",
     "drop-layers": "compression.steps.drop_layers",
     "finetune": "compression.steps.finetune",
@@ -49,6 +50,7 @@ STEPS: Mapping[str, str] = {
     "prune-vocabulary": "compression.steps.prune_vocabulary",
     "quantise": "compression.steps.quantise",
     "quantise-aware": "compression.steps.quantise_aware",
+    "ternarise": "compression.steps.ternarise",
 }
 
 #: Where the recipes lie that come with stepdown; each is called as its file.

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from transformers.exporters import OnnxConfig, OnnxExporter
 
 from compression.checkpoint import STRUCTURE_NAME, load_compressed
+from compression.level_modules import spell_out
 from exporter.source import Source
 from exporter.tracing.failure import TRACE_FAILURES, explain_failure
 from exporter.tracing.opset import choose_opset
@@ -47,7 +48,7 @@ def trace_huggingface(source: Source, opset: int | None) -> Program:
     """
     if source.task is None:
         raise UnsupportedModel("the task is not known", where=source.reference, cure="name one with --task")
-    model = load_model(source.path, source.task)
+    model = spell_out(load_model(source.path, source.task))
     findings = check_weights((name, tensor.detach().numpy()) for name, tensor in model.named_parameters())
     inputs = name_inputs(model)
     limit = find_max_length(model)

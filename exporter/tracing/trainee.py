@@ -14,6 +14,7 @@ import torch
 from torch.export import Dim
 
 from compression.checkpoint import load_compressed
+from compression.level_modules import spell_out
 from exporter.source import Source
 from exporter.tracing.huggingface import FreshHead, find_max_length, list_labels, load_model, name_inputs
 from exporter.tracing.module import Examples, call_factory, vary_axes, widen_examples
@@ -138,5 +139,5 @@ def _write_program(load: Load, examples: Examples, folder: Path) -> None:
     wide = widen_examples(examples)
     dynamic = {name: dict.fromkeys(vary_axes(tensor), Dim.DYNAMIC) for name, tensor in wide.items()}
     with quiet_libraries():
-        program = torch.export.export(load(folder), (), dict(wide), dynamic_shapes=dynamic)
+        program = torch.export.export(spell_out(load(folder)), (), dict(wide), dynamic_shapes=dynamic)
         torch.export.save(program, folder / PROGRAM_NAME)
