@@ -1,7 +1,7 @@
 """Constant weights that are quantised in the graph are stored as the integers they become.
 
 A model trained in fake quantisation is traced with float weights behind QuantizeLinear; the integers say the same in a
-quarter of the bytes.
+quarter or an eighth of the bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calibration.lower.edits import add_constant, remove_dead
 from exporter.passes.graph import constant
 
-_LIMITS = {"int8": (-128, 127), "uint8": (0, 255)}
+_LIMITS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255), ir.DataType.INT4: (-8, 7)}
 
 
 def store_integers(model: ir.Model) -> int:
@@ -26,30 +26,39 @@ def store_integers(model: ir.Model) -> int:
 
 def _store(model: ir.Model, node: ir.Node) -> int:
     arrays = [array for array in map(constant, node.inputs) if array is not None]
-    if len(arrays) != 3 or len(node.inputs) != 3:
+    kind = _find_kind(node)
+    if len(arrays) < 2 or len(arrays) != len(node.inputs) or kind not in _LIMITS:
         return 0
-    values, scale, zero = arrays
-    if zero.dtype.name not in _LIMITS or scale.ndim > 1:
+    scale = _spread(arrays[1], arrays[0].shape, node)
+    zero = _spread(arrays[2], arrays[0].shape, node) if len(arrays) == 3 else np.zeros((), np.float32)
+    if scale is None or zero is None:
         return 0
-    integers = _quantise(values, scale, zero, node.attributes.get_int("axis", 1))
+    low, high = _LIMITS[kind]
+    # Round half to even and saturate, as ONNX QuantizeLinear does.
+    steps = np.rint(arrays[0].astype(np.float32) / scale) + zero
     output = node.outputs[0]
     name = output.name or f"{node.name}_integers"
     output.name = f"{name}_computed"
+    integers = np.clip(steps, low, high).astype(kind.numpy())
     ir.convenience.replace_all_uses_with(output, add_constant(model.graph, name, integers))
     model.graph.remove(node, safe=True)
     return 1
 
 
-def _quantise(
-    values: NDArray[np.generic], scale: NDArray[np.generic], zero: NDArray[np.generic], axis: int
-) -> NDArray[np.generic]:
-    """Round half to even and saturate, as ONNX QuantizeLinear does."""
-    if scale.ndim == 1 and scale.size > 1:
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        scale, zero_wide = scale.reshape(shape), zero.reshape(shape)
-    else:
-        scale, zero_wide = scale.reshape(()), zero.reshape(())
-    low, high = _LIMITS[zero.dtype.name]
-    steps = np.rint(values.astype(np.float32) / scale.astype(np.float32)) + zero_wide.astype(np.float32)
-    return np.clip(steps, low, high).astype(zero.dtype)
+def _find_kind(node: ir.Node) -> ir.DataType:
+    """Return what is stored: the type of the zero point, or where there is none what ``output_dtype`` says."""
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        return node.inputs[2].dtype or ir.DataType.UNDEFINED
+    return ir.DataType(node.attributes.get_int("output_dtype", ir.DataType.UINT8) or ir.DataType.UINT8)
+
+
+def _spread(values: NDArray[np.generic], shape: tuple[int, ...], node: ir.Node) -> NDArray[np.float32] | None:
+    """Return scales or zero points as they broadcast against ``shape``; None where they do not fit it."""
+    wide = values.astype(np.float32)
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    if block:
+        fits = wide.ndim == len(shape) and wide.shape[axis] == -(-shape[axis] // block)
+        return np.repeat(wide, block, axis=axis).take(range(shape[axis]), axis=axis) if fits else None
+    if wide.size == 1:
+        return wide.reshape(())
+    return wide.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])

@@ -3,6 +3,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from exporter.passes.gather_integers import gather_integers
 from exporter.passes.store_integers import store_integers
 from exporter.passes.unsigned_weights import make_unsigned
 from exporter.passes.untie_weights import untie_weights
@@ -33,6 +34,80 @@ def test_quantised_weights_are_stored_as_the_integers_they_become(dtype):
     assert kinds(model) == ["DequantizeLinear", "MatMul"]
     assert "w" not in model.graph.initializers
     np.testing.assert_array_equal(run(model, feeds), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weights_of_four_bits_are_stored_in_half_a_byte_each(axis):
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((32, 64)).astype(np.float32)
+    scale = generator.uniform(0.1, 0.3, (2, 64) if axis == 0 else (32, 4)).astype(np.float32)
+    text = f"""g (float[n, 32] x) => (float[n, 64] y) {{
+      q = QuantizeLinear<axis={axis}, block_size=16, output_dtype=22>(w, s)
+      d = DequantizeLinear<axis={axis}, block_size=16>(q, s)
+      y = MatMul(x, d) }}"""
+    model = _model(text, w=weight, s=scale)
+    feeds = {"x": np.eye(32, dtype=np.float32)}
+    assert store_integers(model) == 1
+    (stored,) = [v for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT4]
+    assert stored.const_value.nbytes == 32 * 64 // 2
+    wide = np.repeat(scale, 16, axis=axis)
+    expected = np.clip(np.rint(weight / wide), -8, 7) * wide
+    np.testing.assert_allclose(run(model, feeds), expected, atol=0.02)
+
+
+def test_a_table_of_integers_is_looked_up_as_integers():
+    generator = np.random.default_rng(0)
+    table = generator.integers(-128, 128, (9, 4)).astype(np.int8)
+    scale = generator.uniform(0.1, 0.3, 9).astype(np.float32)
+    text = """g (int64[b, s] ids) => (float[b, s, 4] rows) {
+      d = DequantizeLinear<axis=0>(table, s0, z)
+      rows = Gather<axis=0>(d, ids) }"""
+    model = _model(text, table=table, s0=scale, z=np.zeros(9, np.int8))
+    feeds = {"ids": np.array([[0, 8, 3]])}
+    expected = run(model, feeds)
+    assert gather_integers(model) == 1
+    assert kinds(model) == ["Cast", "Gather", "Gather", "Mul"]
+    np.testing.assert_array_equal(run(model, feeds), expected)
+    assert gather_integers(model) == 0
+
+
+def test_a_table_of_four_bits_is_looked_up_as_it_is_stored():
+    generator = np.random.default_rng(0)
+    table = generator.standard_normal((9, 64)).astype(np.float32)
+    scale = generator.uniform(0.1, 0.3, (9, 2)).astype(np.float32)
+    text = """g (int64[b, s] ids) => (float[b, s, 64] rows) {
+      q = QuantizeLinear<axis=1, block_size=32, output_dtype=22>(table, s0)
+      d = DequantizeLinear<axis=1, block_size=32>(q, s0)
+      rows = Gather<axis=0>(d, ids) }"""
+    model = _model(text, table=table, s0=scale)
+    feeds = {"ids": np.array([[0, 8, 3]])}
+    expected = run(model, feeds)
+    store_integers(model)
+    assert gather_integers(model) == 1
+    assert kinds(model) == ["GatherBlockQuantized"]
+    np.testing.assert_array_equal(run(model, feeds), expected)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "d = DequantizeLinear<axis=1>(table, s1, z1) rows = Gather<axis=0>(d, ids)",
+        "d = DequantizeLinear<axis=0>(table, s0, z) rows = Gather<axis=0>(d, ids)",
+        "d = DequantizeLinear<axis=0>(table, s0, z0) rows = Gather<axis=1>(d, ids)",
+    ],
+    ids=["scales of columns", "zero points", "another axis"],
+)
+def test_other_tables_stay_as_they_are(nodes):
+    text = f"g (int64[b, s] ids) => (float[b, s, c] rows) {{ {nodes} }}"
+    arrays = {
+        "table": np.ones((4, 4), np.int8),
+        "s0": np.ones(4, np.float32),
+        "s1": np.ones(4, np.float32),
+        "z": np.ones(4, np.int8),
+        "z0": np.zeros(4, np.int8),
+        "z1": np.zeros(4, np.int8),
+    }
+    assert gather_integers(_model(text, **arrays)) == 0
 
 
 def test_activations_are_still_quantised_in_the_graph():
