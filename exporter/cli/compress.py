@@ -50,8 +50,11 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     from exporter.compress_progress import Narrator
     from exporter.compressing import compress
 
-    with Narrator(progress) as narrator:
-        result = compress(_read_options(arguments), narrator.tell)
+    try:
+        with Narrator(progress) as narrator:
+            result = compress(_read_options(arguments), narrator.tell)
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt("the same command goes on from here") from stopped
     return Outcome(document=result.to_json(), text=_describe(result))
 
 

@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         return _dispatch(words)
-    except KeyboardInterrupt:
-        return _fail_briefly("interrupted: nothing was written", INTERRUPTED)
+    except KeyboardInterrupt as stopped:
+        return _fail_briefly(f"interrupted: {str(stopped) or 'nothing was written'}", INTERRUPTED)
     except BrokenPipeError:
         # The reader went away (`stepdown inspect m | head`): keep the interpreter from complaining while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

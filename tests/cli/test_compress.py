@@ -300,6 +300,7 @@ def test_ctrl_c_leaves_what_a_run_needs_to_go_on(case_model, files):
     finally:
         signal.signal(signal.SIGINT, before)
     assert running.returncode == 130, err
+    assert "the same command goes on from here" in err
     assert "Traceback" not in err
     assert not (files / "out").exists()
     assert (files / "out.partial" / "0-finetune.work" / "train.state.safetensors").is_file()
