@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.few_levels import find_levels
 from calibration.linears import Linear
 from calibration.quantise import FloatArray, make_grid, quantise, quantise_weight
 from calibration.search import METHODS, LinearChoice, Options, choose, choose_blindly
@@ -99,7 +100,8 @@ def make_static_plan(  # noqa: PLR0913  each is one decision a user can take out
         weights: The float weights by initializer name, as stored.
         statistics: Of every activation the linears read, complete.
         method: ``auto`` (the least measured error), ``minmax``, ``percentile``, ``entropy`` or ``mse``.
-        smooth: Whether SmoothQuant may be used; never where a weight is shared by layers with other activations.
+        smooth: Whether SmoothQuant may be used; never where a weight is shared by layers with other activations, or has
+            few levels already.
         bias_correction: Whether outputs are corrected.
         activation_bits: 8, or 7.
         weight_bits: 8, or 7 where sums of two products must fit 16 bits.
@@ -126,12 +128,13 @@ def make_static_plan(  # noqa: PLR0913  each is one decision a user can take out
     for linear in linears:
         _check(linear, weights, statistics)
         readers.setdefault(linear.activation, []).append(linear)
-    shared = _find_shared(linears)
+    # To smooth what has few levels would give it as many as there are inputs.
+    fixed = _find_shared(linears) | _find_few_levels(linears, weights)
     groups: list[ActivationGroup] = []
     plans: dict[str, LinearPlan] = {}
     for tensor, group in readers.items():
-        apart = shared.isdisjoint(linear.weight for linear in group)
-        found, decided = _decide(group, weights, statistics.tensors[tensor], replace(options, smooth=smooth and apart))
+        free = fixed.isdisjoint(linear.weight for linear in group)
+        found, decided = _decide(group, weights, statistics.tensors[tensor], replace(options, smooth=smooth and free))
         groups.append(found)
         plans |= {plan.node: plan for plan in decided}
         advance(len(group))
@@ -156,6 +159,13 @@ def _find_shared(linears: Sequence[Linear]) -> set[str]:
     for linear in linears:
         activations.setdefault(linear.weight, set()).add(linear.activation)
     return {weight for weight, read in activations.items() if len(read) > 1}
+
+
+def _find_few_levels(linears: Sequence[Linear], weights: Mapping[str, FloatArray]) -> set[str]:
+    """Return the matrices that are few whole numbers times a scale for each output."""
+    matrices = {linear.weight: linear for linear in linears if linear.kind != "Conv"}
+    rows = {name: weights[name] if linear.transposed else weights[name].T for name, linear in matrices.items()}
+    return {name for name, row in rows.items() if find_levels(np.ascontiguousarray(row)) is not None}
 
 
 def _check(linear: Linear, weights: Mapping[str, FloatArray], statistics: CalibrationStatistics) -> None:

@@ -31,6 +31,8 @@ from safetensors.torch import load_model, save
 from torch import nn
 
 from compression.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
+from compression.gated_channels import Absorbed, GatedConv2d, GatedFeedForward
+from compression.gated_layer import GatedLayer
 from compression.level_modules import LevelEmbedding, LevelLinear
 from compression.low_rank import LowRankEmbedding, LowRankLinear
 from compression.prune_structure import resize_attention
@@ -81,8 +83,10 @@ class Wrapper(Protocol):
 KINDS: Mapping[str, type[Kind]] = {
     kind.kind: kind
     for kind in (
+        Absorbed,
         FakeQuantisedEmbedding,
         FakeQuantisedLinear,
+        GatedConv2d,
         LevelEmbedding,
         LevelLinear,
         LowRankEmbedding,
@@ -90,7 +94,7 @@ KINDS: Mapping[str, type[Kind]] = {
     )
 }
 #: What can stand around a module.
-WRAPPERS: Mapping[str, type[Wrapper]] = {}
+WRAPPERS: Mapping[str, type[Wrapper]] = {kind.kind: kind for kind in (GatedFeedForward, GatedLayer)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

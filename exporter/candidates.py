@@ -21,6 +21,7 @@ from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
+from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.passes.sparse_norm import fold_norms
 from exporter.sparsity import Block
@@ -123,16 +124,24 @@ class Workshop:
     def build(self, spec: CandidateSpec) -> Artifact:
         """Write the candidate's file and describe it."""
         source = self.graphs.choose(spec)
-        if spec.arithmetic == "float" and not spec.sparse:
+        if spec.plain:
             return describe_onnx(source)
         model = open_for_lowering(source)
+        few = find_few_levels(model)
+        if spec.arithmetic == "float" and not spec.sparse and not few:
+            return describe_onnx(source)
         if spec.sparse:
             self._replace(model, spec, source)
         linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
+        if spec.arithmetic in ("weights-8", "weights-4"):
+            # Blocks with scales of their own would round them once more.
+            linears = [linear for linear in linears if linear.weight not in few]
         self._lower(model, linears, spec, source)
+        pack_tables(model, few)
         if spec.arithmetic != "float":
             lower_embeddings(model)
         remove_dead(model)
+        pack_weights(model, few)
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         return describe_onnx(write_model(model, directory / "model.onnx"))

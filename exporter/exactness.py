@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exporter.passes.packed_weights import read_packed
 
 LARGEST = 64
 # What multiplies integers, or lets ONNX Runtime fuse a product into integers.
@@ -20,7 +23,14 @@ _PRODUCTS |= {"QLinearMatMul", "QLinearConv", "QGemm"}
 def is_exact_anywhere(path: Path) -> bool:
     """Return whether no product of the graph can saturate on a CPU without VNNI."""
     model = ir.load(path)
-    return not any(_may_saturate(value) for value in model.graph.initializers.values())
+    stored = any(_may_saturate(value) for value in model.graph.initializers.values())
+    return not stored and not any(_multiplies_large(node) for node in model.graph)
+
+
+def _multiplies_large(node: ir.Node) -> bool:
+    """Whether a weight that is unpacked to int8 when the model is loaded is too large."""
+    packed = read_packed(node, 1) if node.op_type in _PRODUCTS and len(node.inputs) > 1 else None
+    return packed is not None and packed[0].dtype == np.int8 and _peak(packed[0]) > LARGEST
 
 
 def _may_saturate(value: ir.Value) -> bool:
@@ -28,4 +38,8 @@ def _may_saturate(value: ir.Value) -> bool:
         return False
     if not any(use.node.op_type in _PRODUCTS for use in value.uses()):
         return False
-    return int(np.abs(value.const_value.numpy().astype(np.int16)).max(initial=0)) > LARGEST
+    return _peak(value.const_value.numpy()) > LARGEST
+
+
+def _peak(integers: NDArray[np.generic]) -> int:
+    return int(np.abs(integers.astype(np.int16)).max(initial=0))

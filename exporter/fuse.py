@@ -21,6 +21,7 @@ from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.prepare import name_nodes, prepare
 from exporter.passes.separate_norm import separate_norm
+from exporter.passes.spell_out_int4 import spell_out_int4
 from exporter.passes.store_integers import store_integers
 from exporter.passes.unsigned_weights import make_unsigned
 from exporter.passes.untie_weights import untie_weights
@@ -59,8 +60,9 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
 
 
 def open_for_lowering(fused: Path) -> ir.Model:
-    """Load a fused graph as calibration, plans and lowering see it: every linear with a weight of its own."""
+    """Load a fused graph as calibration, plans and lowering see it: every linear with a float weight of its own."""
     model = ir.load(fused)
+    spell_out_int4(model)
     untie_weights(model)
     return model
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compression.low_bit import Bits
+from exporter.inspect_codes import read_described, read_levels
 from exporter.sparsity import Sparsity, describe_sparsity, name_block
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import CorruptArtifact, UnsupportedModel
@@ -116,15 +118,22 @@ def _inspect_artifact(directory: Path) -> Inspection:
 
 def _inspect_checkpoint(path: Path) -> Inspection:
     tensors = list_tensors(path)
+    described = read_described(path)
+    levels = {tensor.name: found for tensor in tensors if (found := read_levels(tensor, described)) is not None}
+    floats = sum(math.prod(tensor.shape) for tensor in tensors if tensor.dtype in _FLOATS)
     return Inspection(
         path=str(path),
         kind="checkpoint",
         size_bytes=sum(file.stat().st_size for file in {tensor.file for tensor in tensors}),
-        parameters=sum(math.prod(tensor.shape) for tensor in tensors if tensor.dtype in _FLOATS),
+        parameters=floats + sum(array.size for array, _ in levels.values()),
         ops={},
         inputs=(),
         outputs=(),
-        layers=tuple(_describe_stored(tensor) for tensor in tensors if _is_weight(tensor.shape, tensor.dtype)),
+        layers=tuple(
+            _describe_stored(tensor, levels.get(tensor.name))
+            for tensor in tensors
+            if _is_weight(tensor.shape, tensor.dtype)
+        ),
     )
 
 
@@ -132,11 +141,14 @@ def _is_weight(shape: tuple[int | object, ...], dtype: str) -> bool:
     return len(shape) >= 2 and dtype not in _INDEX_TYPES
 
 
-def _describe_stored(tensor: StoredTensor) -> Layer:
+def _describe_stored(tensor: StoredTensor, levels: tuple[NDArray[np.int8], Bits] | None) -> Layer:
     # A checkpoint does not say what a matrix is for; every library names its lookup tables "embeddings".
     op = "Embedding" if "embedding" in tensor.name.lower() or "embed_" in tensor.name else "Linear"
     if len(tensor.shape) > 2:
         op = "Conv"
+    if levels is not None:
+        array, bits = levels
+        return _describe_layer(tensor.name, op, array.shape, f"int{bits}", array != 0)
     nonzero = tensor.read_nonzero().reshape(tensor.shape[0], -1)
     return _describe_layer(tensor.name, op, tensor.shape, tensor.dtype, nonzero)
 
@@ -146,6 +158,8 @@ def _inspect_onnx(path: Path, *, kind: str) -> Inspection:
     beside = locate_external_data(path, header.external)
     import onnx_ir
 
+    from exporter.passes.packed_weights import count_more
+
     model = onnx_ir.load(path)
     nodes = list(model.graph.all_nodes())
     weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
@@ -153,7 +167,7 @@ def _inspect_onnx(path: Path, *, kind: str) -> Inspection:
         path=str(path),
         kind=kind,
         size_bytes=path.stat().st_size + sum(file.stat().st_size for file in beside),
-        parameters=sum(tensor.size for tensor in weights),
+        parameters=sum(tensor.size for tensor in weights) + sum(map(count_more, nodes)),
         ops=dict(Counter(node.op_type for node in nodes).most_common()),
         inputs=tuple(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in header.inputs),
         outputs=tuple(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in header.outputs),
@@ -167,9 +181,18 @@ def _describe_node(node: onnx_ir.Node) -> list[Layer]:
         return []
     if node.domain == DOMAIN:
         return [_describe_sparse(node)]
+    from exporter.passes.packed_weights import read_packed, unpacks
+
+    if unpacks(node):
+        return []
     layers = []
     for place, value in enumerate(node.inputs):
         if value is None:
+            continue
+        if (packed := read_packed(node, place)) is not None:
+            array, bits = packed
+            nonzero = _orient(np.asarray(array != 0), node, place)
+            layers.append(_describe_layer(node.name or node.op_type, node.op_type, array.shape, f"int{bits}", nonzero))
             continue
         stored, zero_point = _find_stored(value)
         if stored is None or not _is_weight(tuple(stored.shape), stored.dtype.name):

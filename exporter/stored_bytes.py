@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from calibration.linears import Linear, find_linears
 from exporter.fuse import open_for_lowering
+from exporter.passes.packed_weights import list_packed, unpacks
 
 # What the lowerings and the sparse pass call the node that multiplies; in float it is the linear itself.
 _SUFFIXES = ("", "_sparse", "_int8", "_w8", "_w4")
@@ -45,6 +46,8 @@ def _list_constants(node: ir.Node, linear: Linear) -> Iterator[ir.Value]:
         producer = value.producer() if value is not None else None
         if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
             yield producer.inputs[0]
+        elif value is not None and producer is not None:
+            yield from list_packed(value)
         elif value is not None and value.is_initializer() and _is_named_after(value.name or "", linear.weight):
             yield value
 
@@ -54,7 +57,8 @@ def _is_named_after(name: str, weight: str) -> bool:
 
 
 def _is_read_by(value: ir.Value, products: Collection[ir.Node]) -> bool:
-    """Whether nothing but ``products`` reads an initializer, as it is or transposed."""
+    """Whether nothing but ``products`` reads a value, as it is, transposed or unpacked."""
     readers = [use.node for use in value.uses()]
-    turned = [use.node for node in readers if node.op_type == "Transpose" for use in node.outputs[0].uses()]
-    return all(node in products for node in [*turned, *(node for node in readers if node.op_type != "Transpose")])
+    between = [node for node in readers if node.op_type == "Transpose" or unpacks(node)]
+    behind = all(_is_read_by(node.outputs[0], products) for node in between)
+    return behind and all(node in products for node in readers if node not in between)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,15 @@ class StoredTensor:
         """Bytes in the file."""
         return math.prod(self.shape) * np.dtype(_DTYPES[self.dtype]).itemsize
 
+    def read_raw(self) -> NDArray[Any]:
+        """Return the values, of types that numpy lacks the bits."""
+        if math.prod(self.shape) == 0:
+            return np.zeros(self.shape, np.dtype(_DTYPES[self.dtype]))
+        return np.memmap(self.file, np.dtype(_DTYPES[self.dtype]), "r", offset=self.start, shape=self.shape)
+
     def read_nonzero(self) -> NDArray[np.bool_]:
         """Return where the values are not zero (minus zero is zero), in the tensor's shape."""
-        if math.prod(self.shape) == 0:
-            return np.zeros(self.shape, bool)
-        raw = np.memmap(self.file, np.dtype(_DTYPES[self.dtype]), "r", offset=self.start, shape=self.shape)
+        raw = self.read_raw()
         if self.dtype in _BIT_FLOATS:
             sign = raw.dtype.type(1 << (raw.dtype.itemsize * 8 - 1))
             return np.asarray((raw & ~sign) != 0)
