@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from calibration.tokenise import Tokeniser
 from exporter.compress_data import Labels, Texts, make_samples, read_arrays
+from exporter.special_tokens import read_special_ids
 from exporter.tracing.companions import TOKENIZER
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
@@ -29,10 +29,6 @@ ReadSamples = Callable[[Path], "tuple[SampleSets, SpecialTokens]"]
 
 #: The three kinds of data a recipe can use, as the fields of SampleSets are called.
 TRAIN, HELD_OUT, UNLABELLED = "train", "held_out", "unlabelled"
-
-# What is no word, where the tokenizer does not mark it: BERT's and RoBERTa's.
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "<pad>", "</s>", "<unk>", "<mask>")
-_MASKS = ("[MASK]", "<mask>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +88,10 @@ def read_arrays_once(
 
 def find_special_tokens(tokenizer: Path) -> SpecialTokens:
     """Return the ids of a ``tokenizer.json`` that are no words."""
-    from tokenizers import Tokenizer
-
     from compression.objective import SpecialTokens
 
-    opened = Tokenizer.from_buffer(tokenizer.read_bytes())
-    marked = [number for number, token in opened.get_added_tokens_decoder().items() if token.special]
-    every = {number for number in chain(marked, map(opened.token_to_id, _SPECIAL)) if number is not None}
-    masks = [number for number in map(opened.token_to_id, _MASKS) if number is not None]
-    return SpecialTokens(mask=masks[0] if masks else None, every=tuple(sorted(every)))
+    found = read_special_ids(tokenizer)
+    return SpecialTokens(mask=found.mask, every=found.every)
 
 
 def _tokenise(texts: Texts, tokeniser: Tokeniser, teacher: Tokeniser | None, labels: Labels) -> Samples:

@@ -19,6 +19,7 @@ from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, UnsupportedModel, UsageError
 from runtimes.protocol import Session, Tensors
 
+#: What several models can be compared by; all are better when larger.
 METRICS = ("accuracy", "macro-f1", "spearman", "cosine")
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class EvalData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """``value`` of ``metric`` (see METRICS; all are better when larger) over ``samples`` samples."""
+    """``value`` of ``metric`` over ``samples`` samples; better when larger, but for perplexity."""
 
     metric: str
     value: float
@@ -74,10 +75,10 @@ def choose_metric(task: str | None) -> str:
     return chosen
 
 
-def check_metric(name: str) -> None:
+def check_metric(name: str, known: Sequence[str] = METRICS) -> None:
     """Raise UsageError where there is no such metric."""
-    if name not in METRICS:
-        raise UsageError(f"unknown metric {name!r}", where="--metric", cure=f"use one of {', '.join(METRICS)}")
+    if name not in known:
+        raise UsageError(f"unknown metric {name!r}", where="--metric", cure=f"use one of {', '.join(known)}")
 
 
 def evaluate(model: Evaluated, data: EvalData, metric: str, advance: Advance) -> Evaluation:
