@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compression.options import OptionError, join_place, plain_options, read_options, refuse_unknown
+from compression.prediction import Prediction
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ STEPS: Mapping[str, str] = {
 #: Where the recipes lie that come with stepdown; each is called as its file.
 RECIPES = Path(__file__).parent / "recipes"
 
-_TOP_KEYS = ("name", "seed", "max_length", "steps")
+_TOP_KEYS = ("name", "seed", "max_length", "predicted", "steps")
 
 
 class StepModule(Protocol):
@@ -85,17 +86,23 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """An ordered list of steps. ``max_length`` is in tokens; ``seed`` is what all randomness comes from."""
+    """An ordered list of steps. ``max_length`` is in tokens; ``seed`` is what all randomness comes from.
+
+    ``predicted`` is what ``stepdown plan`` expects of a recipe that it wrote; nothing is done with it here.
+    """
 
     name: str
     steps: tuple[Step, ...]
     seed: int = 0
     max_length: int = 128
+    predicted: Prediction | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain data, defaults included: two recipes that do the same are equal."""
         steps = [{"do": step.do, **plain_options(step.options)} for step in self.steps]
-        return {"name": self.name, "seed": self.seed, "max_length": self.max_length, "steps": steps}
+        head = {"name": self.name, "seed": self.seed, "max_length": self.max_length}
+        expected = {} if self.predicted is None else {"predicted": plain_options(self.predicted)}
+        return {**head, **expected, "steps": steps}
 
 
 def find_recipe(words: str) -> Path:
@@ -139,7 +146,7 @@ def parse_recipe(text: str, *, where: str) -> Recipe:
         raise UsageError("the recipe has no steps", where=where, cure='add [[steps]] with do = "..."')
     head = read_options(_Head, {key: value for key, value in document.items() if key != "steps"}, where)
     steps = tuple(_read_step(table, f"{where}: steps[{place}]") for place, table in enumerate(tables))
-    return Recipe(name=head.name, seed=head.seed, max_length=head.max_length, steps=steps)
+    return Recipe(name=head.name, seed=head.seed, max_length=head.max_length, predicted=head.predicted, steps=steps)
 
 
 def import_step(do: str) -> StepModule:
@@ -153,6 +160,7 @@ class _Head:
     name: str
     seed: int = 0
     max_length: int = 128
+    predicted: Prediction | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
