@@ -2,8 +2,9 @@
 
 In: a float graph before it is lowered; then what was made of it. Out: the same graph, smaller on disk and as fast:
 ONNX Runtime computes what hangs on constants alone once, when it loads the model, and multiplies with the result in
-float or int8 as without it. Its MatMulNBits with 2 bits is slower than float on a CPU (docs/compression.md). A table
-is not unpacked at load, but row by row as it is looked up.
+float or int8 as without it. Its MatMulNBits with 2 bits ran at 0.1 to 2 times the speed of float, dynamic int8 over
+unpacked weights at 2.5 to 7.6 times (ONNX Runtime 1.31 with AMX, 2 threads, 16 to 1,024 tokens, layers of MiniLM). A
+table is not unpacked at load, but row by row as it is looked up.
 
 The nodes are standard operators in a function of the model's own, ``ai.stepdown.weights::Unpack<bits>``, then a product
 with the scales, and for int8 a QuantizeLinear with the scale of the lowering. The order of bits is that of
@@ -31,6 +32,8 @@ _LOWEST, _HIGHEST = -128, 127
 # What lies between two whole numbers may be rounded to either: level 4 of 8 is 63.5 of 127.
 _HALF = 0.5 + 1e-4
 _BITS: Mapping[str, Bits] = {"Unpack1": 1, "Unpack2": 2, "Unpack4": 4}
+# What multiplies with a weight or looks its rows up; others read masks and the like.
+_READERS = {"MatMul", "Gemm", "Gather", "Transpose"}
 # What may stand between the levels and who reads the weight.
 _HELPERS = {"QuantizeLinear", "Reshape", "Mul"}
 
@@ -54,7 +57,7 @@ def find_few_levels(model: ir.Model) -> Mapping[str, FewLevels]:
     """Return the float matrices of ``model`` that have few levels, by the name of their initializer."""
     found: dict[str, FewLevels] = {}
     for name, value in model.graph.initializers.items():
-        array = constant(value)
+        array = constant(value) if any(use.node.op_type in _READERS for use in value.uses()) else None
         if array is None or array.dtype != np.float32 or array.ndim != 2 or array.size < _SMALLEST or array.size % 8:
             continue
         for turned in (True, False):
@@ -172,7 +175,8 @@ def _compute(value: ir.Value | None) -> NDArray[np.generic] | None:
             return first.reshape(second)
         case "QuantizeLinear":
             return np.clip(np.rint(np.divide(first, second)), _LOWEST, _HIGHEST).astype(np.int8)
-    return None
+        case _:
+            return None
 
 
 def _look_up(model: ir.Model, node: ir.Node, name: str, weight: FewLevels) -> int:

@@ -97,6 +97,17 @@ def test_smoothing_wins_where_small_channels_matter():
     assert plan.groups[0].error < 0.5 * without.groups[0].error
 
 
+@pytest.mark.parametrize("levels", [(-1, 1), (-8, 7)])
+def test_weights_of_few_levels_are_not_smoothed_and_stay_what_they_are(levels):
+    scales = RANDOM.uniform(0.05, 0.1, 8).astype(np.float32)
+    few = (RANDOM.integers(levels[0], levels[1] + 1, (32, 8)) * scales).astype(np.float32)
+    plan = make_static_plan([Q], {"q": few}, STATISTICS)
+    assert plan.groups[0].smooth is None
+    integers = quantise_planned_weight(plan.linears[0], Q, few, None)
+    step = np.abs(few).max(axis=0) / 127
+    assert np.abs(integers * plan.linears[0].weight_scale - few).max() <= 0.51 * step.max()
+
+
 def test_one_even_channel_spread_needs_no_smoothing():
     rows = np.random.default_rng(2).uniform(-1, 1, (600, 32)).astype(np.float32)
     plan = make_static_plan([Q], WEIGHTS, gather(x=rows))
