@@ -51,7 +51,7 @@ class CubicSchedule:
         """Return the share of zeros at a point of the training; it grows in steps (Zhu and Gupta 2017, eq. 1)."""
         gone = min(max((progress - self.begin) / (self.end - self.begin), 0.0), 1.0)
         staged = math.floor(gone * _STAGES) / _STAGES
-        return self.last + (self.first - self.last) * (1.0 - staged) ** 3
+        return self.first + (self.last - self.first) * (1.0 - (1.0 - staged) ** 3)
 
 
 class PruneGradually:

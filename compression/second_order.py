@@ -21,8 +21,10 @@ from compression.moments import Moments, collect_moments
 from compression.patterns import Blocks, NOfM, Pattern, choose_kept
 from compression.samples import Batch
 
-# Masks are chosen for so many columns at a time, each after what was removed before is made up for: the paper's Bs.
-_STRIP = 128
+# Masks are chosen for so many columns at a time, knowing what was removed before; each strip loses the same share.
+# Blocks are few, and want a choice; single weights want to know. MiniLM at 50 %, 1 - cosine of embeddings: 1x1 0.0575
+# with 16 columns, 0.0583 with 128, 0.0707 with 384; 16x1 0.257, 0.231, 0.211, and 0.210 at full width, which is slow.
+_STRIP_OF_WEIGHTS, _STRIP_OF_BLOCKS = 16, 384
 # Added to the diagonal, as a share of its mean: the paper's and enough for a few dozen texts.
 _DAMPING = 0.01
 
@@ -118,8 +120,8 @@ def _factorise(moment: Tensor) -> Tensor:
 
 def _sweep(weight: Tensor, factor: Tensor, share: float, pattern: Pattern) -> Tensor:
     """Go through the inputs from left to right; what a column loses, those to its right make up for."""
-    # Turned, so that the weights of one input lie side by side.
-    columns = weight.T.contiguous()
+    # Turned, so that the weights of one input lie side by side; a copy, also where turning moves nothing.
+    columns = weight.T.clone(memory_format=torch.contiguous_format)
     inputs = len(columns)
     strip = _find_strip(pattern)
     for begin in range(0, inputs, strip):
@@ -142,4 +144,4 @@ def _find_strip(pattern: Pattern) -> int:
             # Each group is chosen knowing what the groups before it lost.
             return pattern.of
         case Blocks():
-            return _STRIP - _STRIP % pattern.wide
+            return _STRIP_OF_WEIGHTS if pattern.high * pattern.wide == 1 else _STRIP_OF_BLOCKS
