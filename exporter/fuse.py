@@ -46,6 +46,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
     applied = {
         "weights stored as integers": store_integers(model),
         "tables looked up as integers": gather_integers(model),
+        "4-bit weights spelled out": spell_out_int4(model),
         "weights made unsigned": make_unsigned(model) if unsigned else 0,
         "attention composed": compose_attention(model),
         "attention flattened": flatten_attention(model),
@@ -60,9 +61,8 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
 
 
 def open_for_lowering(fused: Path) -> ir.Model:
-    """Load a fused graph as calibration, plans and lowering see it: every linear with a float weight of its own."""
+    """Load a fused graph as calibration, plans and lowering see it: every linear with a weight of its own."""
     model = ir.load(fused)
-    spell_out_int4(model)
     untie_weights(model)
     return model
 

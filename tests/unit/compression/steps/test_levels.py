@@ -6,7 +6,7 @@ from compression.level_modules import LevelEmbedding, LevelLinear
 from compression.magnitude import prune_smallest
 from compression.recipe import import_step, parse_recipe
 from compression.steps.ternarise import Options
-from compression.training import Training
+from compression.training import Logbook, Training
 from runtimes.errors import UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context
@@ -45,6 +45,30 @@ def test_the_same_run_gives_the_same_levels():
     for model in runs:
         apply("ternarise", model, Options(train=Training(epochs=1, batch_size=8)))
     first, second = (model.state_dict() for model in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing behind it is done."""
+
+
+@pytest.mark.parametrize("do", ["ternarise", "binarise"])
+def test_a_killed_step_goes_on_to_the_same_levels(do, tmp_path):
+    def stop(entry):
+        if entry["epoch"] == 2 and any(tmp_path.iterdir()):
+            raise Killed
+
+    options = Options(layers=("query", "word_embeddings"), train=Training(epochs=3, batch_size=8, learning_rate=1e-3))
+    whole, resumed, threads = make_bert(), make_bert(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        apply(do, whole, options)
+        with pytest.raises(Killed):
+            apply(do, make_bert(), options, logbook=Logbook(folder=tmp_path, tell=stop))
+        apply(do, resumed, options, logbook=Logbook(folder=tmp_path))
+    finally:
+        torch.set_num_threads(threads)
+    first, second = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

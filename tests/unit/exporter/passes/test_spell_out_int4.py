@@ -4,7 +4,6 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.fuse import open_for_lowering
 from exporter.passes.packed_weights import find_few_levels
 from exporter.passes.spell_out_int4 import spell_out_int4
 
@@ -59,9 +58,10 @@ def test_everything_else_stays(body, kind):
     assert len(model.graph) == before
 
 
-def test_lowering_sees_levels_of_four_bits(tmp_path):
-    onnx.save(ir.to_proto(make_model(BLOCKS)), tmp_path / "fused.onnx")
-    (found,) = find_few_levels(open_for_lowering(tmp_path / "fused.onnx")).values()
+def test_levels_of_four_bits_are_found_again():
+    model = make_model(BLOCKS)
+    spell_out_int4(model)
+    (found,) = find_few_levels(model).values()
     assert found.bits == 4
     assert found.found.scales.shape == (48, 2)
     assert np.array_equal(found.found.spell_out().T.argmax(0), (LEVELS * np.repeat(SCALES, 32, 0)).argmax(0))
