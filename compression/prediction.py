@@ -5,6 +5,7 @@ Plain data; must not import torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Prediction:
             raise OptionError("shape", f"{self.shape!r} is not BATCHxSEQUENCE", "write it such as 8x128")
 
 
-def read_prediction(recipe: dict[str, Any]) -> Prediction | None:
+def read_prediction(recipe: Mapping[str, Any]) -> Prediction | None:
     """Return the prediction of a recipe as a checkpoint's record holds it; None where it has none."""
     found = recipe.get("predicted")
     return Prediction(**found) if found else None

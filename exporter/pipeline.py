@@ -19,6 +19,7 @@ from calibration.statistics import CalibrationStatistics
 from exporter.held_out import HeldOut, open_held_out
 from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import CALIBRATED_PRECISIONS, ExportOptions, check_options
+from exporter.prediction import add_comparison
 from exporter.progress import Progress
 from exporter.report import Report
 from exporter.report_file import REPORT_NAME
@@ -87,6 +88,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         if statistics is not None:
             require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
         results = export_traced(traced, options, work, progress, watch, statistics=statistics)
+        results = tuple(add_comparison(result, options) for result in results)
         _write_output(staging, traced, results, options)
     return ExportResult(output=options.output, reports=tuple(result.report for result in results))
 
@@ -177,7 +179,8 @@ def _make_manifest(staging: Path, traced: Traced, results: Sequence[TargetResult
 
 
 def _summarise(report: Report) -> dict[str, Any]:
-    return {"chosen": _plain(asdict(report.chosen())), "verdict": report.verdict}
+    compared = {"prediction": _plain(report.prediction)} if report.prediction else {}
+    return {"chosen": _plain(asdict(report.chosen())), "verdict": report.verdict, **compared}
 
 
 def _describe(result: TargetResult) -> dict[str, Any]:

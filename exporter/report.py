@@ -56,7 +56,8 @@ class Report:
     ``isa`` is what the files were made for: an ISA level, or GPU generations. ``timed`` is False where they were made
     for another machine; ``tier`` says what was really done, and nothing above it is claimed. ``judged_on`` says which
     data accuracy was measured on, ``verdict`` is the decision in one sentence. ``ledger`` has a row for each linear
-    where weights have zeros, and none where they have not.
+    where weights have zeros, and none where they have not. ``prediction`` has by name, for a checkpoint whose recipe
+    was planned, what was ``predicted`` and what was ``found``.
     """
 
     target: str
@@ -71,6 +72,7 @@ class Report:
     machine: Mapping[str, Any]
     findings: tuple[str, ...] = ()
     ledger: tuple[LedgerRow, ...] = ()
+    prediction: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def chosen(self) -> CandidateRow:

@@ -79,5 +79,9 @@ def _read_options(arguments: argparse.Namespace) -> CompressOptions:
 
 
 def _describe(result: CompressResult) -> str:
+    from exporter.prediction import compare_score, tell_comparison
+
     done = ", ".join(str(step["do"]) for step in result.record.steps)
-    return f"{result.output}: {done}; weights {format_bytes(result.weights_bytes)}"
+    compared = compare_score(result.record.recipe, result.record.steps)
+    first = f"{result.output}: {done}; weights {format_bytes(result.weights_bytes)}"
+    return "\n".join([first, *tell_comparison(compared)])

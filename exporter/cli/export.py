@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from runtimes.trt.profiles import FORM, parse_profile
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
+    from exporter.report import Report
 
 SUMMARY = "Take a model down to a runtime: build candidates, time and check them, keep the best."
 EXAMPLE = "stepdown export ./model --target onnxruntime --calibration-data texts.jsonl -o out"
@@ -183,12 +185,19 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     result = export(options, progress)
     return Outcome(
         document=result.to_json(),
-        text="\n".join([*(report.verdict for report in result.reports), str(result.output)]),
+        text="\n".join([*(line for report in result.reports for line in _tell(report)), str(result.output)]),
         tables=(
             *map(render_table, result.reports),
             *(render_ledger(report) for report in result.reports if report.ledger),
         ),
     )
+
+
+def _tell(report: Report) -> Iterator[str]:
+    from exporter.prediction import tell_comparison
+
+    yield report.verdict
+    yield from tell_comparison(report.prediction)
 
 
 def _require_builders(options: ExportOptions) -> None:

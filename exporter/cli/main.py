@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter.cli import bench, calibrate, compress, doctor, evaluate, export, gate, inspect, lint, run
+from exporter.cli import bench, calibrate, compress, doctor, evaluate, export, gate, inspect, lint, plan, run
 from exporter.cli.outcome import Outcome, Verb, format_json
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
@@ -33,6 +33,7 @@ OWN_PACKAGES = {"runtimes", "calibration", "compression", "exporter", "bench", "
 
 # Modules, as in a protocol for modules; mypy checks each against Verb where it is called.
 VERBS: Mapping[str, Verb] = {
+    "plan": plan,
     "compress": compress,
     "export": export,
     "calibrate": calibrate,

@@ -1,0 +1,93 @@
+"""``stepdown plan`` from end to end on a small classifier: a recipe that compress takes, predicted and found."""
+
+import json
+import tomllib
+
+import pytest
+
+from exporter import planning
+from tests.cli.test_compress import write_data
+
+FINETUNE = """name = "try"
+[[steps]]
+do = "finetune"
+train = {epochs = 2, learning_rate = 2e-3, batch_size = 16}
+"""
+
+
+@pytest.fixture
+def classifier(stepdown, case_model, tmp_path):
+    """A small encoder that was trained to find a word."""
+    (tmp_path / "r.toml").write_text(FINETUNE)
+    write_data(tmp_path / "train.jsonl", 160)
+    write_data(tmp_path / "dev.jsonl", 60, seed=1)
+    words = ["compress", case_model("bert"), "--task", "text-classification", "--recipe", tmp_path / "r.toml"]
+    found = stepdown(*words, "--data", tmp_path / "train.jsonl", "-o", tmp_path / "classifier")
+    assert found.code == 0, found.err
+    return tmp_path / "classifier"
+
+
+def list_words(model, *more):
+    data = model.with_name("dev.jsonl")
+    return ["plan", model, "--data", data, "--samples", 30, "--label-column", "label", *more]
+
+
+def test_what_is_proposed_is_carried_out_and_compared(stepdown, classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "SHAPE", (1, 16))
+    recipe = tmp_path / "plan.toml"
+    planned = stepdown(*list_words(classifier, "--max-drop", "10%", "-o", recipe, "--json"))
+    assert planned.code == 0, planned.err
+    document, written = planned.json(), tomllib.loads(recipe.read_text())
+    assert [step["do"] for step in written["steps"]] == [step["do"] for step in document["recipe"]["steps"]]
+    assert written["steps"][-1]["do"] == "quantise"
+    assert written["predicted"]["metric"] == "accuracy"
+    assert written["predicted"]["drop_at_once"] <= 0.4
+    assert written["predicted"]["speedup"] > 0
+    assert {one["method"] for one in document["sensitivities"]} >= {"prune", "quantise", "low-rank", "drop-layers"}
+    words = ["compress", classifier, "--recipe", recipe, "--data", tmp_path / "train.jsonl"]
+    made = stepdown(*words, "--held-out", tmp_path / "dev.jsonl", "-o", tmp_path / "small")
+    assert made.code == 0, made.err
+    assert "accuracy: predicted" in made.out
+    shipped = stepdown("export", tmp_path / "small", "-o", tmp_path / "out", "--shape", "1x16")
+    assert shipped.code == 0, shipped.err
+    assert "size_bytes: predicted" in shipped.out
+    compared = json.loads((tmp_path / "out" / "manifest.json").read_text())["measurements"]["onnxruntime"]["prediction"]
+    assert compared.keys() == {"size_bytes", "speedup at 1x16"}
+    assert compared["speedup at 1x16"]["found"] > 0
+
+
+def test_without_labels_and_for_a_gpu_nothing_is_timed(stepdown, classifier):
+    data = classifier.with_name("dev.jsonl")
+    found = stepdown("plan", classifier, "--data", data, "--samples", 30, "--target", "tensorrt", "--max-drop", "20%")
+    assert found.code == 0, found.err
+    written = tomllib.loads(found.out)
+    assert (written["predicted"]["metric"], written["predicted"]["speedup"]) == ("agreement", 0.0)
+    assert not any(step.get("sparsity") for step in written["steps"] if step["do"] == "prune")
+
+
+def test_an_encoder_without_its_classifier_is_refused(stepdown, case_model, tmp_path):
+    data = write_data(tmp_path / "dev.jsonl", 20)
+    found = stepdown("plan", case_model("bert"), "--task", "text-classification", "--data", data)
+    assert found.code == 4
+    assert "yet to be trained" in found.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "tensorflow"], "tensorrt"),
+        (["--max-drop", "200%"], "not a fraction"),
+        (["-o", "missing/plan.toml"], "no such folder"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(stepdown, options, message):
+    found = stepdown("plan", "model", "--data", "dev.jsonl", *options)
+    assert found.code == 2
+    assert message in found.err
+
+
+def test_too_few_samples(stepdown, case_model, tmp_path):
+    data = write_data(tmp_path / "dev.jsonl", 4)
+    found = stepdown("plan", case_model("bert"), "--data", data)
+    assert found.code == 2
+    assert "4 samples are too few" in found.err
