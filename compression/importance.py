@@ -55,11 +55,12 @@ def score_by_activation(
     """
     scores = {}
     for group in groups:
-        weight, second = _get_weight(model, group.target), moments[group.target].second
-        pieces = [slice(unit * group.size, (unit + 1) * group.size) for unit in range(group.count)]
+        weight = _get_weight(model, group.target)
+        weight = weight.view(len(weight), group.count, group.size)
+        second = moments[group.target].second.view(group.count, group.size, group.count, group.size)
         # E|W x|^2 = sum of (W'W * E[x x']) over the unit's own columns.
-        added = [((weight[:, piece].T @ weight[:, piece]) * second[piece, piece]).sum() for piece in pieces]
-        scores[group.target] = _share(torch.stack(added))
+        own = second.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        scores[group.target] = _share((torch.einsum("oui,ouj->uij", weight, weight) * own).sum(dim=(1, 2)))
     return scores
 
 

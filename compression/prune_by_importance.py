@@ -15,6 +15,7 @@ from torch import nn
 from compression.choose_units import Scope, choose_units
 from compression.context import Context
 from compression.importance import Importance, score_by_activation, score_by_gradient, score_by_magnitude
+from compression.layers import match_names
 from compression.moments import collect_moments
 from compression.objective import make_task_objective
 from compression.options import OptionError
@@ -32,6 +33,7 @@ class UnitOptions:
 
     Attributes:
         sparsity: The share that leaves, in [0, 1).
+        layers: Names of the encoder layers that lose units, such as ``encoder.layer.[0-3]``; by default all.
         importance: How units are scored: ``taylor`` and ``fisher`` by the task's loss, ``activation`` by unlabelled
             samples, ``magnitude`` by the weights alone.
         scope: ``layer`` takes the share from every layer, ``global`` the least important of all: widths then differ.
@@ -42,6 +44,7 @@ class UnitOptions:
     """
 
     sparsity: float
+    layers: tuple[str, ...] = ()
     importance: Importance = "taylor"
     scope: Scope = "layer"
     multiple_of: int = 1
@@ -64,8 +67,11 @@ def prune_by_importance(
 
     Raises:
         DataError: the importance or the fit needs data, or labels, that are not there.
-        UsageError: the units of a layer are not divisible by ``multiple_of``.
+        UsageError: the units of a layer are not divisible by ``multiple_of``, or no layer has a name that is asked for.
     """
+    if options.layers:
+        named = match_names([group.name for group in groups], options.layers, "layer")
+        groups = [group for group in groups if group.name in named]
     scores = _score(model, groups, options, context)
     kept = choose_units(scores, options.sparsity, scope=options.scope, multiple_of=options.multiple_of)
     for group in groups:

@@ -112,8 +112,9 @@ def _choose_by_loss(
     model: nn.Module, layers: Layers, options: Options, context: Context
 ) -> tuple[dict[str, int], float]:
     assert options.max_drop is not None
-    drawn = draw_samples(context.require_samples(), options.samples, context.make_generator(_PURPOSE))
-    samples = context.held_out or drawn
+    samples = context.held_out or draw_samples(
+        context.require_samples(), options.samples, context.make_generator(_PURPOSE)
+    )
 
     def measure_ranks(ranks: Mapping[str, int]) -> float:
         with layers.placed(model, layers.select_worth(ranks)):

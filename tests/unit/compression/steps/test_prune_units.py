@@ -44,6 +44,19 @@ def test_widths_differ_where_the_whole_model_is_ranked():
     assert read_widths(model)[1] == [first, second]
 
 
+def test_only_layers_that_are_named():
+    model = make_bert()
+    facts = prune_heads.apply(model, prune_heads.Options(sparsity=0.5, layers=("layer.1",)), make_context())
+    assert facts["left"] == {LAYERS[1]: 2}
+    assert read_widths(model)[0] == [4, 2]
+
+
+def test_layers_that_do_not_exist():
+    with pytest.raises(UsageError, match=r"no layer of the model matches 'encoder.layer.9'") as caught:
+        prune_heads.apply(make_bert(), prune_heads.Options(sparsity=0.5, layers=("encoder.layer.9",)), make_context())
+    assert LAYERS[0] in caught.value.cure
+
+
 def test_the_same_again():
     results = []
     for _ in range(2):
