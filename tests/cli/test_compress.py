@@ -326,23 +326,24 @@ train = {epochs = 5, learning_rate = 1e-3, batch_size = 16}
 def test_a_run_killed_at_any_moment_comes_to_the_same_bits(case_model, files, seed):
     change(files, r_toml=LONG)
     words = list_words(case_model("bert"), files)
+    begun = time.monotonic()
     with start(words) as running:
         wait_for(running, files / "out.partial")
-        begun = time.monotonic()
+        starting_s = time.monotonic() - begun
         _, err = running.communicate(timeout=300)
-        took = time.monotonic() - begun
+        whole_s = time.monotonic() - begun
     assert running.returncode == 0, err
     (files / "out").rename(files / "whole")
     draw, kills = random.Random(seed), 0
-    while kills < 3:
+    for _ in range(3):
         with start(words) as running:
-            wait_for(running, files / "out.partial" / "run.json")
             try:
-                running.wait(draw.uniform(0, took))
+                running.wait(draw.uniform(starting_s, whole_s))
             except subprocess.TimeoutExpired:
                 running.kill()
                 kills += 1
-            running.communicate()
+            _, err = running.communicate()
+        assert running.returncode in {0, -signal.SIGKILL}, err
         if running.returncode == 0:
             break
     if not (files / "out").exists():
