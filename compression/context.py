@@ -93,12 +93,25 @@ class Context:
             name=name,
             seed=derive_seed(self.seed, self.step, name),
             samples=chosen,
-            objective=objective or self._make_objective(model, training, chosen),
+            objective=objective or self.make_objective(model, training, chosen),
             hooks=(*hooks, KeepZeros(model)) if keep_zeros else tuple(hooks),
             extra=extra or {},
             evaluate=self.evaluate if self.held_out is not None else None,
         )
         run_training(model, training, task, self.logbook)
+
+    def make_objective(self, model: nn.Module, training: Training, samples: Samples | None = None) -> Objective:
+        """Return what :meth:`train` makes small where nothing else is given: for a step that adds to it.
+
+        Raises:
+            DataError: there are no samples, or they have no labels and it needs them.
+            UsageError: there is no teacher, and one is asked for.
+        """
+        chosen = samples or self.require_samples()
+        if training.distil is None:
+            return make_task_objective(model, chosen, self.tokens)
+        seed = derive_seed(self.seed, self.step, "distil")
+        return make_objective(model, self.teacher(), training.distil, chosen, self.tokens, seed)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Measure ``model`` on the held-out samples, or on those it learns from where there are none.
@@ -180,12 +193,6 @@ class Context:
         return replace(
             self, train_samples=sets.train, held_out=sets.held_out, unlabelled=sets.unlabelled, tokens=tokens
         )
-
-    def _make_objective(self, model: nn.Module, training: Training, samples: Samples) -> Objective:
-        if training.distil is None:
-            return make_task_objective(model, samples, self.tokens)
-        seed = derive_seed(self.seed, self.step, "distil")
-        return make_objective(model, self.teacher(), training.distil, samples, self.tokens, seed)
 
     def _place(self) -> str:
         return f"steps[{self.step}]"

@@ -74,30 +74,40 @@ def name_nodes(model: ir.Model) -> None:
 
     The notes (a stack trace for every node) are larger than the graph itself. Nodes without notes keep their names.
     """
-    taken: set[str] = set()
-    for node in model.graph.all_nodes():
-        path = _read_module_path(node)
-        if path is None:
-            taken.add(node.name or "")
-            continue
-        _name_folded_weight(model.graph, node, path)
-        wanted, number = f"{path}/{node.op_type}", 1
-        name = wanted
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        taken.add(name)
-        node.name = name
+    _name_within(model.graph, model.graph, "model", set())
     common.ClearMetadataAndDocStringPass()(model)
     model.graph.metadata_props.clear()
 
 
-def _read_module_path(node: ir.Node) -> str | None:
+def _name_within(main: ir.Graph, graph: ir.Graph, outside: str, taken: set[str]) -> None:
+    """Name the nodes of a graph; those of a branch that say no module are in the module ``outside`` of it."""
+    for node in graph:
+        path = _read_module_path(node, outside)
+        if path is None:
+            taken.add(node.name or "")
+        else:
+            _name_folded_weight(main, node, path)
+            _name_node(node, f"{path}/{node.op_type}", taken)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                _name_within(main, attribute.as_graph(), path or outside, taken)
+
+
+def _name_node(node: ir.Node, wanted: str, taken: set[str]) -> None:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    node.name = name
+
+
+def _read_module_path(node: ir.Node, outside: str) -> str | None:
     scopes = node.metadata_props.get(_SCOPES)
     if scopes is None:
         return None
     names = [name for name in ast.literal_eval(scopes)[:-1] if name and not name.startswith(_NO_MODULE)]
-    return names[-1] if names else "model"
+    return names[-1] if names else outside
 
 
 def _name_folded_weight(graph: ir.Graph, node: ir.Node, path: str) -> None:
