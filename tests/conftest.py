@@ -52,6 +52,12 @@ def minilm_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def movie_sentences() -> assets.MovieSentences:
+    """Sentences of film reviews: to fit on, to judge by, and some without labels."""
+    return fetch(assets.movie_sentences)
+
+
+@pytest.fixture(scope="session")
 def lee_corpus() -> assets.LeeCorpus:
     """The Lee corpus: background texts, documents, human similarity."""
     return fetch(assets.lee)

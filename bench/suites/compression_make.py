@@ -1,0 +1,247 @@
+"""Makes one row of the compression suite, stage by stage: compress, export, a plan, accuracy, times, a record.
+
+In: a row, a task and a seed. Out: :class:`Record`, kept as a small JSON file. Each stage leaves a file or a folder, and
+is passed over where that is there: a suite that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.compare import Comparison
+from bench.measure import MeasurePlan
+from bench.peers.stepdown_cli import trace_float
+from bench.suites.compression_commands import Commands
+from bench.suites.compression_data import TaskData
+from bench.suites.compression_rows import ROWS, Row, read_recipe
+from bench.suites.compression_times import Timed, find_model, time_artifact
+from runtimes.artifact import hash_file, read_manifest
+from runtimes.atomic import write_text
+from runtimes.errors import UnsupportedModel
+from runtimes.ort import describe_onnx
+
+WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+_RECORD, _MADE_OF = "record.json", "made-of.json"
+#: The tier where TensorRT takes nothing of a model.
+NO_TIER = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Judged on the test texts, through the artifact."""
+
+    accuracy: float
+    macro_f1: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How far TensorRT went, and the bytes of the plan; ``why`` where it went nowhere."""
+
+    tier: str
+    size_bytes: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Everything measured of one row, task and seed.
+
+    ``artifact_bytes`` is what serving needs: model, tokenizer and configuration; ``teacher_bytes`` are the teacher's
+    weights alone. ``train_seconds`` is the time of the recipe's steps.
+    """
+
+    key: str
+    task: str
+    seed: int
+    quality: Quality
+    teacher: Quality
+    artifact_bytes: int
+    model_bytes: int
+    teacher_bytes: int
+    candidate: str
+    plan: Plan
+    times: Mapping[str, Timed]
+    train_seconds: float
+    facts: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A fine-tuned checkpoint, its plain float graph and how good it is."""
+
+    checkpoint: Path
+    graph: Path
+    quality: Quality
+
+    def weights_bytes(self) -> int:
+        """Bytes of the weights alone."""
+        return (self.checkpoint / WEIGHTS).stat().st_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where rows are made, and with what."""
+
+    work: Path
+    commands: Commands
+    plan: MeasurePlan
+    say: Callable[[str], None]
+
+
+def make_teacher(bench: Bench, encoder: Path, data: TaskData, *, seed: int = 0) -> Teacher:
+    """Fine-tune the encoder on a task and judge it, unless that was done."""
+    folder = bench.work / f"{data.name}-teacher"
+    made_of = {"encoder": hash_file(encoder / WEIGHTS), "data": hash_file(data.train), "seed": seed}
+    start_anew(folder, made_of)
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
+        bench.say(f"{data.name}: the teacher")
+        words = ["compress", encoder, "--task", "text-classification", "--recipe", "finetune", "-o", checkpoint]
+        bench.commands.run(*words, "--data", data.train, "--held-out", data.held_out, "--seed", seed)
+    graph = trace_float(checkpoint, folder / "float")
+    return Teacher(checkpoint=checkpoint, graph=graph, quality=_judge(bench, checkpoint, data, folder))
+
+
+def make_row(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher, seed: int) -> Record:
+    """Make what is not made yet of a row, and return what was measured.
+
+    Raises:
+        UnsupportedModel: it cannot be made; the message is what stepdown said.
+        Inconclusive: the time is up.
+    """
+    folder, recipe = find_folder(bench.work, key, data.name, seed), read_recipe(key, row)
+    made_of = {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "data": hash_file(data.train)}
+    start_anew(folder, {**made_of, "recipe": recipe, "export": list(row.export)})
+    checkpoint = folder / "checkpoint"
+    if not checkpoint.is_dir():
+        bench.say(f"{data.name} {key} seed {seed}: compressing")
+        write_text(folder / "recipe.toml", recipe)
+        words = ["compress", teacher.checkpoint, "--recipe", folder / "recipe.toml", "-o", checkpoint, "--seed", seed]
+        words += ["--data", data.train, "--held-out", data.held_out, "--unlabelled", data.unlabelled]
+        bench.commands.run(*words)
+    return read_record(folder) or _finish(bench, key, row.export, data, teacher, seed)
+
+
+def _finish(bench: Bench, key: str, export: tuple[str, ...], data: TaskData, teacher: Teacher, seed: int) -> Record:
+    """Export, judge and time the checkpoint of a row, and write its record."""
+    folder = find_folder(bench.work, key, data.name, seed)
+    checkpoint, exported = folder / "checkpoint", folder / "onnxruntime"
+    if not exported.is_dir():
+        bench.say(f"{data.name} {key} seed {seed}: exporting")
+        bench.commands.run("export", checkpoint, "-o", exported, *_list_data(data), *export)
+    quality = _judge(bench, exported, data, folder)
+    plan = _build_plan(bench, checkpoint, data, folder)
+    bench.commands.check_time()
+    bench.say(f"{data.name} {key} seed {seed}: timing")
+    texts = data.read_test_texts()
+    steps = json.loads((checkpoint / "stepdown.json").read_text(encoding="utf-8"))["steps"]
+    record = Record(
+        key=key,
+        task=data.name,
+        seed=seed,
+        quality=quality,
+        teacher=teacher.quality,
+        artifact_bytes=sum_bytes(exported),
+        model_bytes=describe_onnx(find_model(exported)).size_bytes(),
+        teacher_bytes=teacher.weights_bytes(),
+        candidate=read_manifest(exported).artifacts["onnxruntime"]["candidate"],
+        plan=plan,
+        times=time_artifact(
+            exported, teacher.checkpoint, teacher.graph, texts, threads=bench.commands.threads, plan=bench.plan
+        ),
+        train_seconds=sum(step["seconds"] for step in steps),
+        facts=tuple({"do": step["do"], "facts": step["facts"]} for step in steps),
+    )
+    write_text(folder / _RECORD, json.dumps(asdict(record), indent=1) + "\n")
+    return record
+
+
+def find_folder(work: Path, key: str, task: str, seed: int) -> Path:
+    """Return where a row is made."""
+    return work / f"{task}-{key}-seed{seed}"
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return the record of a row that is finished, else None."""
+    path = folder / _RECORD
+    if not path.is_file():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    times = {shape: _read_timed(one) for shape, one in told.pop("times").items()}
+    parts = {name: Quality(**told.pop(name)) for name in ("quality", "teacher")}
+    return Record(**{**told, **parts, "plan": Plan(**told["plan"]), "times": times, "facts": tuple(told["facts"])})
+
+
+def read_records(work: Path) -> dict[tuple[str, str], list[Record]]:
+    """Return every record there is, by row and task, in the order of the rows."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for key, row in ROWS.items():
+        for task in row.tasks:
+            some = [read_record(find_folder(work, key, task, seed)) for seed in row.seeds]
+            if there := [one for one in some if one is not None]:
+                found[key, task] = there
+    return found
+
+
+def start_anew(folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Empty a folder whose content was made of something else."""
+    note, text = folder / _MADE_OF, json.dumps(made_of, sort_keys=True) + "\n"
+    if folder.is_dir() and not (note.is_file() and note.read_text(encoding="utf-8") == text):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(note, text)
+
+
+def sum_bytes(exported: Path) -> int:
+    """Return the bytes of what serving needs: model, tokenizer and configuration."""
+    beside = sum((exported / name).stat().st_size for name in (TOKENIZER, CONFIG) if (exported / name).is_file())
+    return describe_onnx(find_model(exported)).size_bytes() + beside
+
+
+def _list_data(data: TaskData) -> tuple[object, ...]:
+    return ("--calibration-data", data.train, "--eval-data", data.held_out)
+
+
+def _judge(bench: Bench, model: Path, data: TaskData, folder: Path) -> Quality:
+    path = folder / "quality.json"
+    if not path.is_file():
+        bench.say(f"{folder.name}: judging")
+        words = ("eval", model, "--data", data.test, "--metric")
+        told = {metric: bench.commands.run(*words, metric) for metric in ("accuracy", "macro-f1")}
+        found = Quality(
+            accuracy=told["accuracy"]["value"],
+            macro_f1=told["macro-f1"]["value"],
+            samples=told["accuracy"]["samples"],
+        )
+        write_text(path, json.dumps(asdict(found)) + "\n")
+    return Quality(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _build_plan(bench: Bench, checkpoint: Path, data: TaskData, folder: Path) -> Plan:
+    """Build a plan; what TensorRT does not take is a finding, not an end."""
+    path = folder / "plan.json"
+    if not path.is_file():
+        bench.say(f"{folder.name}: a plan")
+        out = folder / "tensorrt"
+        try:
+            told = bench.commands.run("export", checkpoint, "-o", out, "--target", "tensorrt", *_list_data(data))
+            (report,) = told["reports"]
+            chosen = next(row for row in report["rows"] if row["chosen"])
+            plan = Plan(tier=report["tier"], size_bytes=chosen["size_bytes"])
+        except UnsupportedModel as error:
+            plan = Plan(tier=NO_TIER, why=error.what)
+        shutil.rmtree(out, ignore_errors=True)
+        write_text(path, json.dumps(asdict(plan)) + "\n")
+    return Plan(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _read_timed(told: Mapping[str, Any]) -> Timed:
+    ratios = {name: Comparison(**told[name]) for name in ("against_torch", "against_ort")}
+    return Timed(median_ns=told["median_ns"], gemm_gflops=told["gemm_gflops"], **ratios)
