@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from compression.row_gates import RowGate, draw_choices, summarise
 from compression.run_where import run_where
+from runtimes.errors import UnsupportedModel
 
 
 class GatedLayer(nn.Module):
@@ -53,7 +54,7 @@ class GatedLayer(nn.Module):
         if self.training:
             choice = draw_choices(scores - self.threshold)
             self.probability = torch.sigmoid(scores - self.threshold)
-            made: torch.Tensor = self.layer(hidden_states, *args, **kwargs)
+            made = _require_hidden(self.layer(hidden_states, *args, **kwargs))
             return hidden_states + choice[:, None, None] * (made - hidden_states)
         return self._run(scores > self.threshold, hidden_states, args, kwargs)
 
@@ -69,7 +70,8 @@ class GatedLayer(nn.Module):
             for place, tensor in zip(places, given, strict=True):
                 whole[place] = tensor
             args, kwargs = pytree.tree_unflatten(whole, spec)
-            return torch.where(wanted[:, None, None], self.layer(hidden, *args, **kwargs), hidden)
+            made = _require_hidden(self.layer(hidden, *args, **kwargs))
+            return torch.where(wanted[:, None, None], made, hidden)
 
         def skip(_wanted: torch.Tensor, hidden: torch.Tensor, *_given: torch.Tensor) -> torch.Tensor:
             return hidden.clone()
@@ -88,3 +90,13 @@ def gate_layer(model: nn.Module, name: str, gate: RowGate, *, threshold: float =
     gated = GatedLayer(layer, gate, threshold=threshold).train(layer.training)
     model.set_submodule(name, gated, strict=True)
     return gated
+
+
+def _require_hidden(made: object) -> torch.Tensor:
+    if isinstance(made, torch.Tensor):
+        return made
+    raise UnsupportedModel(
+        f"a gated layer gives a {type(made).__name__}, and only hidden states can be skipped",
+        where="layers",
+        cure="leave gates and exits out of the recipe: this architecture is not laid out for them",
+    )

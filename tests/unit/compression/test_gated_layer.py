@@ -5,6 +5,7 @@ from torch import nn
 from compression.checkpoint import load_compressed, save_compressed
 from compression.gated_layer import gate_layer, list_gated
 from compression.row_gates import RowGate, average_tokens, draw_choices, find_tokens, summarise, to_score
+from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert
 
 LAYERS = ("bert.encoder.layer.0", "bert.encoder.layer.1")
@@ -94,3 +95,15 @@ def test_the_checkpoint_gives_it_again(tmp_path):
 def test_scores_for_never_and_always():
     assert to_score(0.5) == 0
     assert to_score(0.0) < -1e6 < 1e6 < to_score(1.0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_layer_that_gives_more_than_hidden_states(training):
+    class Pair(nn.Module):
+        def forward(self, hidden):
+            return hidden, hidden
+
+    model = nn.Sequential(Pair()).train(training)
+    gate_layer(model, "0", RowGate(8, bias=1.0))
+    with pytest.raises(UnsupportedModel, match="gives a tuple"):
+        model(torch.zeros(1, 2, 4))
