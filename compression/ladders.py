@@ -43,8 +43,6 @@ _UNIT_SPARSITIES = (0.25, 0.5)
 _MULTIPLE = 16
 # Where a rank alone costs a layer this share of the budget at most, all such layers together may keep to it.
 _BEARABLE_SHARE = 0.5
-# Samples that a step looks at: a plan looks at fewer than a recipe does by itself.
-_SAMPLES = 128
 
 
 def list_ladders(
@@ -79,7 +77,7 @@ def make_rounding(precision: Literal["int8", "weights-8"]) -> Step:
 def _list_layers(model: nn.Module) -> Iterator[Ladder]:
     count = len(list(model.get_submodule(find_stack(model)).children()))
     levels = tuple(
-        Step(do="drop-layers", options=drop_layers.Options(keep=keep, samples=_SAMPLES))
+        Step(do="drop-layers", options=drop_layers.Options(keep=keep))
         for keep in range(count - 1, (count - 1) // 2, -1)
         if keep
     )
@@ -99,7 +97,7 @@ def _list_units(
         return  # another architecture: its units cannot leave
     multiple = _MULTIPLE if all(group.count % _MULTIPLE == 0 for group in groups) else 1
     made = [
-        options(sparsity=share, importance="activation", scope="global", multiple_of=multiple, samples=_SAMPLES)
+        options(sparsity=share, importance="activation", scope="global", multiple_of=multiple)
         for share in _UNIT_SPARSITIES
     ]
     yield Ladder(method=do, levels=tuple(Step(do=do, options=one) for one in made))
@@ -117,7 +115,7 @@ def _list_ranks(model: nn.Module, found: Sequence[Sensitivity], context: Context
     if not names:
         return
     rank = max(1, int(share * min(min(linear.weight.shape) for linear in select_linears(model, names).values())))
-    step = Step(do="low-rank", options=low_rank.Options(layers=names, rank=rank, samples=_SAMPLES))
+    step = Step(do="low-rank", options=low_rank.Options(layers=names, rank=rank))
     try:
         import_step(step.do).apply(copy.deepcopy(model), step.options, context)
     except OptionError:
@@ -127,7 +125,7 @@ def _list_ranks(model: nn.Module, found: Sequence[Sensitivity], context: Context
 
 def _list_zeros(zeros: Zeros) -> Ladder:
     if zeros == "2:4":
-        options = [prune.Options(method="second-order", pattern="2:4", samples=_SAMPLES)]
+        options = [prune.Options(method="second-order", pattern="2:4")]
     else:
-        options = [prune.Options(method="second-order", sparsity=share, samples=_SAMPLES) for share in _SPARSITIES]
+        options = [prune.Options(method="second-order", sparsity=share) for share in _SPARSITIES]
     return Ladder(method="prune", levels=tuple(Step(do="prune", options=one) for one in options))

@@ -86,14 +86,16 @@ class Search:
     def run(self, budget: float, advance: Callable[[int], None]) -> list[Trial]:
         """Return every combination on the way up, the last the best within ``budget``; the first changes nothing."""
         path = [self.attempt({})]
+        ladders = list(self._ladders)
         while True:
-            tried = []
-            for ladder in self._ladders:
-                level = path[-1].levels.get(ladder.method, 0) + 1
-                if level <= len(ladder.levels):
-                    tried.append(self._try({**path[-1].levels, ladder.method: level}))
-                    advance(1)
-            able = [trial for trial in tried if trial is not None and trial.change.drop <= budget]
+            able = []
+            for ladder in list(ladders):
+                trial = self._climb(ladder, path[-1].levels)
+                advance(1)
+                if trial is None or trial.change.drop > budget:
+                    ladders.remove(ladder)  # nor will it be able once others have climbed
+                else:
+                    able.append(trial)
             rates = [(_rate(trial, path[-1]), trial) for trial in able]
             rate, best = max(rates, key=lambda rated: rated[0], default=(0.0, path[-1]))
             if rate <= 0:
@@ -119,10 +121,13 @@ class Search:
         self._finish(edited)
         return Trial(levels=dict(levels), change=self._ruler.measure(edited), costs=costs)
 
-    def _try(self, levels: Mapping[str, int]) -> Trial | None:
-        """Return what :meth:`attempt` does; None where a step does not fit what those before it left of a layer."""
+    def _climb(self, ladder: Ladder, levels: Mapping[str, int]) -> Trial | None:
+        """Try one level more; None at the top, or where a step does not fit what those before it left of a layer."""
+        level = levels.get(ladder.method, 0) + 1
+        if level > len(ladder.levels):
+            return None
         try:
-            return self.attempt(levels)
+            return self.attempt({**levels, ladder.method: level})
         except (OptionError, UsageError):
             return None
 

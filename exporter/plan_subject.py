@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _CLASSIFICATION, _HEAD = "text-classification", "ForSequenceClassification"
 # Fewer tell nothing of a metric.
 _FEWEST_SAMPLES = 8
+# Looked at by steps that fit what stays to what leaves, again and again: some thousand tokens tell a covariance.
+_SEEN_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,5 +129,5 @@ def _split(samples: Samples, options: SubjectOptions) -> tuple[Samples, Samples]
             cure=f"give some hundred, and at least {_FEWEST_SAMPLES}",
         )
     order = np.random.default_rng(options.seed).permutation(len(samples)).tolist()
-    judged, others = order[: options.samples], order[options.samples :][: options.samples]
-    return samples.subset(judged), samples.subset(others if len(others) >= _FEWEST_SAMPLES else judged)
+    judged, others = order[: options.samples], order[options.samples :][:_SEEN_SAMPLES]
+    return samples.subset(judged), samples.subset(others if len(others) >= _FEWEST_SAMPLES else judged[:_SEEN_SAMPLES])

@@ -23,6 +23,7 @@ from runtimes.errors import BudgetMissed
 
 if TYPE_CHECKING:
     from compression.context import Context
+    from compression.ladders import Zeros
     from compression.probes import Sensitivity
     from compression.proposal import Costs, Search, Trial
     from compression.recipe import Step
@@ -35,6 +36,8 @@ RECOVERED = 0.75
 SHAPE = (8, 128)
 _TIMED = "onnxruntime"
 _BATCH_SIZE = 32
+# A layer is one of a hundred probes, compared by how far answers move: that takes fewer samples than a drop does.
+_PROBED_SAMPLES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +77,12 @@ def plan(options: PlanOptions, progress: Progress) -> Plan:
         subject = open_subject(options.subject, Path(scratch))
         context = _make_context(subject, options)
         ruler = Ruler(subject.model, subject.judged, classifies=subject.classifies)
-        found = _measure_layers(subject, ruler, progress)
+        found = _measure_layers(subject, progress)
         timed = _time(subject, options, Path(scratch), progress)
         costs = _make_costs(subject, options, timed, Path(scratch))
         words = shrink_vocabulary(subject)
         budget = options.max_drop / (1 - RECOVERED if subject.classifies else 1)
-        zeros = "1x1" if options.target == _TIMED else "2:4"
+        zeros: Zeros = "1x1" if options.target == _TIMED else "2:4"
         search = Search(
             subject.model,
             list_ladders(subject.model, found, context, zeros=zeros, budget=budget),
@@ -135,10 +138,13 @@ def _make_context(subject: PlanSubject, options: PlanOptions) -> Context:
     )
 
 
-def _measure_layers(subject: PlanSubject, ruler: Ruler, progress: Progress) -> tuple[Sensitivity, ...]:
+def _measure_layers(subject: PlanSubject, progress: Progress) -> tuple[Sensitivity, ...]:
     from compression.probes import list_probes, measure_probes
     from compression.samples import read_batches
+    from compression.sensitivity import Ruler
 
+    few = subject.judged.subset(range(min(_PROBED_SAMPLES, len(subject.judged))))
+    ruler = Ruler(subject.model, few, classifies=subject.classifies)
     probes = list_probes(subject.model, list(read_batches(subject.seen, _BATCH_SIZE)))
     with progress.task("changing one layer at a time", len(probes)) as task:
         return measure_probes(subject.model, probes, ruler, task.advance)
