@@ -22,7 +22,7 @@ def movie_sentences():
 
 def test_movie_sentences_are_clear_and_split_one_in_five(movie_sentences):
     train, test = read(movie_sentences.train), read(movie_sentences.test)
-    assert (len(train), len(test)) == (8018, 2023)
+    assert (len(train), len(test)) == (8011, 2030)
     for rows in (train, test):
         positive = sum(row["label"] == "positive" for row in rows)
         assert 0.48 < positive / len(rows) < 0.52
@@ -32,3 +32,8 @@ def test_no_text_to_judge_by_is_seen_in_training(movie_sentences):
     judged = {row["text"] for row in read(movie_sentences.test)}
     assert not judged & {row["text"] for row in read(movie_sentences.train)}
     assert not judged & {row["text"] for row in read(movie_sentences.unlabelled)}
+
+
+def test_the_first_texts_are_a_fair_sample(movie_sentences):
+    labels = [row["label"] for row in read(movie_sentences.train)[:200]]
+    assert 70 < labels.count("positive") < 130
