@@ -94,7 +94,7 @@ class Suite:
 
     def _run_part(self, part: str) -> None:
         if part == _RESUME:
-            self._resume()
+            self._attempt(_RESUME, self._resume)
         elif part == "peers":
             for key in self._choose(PEERS):
                 self._attempt(key, partial(self._compare, key))

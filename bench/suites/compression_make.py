@@ -18,7 +18,7 @@ from bench.measure import MeasurePlan
 from bench.peers.stepdown_cli import trace_float
 from bench.suites.compression_commands import Commands
 from bench.suites.compression_data import TaskData
-from bench.suites.compression_rows import ROWS, Row, read_recipe
+from bench.suites.compression_rows import ROWS, Row, read_recipe, read_shipped
 from bench.suites.compression_times import Timed, find_model, time_artifact
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.atomic import write_text
@@ -26,6 +26,7 @@ from runtimes.errors import UnsupportedModel
 from runtimes.ort import describe_onnx
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+_TEACHER = "finetune"
 _RECORD, _MADE_OF = "record.json", "made-of.json"
 #: The tier where TensorRT takes nothing of a model.
 NO_TIER = "none"
@@ -99,11 +100,11 @@ def make_teacher(bench: Bench, encoder: Path, data: TaskData, *, seed: int = 0) 
     """Fine-tune the encoder on a task and judge it, unless that was done."""
     folder = bench.work / f"{data.name}-teacher"
     made_of = {"encoder": hash_file(encoder / WEIGHTS), "data": hash_file(data.train), "seed": seed}
-    start_anew(folder, made_of)
+    start_anew(folder, {**made_of, "recipe": read_shipped(_TEACHER)})
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
         bench.say(f"{data.name}: the teacher")
-        words = ["compress", encoder, "--task", "text-classification", "--recipe", "finetune", "-o", checkpoint]
+        words = ["compress", encoder, "--task", "text-classification", "--recipe", _TEACHER, "-o", checkpoint]
         bench.commands.run(*words, "--data", data.train, "--held-out", data.held_out, "--seed", seed)
     graph = trace_float(checkpoint, folder / "float")
     return Teacher(checkpoint=checkpoint, graph=graph, quality=_judge(bench, checkpoint, data, folder))
@@ -141,7 +142,8 @@ def _finish(bench: Bench, key: str, export: tuple[str, ...], data: TaskData, tea
     bench.commands.check_time()
     bench.say(f"{data.name} {key} seed {seed}: timing")
     texts = data.read_test_texts()
-    steps = json.loads((checkpoint / "stepdown.json").read_text(encoding="utf-8"))["steps"]
+    # Those of the teacher stand before those of the row.
+    steps = _read_steps(checkpoint)[len(_read_steps(teacher.checkpoint)) :]
     record = Record(
         key=key,
         task=data.name,
@@ -203,6 +205,11 @@ def sum_bytes(exported: Path) -> int:
     """Return the bytes of what serving needs: model, tokenizer and configuration."""
     beside = sum((exported / name).stat().st_size for name in (TOKENIZER, CONFIG) if (exported / name).is_file())
     return describe_onnx(find_model(exported)).size_bytes() + beside
+
+
+def _read_steps(checkpoint: Path) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = json.loads((checkpoint / "stepdown.json").read_text(encoding="utf-8"))["steps"]
+    return steps
 
 
 def _list_data(data: TaskData) -> tuple[object, ...]:

@@ -177,4 +177,9 @@ def read_recipe(key: str, row: Row) -> str:
     """Return the text of a row's recipe."""
     if row.shipped is None:
         return f'name = "{key}"\n\n{row.steps}'
-    return (resources.files("compression") / "recipes" / f"{row.shipped}.toml").read_text(encoding="utf-8")
+    return read_shipped(row.shipped)
+
+
+def read_shipped(name: str) -> str:
+    """Return the text of a recipe that comes with stepdown."""
+    return (resources.files("compression") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
