@@ -55,6 +55,7 @@ class PlanSubject:
         seen: Others to look at, without labels; the same ones where there are too few.
         tokens: The ids that are no words.
         tokenizer: The folder with its ``tokenizer.json``; None where it has none.
+        max_length: The longest sequence it takes; None where nothing limits it.
     """
 
     source: Source
@@ -64,6 +65,7 @@ class PlanSubject:
     seen: Samples
     tokens: SpecialTokens
     tokenizer: Path | None
+    max_length: int | None = None
 
     @property
     def classifies(self) -> bool:
@@ -107,6 +109,7 @@ def open_subject(options: SubjectOptions, scratch: Path) -> PlanSubject:
         seen=replace(seen, labels=None),
         tokens=tokens,
         tokenizer=folder if (folder / TOKENIZER).is_file() else None,
+        max_length=trainee.max_length,
     )
 
 

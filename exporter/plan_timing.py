@@ -24,8 +24,9 @@ _VOCABULARY = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedModel:
-    """A model as it is: bytes of its INT8 file, and its time in float and in INT8, in yardsticks (0 where untimed)."""
+    """A model as it is: bytes of its INT8 file, and its time in float and in INT8 at ``shape``, in yardsticks."""
 
+    shape: str
     int8_bytes: int
     float_time: float
     int8_time: float
@@ -50,4 +51,10 @@ def time_model(source: Source, yardstick: Yardstick, folder: Path) -> TimedModel
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(closing(runtime.open(one))) for name, one in artifacts.items()}
         times = yardstick.time({name: session.prepare(feeds) for name, session in sessions.items()})
-    return TimedModel(int8_bytes=artifacts["int8"].size_bytes(), float_time=times["float"], int8_time=times["int8"])
+    batch, length = yardstick.shape
+    return TimedModel(
+        shape=f"{batch}x{length}",
+        int8_bytes=artifacts["int8"].size_bytes(),
+        float_time=times["float"],
+        int8_time=times["int8"],
+    )

@@ -78,8 +78,9 @@ def plan(options: PlanOptions, progress: Progress) -> Plan:
         context = _make_context(subject, options)
         ruler = Ruler(subject.model, subject.judged, classifies=subject.classifies)
         found = _measure_layers(subject, progress)
-        timed = _time(subject, options, Path(scratch), progress)
-        costs = _make_costs(subject, options, timed, Path(scratch))
+        yardstick = _make_yardstick(subject, options)
+        timed = _time(subject, yardstick, Path(scratch), progress)
+        costs = _make_costs(subject, yardstick, timed, Path(scratch))
         words = shrink_vocabulary(subject)
         budget = options.max_drop / (1 - RECOVERED if subject.classifies else 1)
         zeros: Zeros = "1x1" if options.target == _TIMED else "2:4"
@@ -150,24 +151,34 @@ def _measure_layers(subject: PlanSubject, progress: Progress) -> tuple[Sensitivi
         return measure_probes(subject.model, probes, ruler, task.advance)
 
 
-def _time(subject: PlanSubject, options: PlanOptions, scratch: Path, progress: Progress) -> TimedModel | None:
+def _make_yardstick(subject: PlanSubject, options: PlanOptions) -> Yardstick | None:
+    """Return what times at 8x128, or at the longest that the model takes; None where nothing is to be timed."""
     if options.target != _TIMED:
         return None
+    batch, length = SHAPE
+    return Yardstick(shape=(batch, min(length, subject.max_length or length)), threads=options.threads)
+
+
+def _time(subject: PlanSubject, yardstick: Yardstick | None, scratch: Path, progress: Progress) -> TimedModel | None:
+    if yardstick is None:
+        return None
     progress.step("timing the model in float and in INT8")
-    return time_model(subject.source, Yardstick(shape=SHAPE, threads=options.threads), scratch)
+    return time_model(subject.source, yardstick, scratch)
 
 
-def _make_costs(subject: PlanSubject, options: PlanOptions, timed: TimedModel | None, scratch: Path) -> CostModel:
+def _make_costs(
+    subject: PlanSubject, yardstick: Yardstick | None, timed: TimedModel | None, scratch: Path
+) -> CostModel:
     from compression.anatomy import read_anatomy
 
     whole = read_anatomy(subject.model)
-    if timed is None:
+    if timed is None or yardstick is None:
         return CostModel(whole, overhead_bytes=0, time=None, timer=None)
     return CostModel(
         whole,
         overhead_bytes=max(0, timed.int8_bytes - count_bytes(whole)),
         time=timed.int8_time,
-        timer=LayerTimer(Yardstick(shape=SHAPE, threads=options.threads), scratch / "layers"),
+        timer=LayerTimer(yardstick, scratch / "layers"),
     )
 
 
@@ -211,7 +222,7 @@ def _propose(outcome: _Outcome, options: PlanOptions) -> Plan:
         score=round(outcome.ruler.score, 5),
         size_bytes=chosen.costs.size_bytes,
         speedup=0.0 if chosen.costs.time is None else round(reference / chosen.costs.time, 3),
-        shape=f"{SHAPE[0]}x{SHAPE[1]}",
+        shape="8x128" if timed is None else timed.shape,
         reference_cost=round(reference, 5),
     )
     recipe = Recipe(
