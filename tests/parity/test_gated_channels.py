@@ -15,6 +15,7 @@ from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
 from exporter.trace import trace
+from exporter.tracing.quiet import quiet_libraries
 from tests.corpus.architectures import CASES, SENTENCE, build
 
 NETWORK = '''"""A convolutional network whose convolutions have gates."""
@@ -73,8 +74,9 @@ def test_a_saved_program_has_its_branches(tmp_path):
     namespace = {}
     exec(NETWORK.format(wanted=None), namespace)
     module, examples = namespace["make"]()
-    program = torch.export.export(module, examples, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    torch.export.save(program, tmp_path / "network.pt2")
+    with quiet_libraries(), torch.no_grad():
+        program = torch.export.export(module, examples, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        torch.export.save(program, tmp_path / "network.pt2")
     traced = trace(open_source(str(tmp_path / "network.pt2")), tmp_path)
     assert {report.verdict for report in traced.parity} == {"pass"}
     assert [node.op_type for node in onnx.load(traced.artifact.path).graph.node].count("If") == 8
@@ -95,6 +97,7 @@ def encoder(tmp_path_factory):
     return build(case, tmp_path_factory.mktemp("divided"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
 def test_an_encoder_with_groups_of_neurons_exports(encoder, tmp_path, precision):
     options = ExportOptions(model=encoder, output=tmp_path / "out", precision=precision, for_isa="avx2", max_drop=0.5)

@@ -11,7 +11,7 @@ from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context
 
 FAST = Training(epochs=8, batch_size=8, learning_rate=3e-3)
-GATES = Training(epochs=10, batch_size=8, learning_rate=1e-2)
+GATES = Training(epochs=6, batch_size=8, learning_rate=1e-2)
 
 
 def learn(model):
@@ -20,14 +20,14 @@ def learn(model):
 
 
 def test_layers_are_skipped_as_often_as_asked(tmp_path):
-    model = learn(make_bert(num_hidden_layers=4))
+    model = learn(make_bert(num_hidden_layers=3))
     facts = gate_layers.apply(model, gate_layers.Options(share=0.5, gates=GATES, train=FAST), make_context())
-    assert list(facts["runs"]) == [f"bert.encoder.layer.{i}" for i in range(4)]
-    assert sum(facts["runs"].values()) / 4 == pytest.approx(0.5, abs=0.2)
-    assert facts["held_out"]["accuracy"] > 0.5
+    assert list(facts["runs"]) == [f"bert.encoder.layer.{i}" for i in range(3)]
+    assert sum(facts["runs"].values()) / 3 == pytest.approx(0.5, abs=0.2)
+    assert facts["held_out"]["accuracy"] > 0.42  # one in three by chance
     assert all(parameter.requires_grad for parameter in model.parameters())
     save_compressed(model, tmp_path)
-    again, batch = load_compressed(make_bert(num_hidden_layers=4, seed=1), tmp_path).eval(), make_batch()
+    again, batch = load_compressed(make_bert(num_hidden_layers=3, seed=1), tmp_path).eval(), make_batch()
     assert torch.equal(again(**batch.inputs).logits, model(**batch.inputs).logits)
 
 
@@ -41,11 +41,11 @@ def test_only_the_gates_learn_where_nothing_else_is_asked():
 
 
 def test_texts_leave_where_the_answer_is_sure():
-    model = learn(make_bert(num_hidden_layers=4))
+    model = learn(make_bert(num_hidden_layers=3))
     options = exit_early.Options(confidence=0.8, gates=GATES, train=FAST)
     facts = exit_early.apply(model, options, make_context())
     runs = list(facts["runs"].values())
-    assert list(facts["runs"]) == [f"bert.encoder.layer.{i}" for i in (1, 2, 3)]
+    assert list(facts["runs"]) == [f"bert.encoder.layer.{i}" for i in (1, 2)]
     # Who left does not come back.
     assert runs == sorted(runs, reverse=True)
     assert runs[-1] < 0.8
@@ -53,7 +53,7 @@ def test_texts_leave_where_the_answer_is_sure():
 
 
 def test_the_drop_is_kept_to():
-    model = learn(make_bert(num_hidden_layers=3))
+    model = make_bert()
     facts = exit_early.apply(model, exit_early.Options(max_drop=0.0, gates=GATES, train=None), make_context())
     assert facts["held_out"]["accuracy"] >= facts["held_out_whole"]["accuracy"]
     assert 0.5 <= facts["confidence"] <= 1
