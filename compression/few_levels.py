@@ -80,7 +80,7 @@ class _StraightThrough(nn.Module):
         with torch.no_grad():
             levels, scale = self._choose(weight)
             rounded = levels.mul_(scale.unsqueeze(-1))
-        passed: torch.Tensor = _PassGradient.apply(weight, rounded)  # type: ignore[no-untyped-call]
+        passed: torch.Tensor = _PassGradient.apply(weight, rounded)
         return passed
 
 

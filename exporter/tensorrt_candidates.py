@@ -21,6 +21,8 @@ from calibration.lower.tensorrt.products import find_products
 from exporter.candidates import MakePlan
 from exporter.fuse import open_for_lowering
 from exporter.lint.check_file import lint_file
+from exporter.passes.int4_weights import store_int4
+from exporter.passes.packed_weights import find_few_levels
 from exporter.sparsity import describe_sparsity
 from exporter.trace import write_model
 from exporter.trial import PLAIN
@@ -43,6 +45,7 @@ class TrtSpec:
         rest: The type of everything else.
         attention: Whether the products of attention are INT8 too.
         sparse: Whether 2:4 weights may use sparse kernels.
+        int4: Whether weights that have few levels are stored in 4 bits, where the linears compute in float.
         float_layers: Names of linears left in float.
         plain: The traced graph itself, in float32.
         provider: An ONNX Runtime execution provider that runs the traced graph instead of a plan; empty for a plan.
@@ -52,6 +55,7 @@ class TrtSpec:
     rest: Rest = "fp16"
     attention: bool = False
     sparse: bool = False
+    int4: bool = False
     float_layers: tuple[str, ...] = ()
     plain: bool = False
     provider: str = ""
@@ -63,7 +67,7 @@ class TrtSpec:
             return PLAIN
         if self.provider:
             return f"{self.arithmetic}, ONNX Runtime {self.provider.removesuffix('ExecutionProvider')}"
-        flags = {"attention": self.attention, "2:4": self.sparse}
+        flags = {"attention": self.attention, "2:4": self.sparse, "4-bit weights": self.int4}
         parts: list[str] = [self.rest] if self.arithmetic == "float" else [self.arithmetic, self.rest]
         parts += [name for name, is_set in flags.items() if is_set]
         if self.float_layers:
@@ -110,6 +114,11 @@ def find_worthwhile(prepared: Path) -> tuple[str, ...]:
     """Return the names of the linears of a prepared graph that are worth INT8."""
     model = open_for_lowering(prepared)
     return tuple(linear.node for linear in place(model, find_linears(model)).quantised)
+
+
+def has_few_levels(prepared: Path) -> bool:
+    """Whether any weight of a prepared graph has few levels."""
+    return bool(find_few_levels(open_for_lowering(prepared)))
 
 
 def has_sparse_weights(prepared: Path) -> bool:
@@ -175,9 +184,11 @@ class TrtWorkshop:
             plan = self.make_plan(self.prepared, smoothed=True)
         sparse = tuple(linear.node for linear in linears if _is_sparse(model, linear))
         products = find_products(model, self.magnitudes) if spec.attention else ()
+        few = find_few_levels(model) if spec.int4 else {}
         done = lower_tensorrt(
             model, placed.quantised, plan, precision=spec.rest, magnitudes=self.magnitudes, products=products
         )
+        store_int4(model, few)
         return Lowering(done=done, left=placed.left, sparse=sparse, doubtful={})
 
 
@@ -207,7 +218,14 @@ def _check_rules(path: Path) -> Mapping[str, str]:
 
 
 def offer_trt_candidates(
-    precision: str, rest: Rest, *, calibrated: bool, attention: bool, sparse: bool, providers: Sequence[str] = ()
+    precision: str,
+    rest: Rest,
+    *,
+    calibrated: bool,
+    attention: bool,
+    sparse: bool,
+    int4: bool = False,
+    providers: Sequence[str] = (),
 ) -> tuple[TrtSpec, ...]:
     """Return what makes sense to build: the plain float first, then what ``precision`` allows.
 
@@ -217,6 +235,7 @@ def offer_trt_candidates(
         calibrated: Whether INT8 can be made: there are statistics, and linears that are worth it.
         attention: Whether the products of attention are INT8 too.
         sparse: Whether the model has 2:4 weights and sparse kernels may be used.
+        int4: Whether the model has weights of few levels, which 4 bits hold.
         providers: ONNX Runtime's, on the GPU that plans are timed on: what a user would run otherwise.
     """
     wanted: Mapping[str, tuple[str, ...]] = {
@@ -230,10 +249,12 @@ def offer_trt_candidates(
     # In FP32 it would be the plain one again.
     if "float" in wanted[precision] and rest != "fp32":
         specs.append(TrtSpec(arithmetic="float", rest=rest))
+        if int4:
+            specs.append(TrtSpec(arithmetic="float", rest=rest, int4=True))
     if "int8" in wanted[precision] and calibrated:
         specs.append(TrtSpec(arithmetic="int8-static", rest=rest, attention=attention))
     if sparse:
-        specs += [replace(spec, sparse=True) for spec in specs if not spec.plain]
+        specs += [replace(spec, sparse=True) for spec in specs if not (spec.plain or spec.int4)]
     if precision == "auto":
         specs += [TrtSpec(arithmetic="float", rest="fp32", provider=provider) for provider in providers]
     return tuple(specs)

@@ -13,16 +13,21 @@ from onnx_ir.passes import common
 
 from calibration.lower.edits import remove_dead
 from calibration.lower.tensorrt.types import FIRST_OPSET
+from exporter.passes.int4_weights import FIRST_OPSET as FIRST_OPSET_OF_INT4
+from exporter.passes.packed_weights import find_few_levels
 from exporter.passes.prepare import name_nodes, prepare
 from exporter.trace import write_model
 
 
 def prepare_for_tensorrt(traced: Path, out: Path) -> Path:
-    """Write the graph to ``out``, in an existing directory, and return the path: opset 19 or later, types known."""
+    """Write the graph to ``out``, in an existing directory, and return the path: types known, opset 19 or later.
+
+    Opset 21 where weights have few levels, which 4 bits hold.
+    """
     model = ir.load(traced)
     # Scalars too: which type a constant has is decided where it is read.
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    prepare(model, oldest_opset=FIRST_OPSET)
+    prepare(model, oldest_opset=FIRST_OPSET_OF_INT4 if find_few_levels(model) else FIRST_OPSET)
     remove_dead(model)
     name_nodes(model)
     return write_model(model, out)

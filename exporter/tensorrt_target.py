@@ -26,6 +26,7 @@ from exporter.tensorrt_candidates import (
     TrtSpec,
     TrtWorkshop,
     find_worthwhile,
+    has_few_levels,
     has_sparse_weights,
     offer_trt_candidates,
 )
@@ -137,6 +138,7 @@ def _offer(job: Job, workshop: TrtWorkshop, tier: Tier) -> tuple[TrtSpec, ...]:
         calibrated=workshop.make_plan is not None and bool(worthwhile) and not asked.build.refit,
         attention=asked.attention,
         sparse=asked.build.sparse and has_sparse_weights(workshop.prepared),
+        int4=has_few_levels(workshop.prepared),
         providers=[CUDA] if tier == "ran" and CUDA in available_providers() else (),
     )
 

@@ -25,6 +25,7 @@ from exporter.tracing.trainee import PROGRAM_NAME, open_trainee
 from runtimes.errors import MissingDependency
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.trt.library import choose_library
+from runtimes.trt.options import BuildOptions
 from tests.corpus.architectures import CASES, SENTENCE, build
 
 FORMS = {"ternarise": "ternary", "binarise": "binary"}
@@ -136,7 +137,8 @@ def test_it_exports_to_onnxruntime(made, data, tmp_path, precision):
     assert np.abs(answered - wanted).max() < (1e-4 if precision == "fp32" else 0.1) * np.abs(wanted).max()
 
 
-def test_it_builds_for_tensorrt(made, data, tmp_path):
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_it_builds_for_tensorrt(made, data, tmp_path, precision):
     try:
         library = choose_library("tensorrt-rtx", for_sms=True)
     except MissingDependency as error:
@@ -146,17 +148,20 @@ def test_it_builds_for_tensorrt(made, data, tmp_path):
         output=tmp_path / "out",
         targets=("tensorrt",),
         calibration_data=str(data),
-        precision="int8",
+        precision=precision,
         max_drop=0.5,
-        tensorrt=TensorRtOptions(library=library.name),
+        tensorrt=TensorRtOptions(library=library.name, build=BuildOptions(sms=(89,))),
     )
-    export(options, SilentProgress())
+    (report,) = export(options, SilentProgress()).reports
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["artifacts"]["tensorrt"]["tier"] == "built"
+    if precision == "fp16":
+        sizes = {row.name: row.size_bytes for row in report.rows}
+        assert sizes["fp16, 4-bit weights"] < sizes["fp16"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
-def test_four_trained_bits_stay_four(tmp_path, precision):
+def test_four_trained_bits_stay_four(data, tmp_path, precision):
     def compress_weights(model):
         names = [name for name, it in model.named_modules() if ".layer." in name and type(it) is torch.nn.Linear]
         fake_quantise(model, names, lambda _: None, bits=4, rounds_input=False)
@@ -165,6 +170,7 @@ def test_four_trained_bits_stay_four(tmp_path, precision):
     options = ExportOptions(
         model=build(replace(CASES["bert"], task=SENTENCE, compress=compress_weights), tmp_path / "model"),
         output=tmp_path / "out",
+        calibration_data=str(data),
         precision=precision,
         for_isa="vnni",
         max_drop=0.5,

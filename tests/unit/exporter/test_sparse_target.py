@@ -55,7 +55,8 @@ def ledger(write):
     def call(*specs: CandidateSpec, chosen: CandidateSpec, gain: float | None = None) -> dict:
         rng = np.random.default_rng(0)
         w = (rng.standard_normal((64, 64)) * (rng.random((64, 64)) < 0.1)).astype(np.float32)
-        graph = write("m = MatMul(x, w)  y = MatMul(m, v)", w=w, v=np.ones((64, 64), np.float32))
+        v = rng.standard_normal((64, 64)).astype(np.float32)
+        graph = write("m = MatMul(x, w)  y = MatMul(m, v)", w=w, v=v)
         graphs = FloatGraphs(traced=graph, fused=graph, merged=graph)
         find_gain = (lambda *_: {"1x16": gain}) if gain is not None else None
         plans = SparsePlans(find_gain=find_gain, untimed="" if gain is not None else "nothing can be timed")

@@ -1,5 +1,7 @@
 """Candidates for TensorRT: which are offered, and what lowering makes of each."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,6 +13,7 @@ from exporter.tensorrt_candidates import (
     TrtSpec,
     TrtWorkshop,
     find_worthwhile,
+    has_few_levels,
     has_sparse_weights,
     offer_trt_candidates,
 )
@@ -81,6 +84,31 @@ def test_each_precision_offers_what_it_says():
 
 def test_sparse_kernels_double_what_is_not_plain():
     assert _names("auto", sparse=True) == [PLAIN, "fp16", "int8-static, fp16", "fp16, 2:4", "int8-static, fp16, 2:4"]
+
+
+def test_weights_of_few_levels_may_take_four_bits():
+    assert _names("auto", int4=True) == [PLAIN, "fp16", "fp16, 4-bit weights", "int8-static, fp16"]
+    assert _names("int8", int4=True) == [PLAIN, "int8-static, fp16"]
+    assert "fp16, 4-bit weights, 2:4" not in _names("auto", int4=True, sparse=True)
+
+
+def test_weights_of_few_levels_are_found_and_stored(model, tmp_path):
+    assert not has_few_levels(prepare_for_tensorrt(model, tmp_path / "prepared.onnx"))
+    proto = onnx.load(model)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w0":
+            levels = np.sign(onnx.numpy_helper.to_array(tensor)) * np.float32(0.25)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(levels, "w0"))
+    onnx.save(proto, model)
+    workshop = _workshop(model, tmp_path)
+    assert has_few_levels(workshop.prepared)
+    plain, packed = (workshop.build(TrtSpec(arithmetic="float", int4=int4)).path for int4 in (False, True))
+    found = Counter(value.dtype for value in ir.load(packed).graph.initializers.values())
+    assert found[ir.DataType.INT4] == 1
+    feeds = {"x": np.random.default_rng(2).standard_normal((3, WIDTH)).astype(np.float32)}
+    before, after = (OnnxRuntime().open(describe_onnx(path)).run(feeds) for path in (plain, packed))
+    # ONNX Runtime makes a MatMulNBits of 4-bit weights, which rounds its input to 8 bits; TensorRT does not.
+    assert np.abs(after["y"] - before["y"]).max() < 0.03 * np.abs(before["y"]).max()
 
 
 def test_sparse_weights_are_found_in_linears_and_convolutions(model, tmp_path):
