@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from exporter.cli.parsing import add_output, parse_positive, parse_seed, refuse_
 
 if TYPE_CHECKING:
     from exporter.compressing import CompressOptions, CompressResult
+    from exporter.prediction import Compared
     from exporter.progress import Progress
 
 SUMMARY = "Prune, distil, factorise, quantise-aware train: carry out a recipe on a PyTorch model."
@@ -55,7 +57,11 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
             result = compress(_read_options(arguments), narrator.tell)
     except KeyboardInterrupt as stopped:
         raise KeyboardInterrupt("the same command goes on from here") from stopped
-    return Outcome(document=result.to_json(), text=_describe(result))
+    from exporter.prediction import compare_score
+
+    compared = compare_score(result.record.recipe, result.record.steps)
+    document = {**result.to_json(), **({"prediction": compared} if compared else {})}
+    return Outcome(document=document, text="\n".join(_describe(result, compared)))
 
 
 def _read_options(arguments: argparse.Namespace) -> CompressOptions:
@@ -78,10 +84,9 @@ def _read_options(arguments: argparse.Namespace) -> CompressOptions:
     )
 
 
-def _describe(result: CompressResult) -> str:
-    from exporter.prediction import compare_score, tell_comparison
+def _describe(result: CompressResult, compared: Compared) -> Iterator[str]:
+    from exporter.prediction import tell_comparison
 
     done = ", ".join(str(step["do"]) for step in result.record.steps)
-    compared = compare_score(result.record.recipe, result.record.steps)
-    first = f"{result.output}: {done}; weights {format_bytes(result.weights_bytes)}"
-    return "\n".join([first, *tell_comparison(compared)])
+    yield f"{result.output}: {done}; weights {format_bytes(result.weights_bytes)}"
+    yield from tell_comparison(compared)
