@@ -73,6 +73,11 @@ class CandidateSpec:
         """The type of the values where linears are sparse."""
         return "float32" if self.arithmetic == "float" else "int8"
 
+    @property
+    def dense_twin(self) -> Self | None:
+        """The same candidate without sparse layers; None where it has none."""
+        return replace(self, sparse=False) if self.sparse else None
+
     def leave_in_float(self, layers: tuple[str, ...]) -> Self:
         """Return the same candidate with these linears in float."""
         return replace(self, float_layers=layers)

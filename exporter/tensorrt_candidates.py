@@ -70,6 +70,11 @@ class TrtSpec:
             parts.append(f"{len(self.float_layers)} in float")
         return ", ".join(parts)
 
+    @property
+    def dense_twin(self) -> Self | None:
+        """The same candidate without sparse kernels; None where it may use none."""
+        return replace(self, sparse=False) if self.sparse else None
+
     def leave_in_float(self, layers: tuple[str, ...]) -> Self:
         """Return the same candidate with these linears in float."""
         return replace(self, float_layers=layers)
