@@ -61,7 +61,7 @@ def run_bench(options: BenchOptions, progress: Progress) -> Recorded:
         make_feeds = partial(_write_feeds, plan=feeds, folder=Path(folder))
         recorded = record([subject.spec for subject in subjects], make_feeds, options.plan, progress)
     failures = {**judged.failures, **recorded.failures}
-    ledgers = {subject.spec.label: _read_ledger(subject) for subject in subjects}
+    ledgers = {subject.spec.label: read_ledger(subject) for subject in subjects}
     return Recorded(recording=_add_findings(recorded.recording, judged, ledgers, failures), failures=failures)
 
 
@@ -83,12 +83,12 @@ def _write_feeds(inputs: Sequence[Sequence[TensorSpec]], *, plan: FeedsPlan, fol
     return write_feeds(inputs, plan, folder)
 
 
-def _read_ledger(subject: BenchSubject) -> tuple[LedgerRow, ...]:
+def read_ledger(subject: BenchSubject) -> tuple[LedgerRow, ...]:
     """Return what the export of a subject wrote of its zeros; nothing where no export made it."""
     path = subject.directory / REPORT_NAME
-    if subject.spec.runtime != "onnxruntime" or not (subject.directory / MANIFEST_NAME).is_file() or not path.is_file():
+    if not (subject.directory / MANIFEST_NAME).is_file() or not path.is_file():
         return ()
-    return next((report.ledger for report in read_reports(path) if report.target == "onnxruntime"), ())
+    return next((report.ledger for report in read_reports(path) if report.target == subject.spec.runtime), ())
 
 
 def _add_findings(

@@ -30,6 +30,7 @@ from exporter.tensorrt_candidates import (
     offer_trt_candidates,
 )
 from exporter.tensorrt_graph import prepare_for_tensorrt
+from exporter.tensorrt_ledger import Shipped, make_ledger
 from exporter.tensorrt_plans import OWN, Plans, build_plans, choose_shapes
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trial import Trial
@@ -75,6 +76,13 @@ def export_tensorrt(job: Job) -> TargetResult:
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
     record = read_record(chosen.artifact.path) if chosen.artifact.kind == "plan" else None
     lowering = workshop.lowered.get(chosen.spec.graph())
+    shipped = Shipped(
+        chosen=chosen.spec,
+        plans=made,
+        asked=options.tensorrt.build.sparse,
+        tier=tier,
+        speeds=timing.speeds if timing is not None else {},
+    )
     found = Findings(
         target=TARGET,
         made_for=_name_gpus(record, chosen.spec),
@@ -84,6 +92,7 @@ def export_tensorrt(job: Job) -> TargetResult:
             + _list_findings(plans, lowering, made, chosen.spec)
             + _list_unheeded(job, workshop, shapes, untimed)
         ),
+        ledger=make_ledger(workshop, shipped),
         seconds=dict(watch.seconds),
     )
     graph = workshop.build(chosen.spec)
@@ -231,7 +240,7 @@ def _list_unheeded(job: Job, workshop: TrtWorkshop, shapes: Sequence[tuple[int, 
     """Return a sentence for everything that was asked for and came to nothing."""
     asked, found = job.options.tensorrt.build, []
     if asked.sparse and not has_sparse_weights(workshop.prepared):
-        found.append("--sparse-weights changes nothing: no weight is 2:4")
+        found.append("--sparse-weights changes nothing: no weight is 2:4 in a shape that sparse tensor cores take")
     if asked.refit and workshop.make_plan is not None:
         found.append("INT8 was not tried: --refit takes other weights, and scales are a part of INT8 kernels")
     usable = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
