@@ -57,7 +57,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
     plans = _plan(job, graphs, isa)
-    sparse = plan_sparse(job, isa, timed=timed)
+    sparse, costs = plan_sparse(job, isa, timed=timed)
     workshop = Workshop(
         graphs=graphs,
         directory=job.work,
@@ -73,7 +73,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
     timing = _time(trials, job) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
-    findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, graphs)
+    findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, costs, graphs)
     found = Findings(
         target=TARGET,
         made_for=isa.level,
