@@ -6,6 +6,7 @@ Must not import: anything but numpy and how sparse weights are stored. Blocks ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,7 @@ def describe_convolution(nonzero: NDArray[np.bool_]) -> Sparsity:
     """
     outputs, channels = nonzero.shape[:2]
     zeros = 1.0 - float(nonzero.mean()) if nonzero.size else 0.0
-    pattern = _find_pattern(nonzero.reshape(outputs, -1), zeros)
+    pattern = _find_pattern(nonzero.reshape(outputs, math.prod(nonzero.shape[1:])), zeros)
     if pattern not in ("dense", "rows"):
         along_channels = np.moveaxis(nonzero, 1, -1).reshape(-1, channels)
         pattern = "2:4" if _is_two_four(along_channels) else pattern.replace("2:4", "unstructured")

@@ -89,7 +89,7 @@ def _describe(inspection: Inspection) -> str:
             layer.op,
             "x".join(map(str, layer.shape)),
             layer.dtype,
-            f"{layer.zeros:.1%}",
+            f"{layer.zeros:.1%}" if layer.zeros is not None else "-",
             layer.pattern,
             layer.quantise,
             layer.prune,
