@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter.found_weight import FoundWeight, is_weight
+from exporter.kernel_check import check_kernels
 from exporter.sparsity import describe_convolution, describe_sparsity, name_block
-from runtimes.artifact import MANIFEST_NAME, read_manifest
-from runtimes.errors import CorruptArtifact, UnsupportedModel
+from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
+from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.safetensors_file import StoredTensor, list_tensors
 
@@ -53,7 +54,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """``kind`` is ``checkpoint``, ``onnx`` or ``artifact``; ``ops`` counts operators (empty for a checkpoint)."""
+    """What was found.
+
+    ``kind`` is ``checkpoint``, ``onnx`` or ``artifact``; ``ops`` counts operators (empty for a checkpoint); ``notes``
+    say why an artifact would not run here, or otherwise than where it was exported.
+    """
 
     path: str
     kind: str
@@ -63,6 +68,7 @@ class Inspection:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
 
     def mean_zeros(self) -> float:
         """Fraction of zeros over all weights of the table that were read."""
@@ -76,7 +82,7 @@ def inspect_model(path: Path) -> Inspection:
 
     Raises:
         UnsupportedModel: there is nothing there, or it is none of the three.
-        CorruptArtifact: it is damaged.
+        CorruptArtifact: it is damaged, or its sparse kernels are not those here.
     """
     if (path / MANIFEST_NAME).is_file():
         return _inspect_artifact(path)
@@ -104,7 +110,17 @@ def _inspect_artifact(directory: Path) -> Inspection:
     models = [directory / record.path for record in manifest.files if record.path.endswith(".onnx")]
     if not models:
         raise CorruptArtifact("the manifest names no model", where=str(directory), cure="export it again")
-    return _inspect_onnx(models[0], kind="artifact")
+    return replace(_inspect_onnx(models[0], kind="artifact"), notes=_note_kernels(directory, manifest))
+
+
+def _note_kernels(directory: Path, manifest: Manifest) -> tuple[str, ...]:
+    entry = manifest.artifacts.get("onnxruntime", {})
+    if "sparse_kernels" not in entry:
+        return ()
+    try:
+        return check_kernels(entry, f"{directory / MANIFEST_NAME}:artifacts.onnxruntime")
+    except MissingDependency as error:
+        return (error.what,)
 
 
 def _inspect_checkpoint(path: Path) -> Inspection:

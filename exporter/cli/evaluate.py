@@ -72,4 +72,8 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
             result = evaluate_cosine(models[0], models[1], data, task.advance)
         else:
             result = evaluate(models[0], data, metric, task.advance)
-    return Outcome(document=asdict(result), text=f"{result.metric} {result.value:.4f} over {result.samples} samples")
+    return Outcome(
+        document=asdict(result),
+        text=f"{result.metric} {result.value:.4f} over {result.samples} samples",
+        notes=tuple(dict.fromkeys(note for one in opened for note in one.notes)),
+    )
