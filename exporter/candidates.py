@@ -28,7 +28,8 @@ from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, saturates_u8s8
-from runtimes.ort import CPU, describe_onnx
+from runtimes.ort import describe_onnx
+from runtimes.ort_providers import CPU
 
 Arithmetic = Literal["float", "int8-dynamic", "int8-static", "weights-8", "weights-4"]
 

@@ -15,7 +15,7 @@ from importlib import metadata, util
 
 from runtimes.errors import MissingDependency
 from runtimes.isa import detect, saturates_u8s8
-from runtimes.ort import available_providers
+from runtimes.ort_providers import available_providers
 from runtimes.protocol import Runtime
 from runtimes.registry import RUNTIMES
 from runtimes.sparse.library import DOMAIN, describe_build

@@ -31,7 +31,8 @@ from exporter.trial import Candidate, Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, detect, named, saturates_u8s8
-from runtimes.ort import CPU, OnnxRuntime, OrtOptions, available_providers
+from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort_providers import CPU, available_providers
 from runtimes.protocol import Session
 
 TARGET = "onnxruntime"

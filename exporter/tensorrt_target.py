@@ -37,7 +37,8 @@ from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
 from runtimes.errors import UnsupportedModel
-from runtimes.ort import OnnxRuntime, OrtOptions, available_providers
+from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort_providers import available_providers
 from runtimes.protocol import Session
 from runtimes.trt.fit import describe_gpus
 from runtimes.trt.options import TrtOptions
