@@ -21,6 +21,7 @@ from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
+from exporter.passes.sparse_attention import replace_attention
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.passes.sparse_norm import fold_norms
 from exporter.sparsity import Block
@@ -157,6 +158,7 @@ class Workshop:
             left = {node: block for node, block in blocks.items() if node in spec.float_layers}
             replace_linears(model, left, values="float32")
         fold_norms(model)
+        replace_attention(model)
 
     def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8
