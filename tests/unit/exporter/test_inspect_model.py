@@ -219,6 +219,11 @@ def test_a_sparse_operator_tells_what_it_stores(tmp_path):
     assert (layer.pattern, layer.stored, layer.quantise) == ("unstructured", "1x1", "-")
 
 
+def test_an_operator_of_ours_without_weights_is_none_of_them(tmp_path):
+    node = helper.make_node("ScaledDotProductAttention", ["x", "x", "x"], ["y"], domain="ai.stepdown")
+    assert inspect_model(save_onnx(tmp_path / "m.onnx", [node], {})).layers == ()
+
+
 def test_a_damaged_sparse_operator_is_refused(tmp_path):
     _, path = _write_sparse(tmp_path / "m.onnx", g=np.zeros(3, np.uint8))
     with pytest.raises(CorruptArtifact, match="damaged"):
