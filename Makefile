@@ -46,7 +46,7 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run -Werror runtimes/sparse/csrc/*.cpp runtimes/sparse/csrc/*.h tests/fuzz/*.cpp
+	$(BIN)/clang-format --dry-run -Werror runtimes/sparse/csrc/*.cpp runtimes/sparse/csrc/*.h tests/fuzz/*.cpp tests/fuzz/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m '$(MARK)'

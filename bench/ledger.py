@@ -25,10 +25,10 @@ class LedgerRow:
         zeros: Fraction in 0..1.
         pattern: ``dense``, ``2:4``, ``rows``, ``block NxM`` (outputs x inputs) or ``unstructured``.
         use: Where the zeros could serve, or why nowhere.
-        kernel: What ships: ``dense``, or the sparse operator and its block.
+        kernel: What ships: ``dense``, the sparse operator and its block, or what TensorRT picked.
         why: Why that.
         gain: By shape (``8x128``): time of the dense form over time of the sparse one, each a model of one layer; empty
-            where it was not timed. The kernel was chosen by it.
+            where it was not timed, as in a plan. The kernel was chosen by it.
         gain_in_place: The same within the whole model that ships, against the one that is dense; empty where the layer
             ships dense.
         dense_bytes: What the weight takes in the file of the dense form it was compared with; what layers share counts

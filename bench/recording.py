@@ -83,7 +83,7 @@ class SubjectRecord:
     """What was run: ``model`` by ``runtime`` on ``device``; ``failure`` says why it was not, where it was not.
 
     ``answers`` holds, by shape and output, some of the values it gave (see bench/answers.py); ``ledger`` says what its
-    export made of the zeros in its weights.
+    export made of the zeros in its weights, ``notes`` what else is worth knowing of how it ran here.
     """
 
     label: str
@@ -97,6 +97,7 @@ class SubjectRecord:
     ops: tuple[OpTime, ...] = ()
     answers: Mapping[str, Answer] = field(default_factory=dict)
     ledger: tuple[LedgerRow, ...] = ()
+    notes: tuple[str, ...] = ()
     failure: str | None = None
 
 

@@ -15,7 +15,8 @@ from bench.process_memory import read_resident_bytes
 from bench.subject import SubjectSpec
 from runtimes.artifact import Artifact
 from runtimes.errors import MissingDependency, UsageError
-from runtimes.ort import OnnxRuntime, OrtOptions, choose_providers
+from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort_providers import choose_providers
 from runtimes.protocol import Runtime, Session
 from runtimes.torch_rt import CudaClock, TorchOptions, TorchRuntime
 from runtimes.torch_sparse import SparseForm

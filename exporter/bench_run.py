@@ -61,8 +61,8 @@ def run_bench(options: BenchOptions, progress: Progress) -> Recorded:
         make_feeds = partial(_write_feeds, plan=feeds, folder=Path(folder))
         recorded = record([subject.spec for subject in subjects], make_feeds, options.plan, progress)
     failures = {**judged.failures, **recorded.failures}
-    ledgers = {subject.spec.label: _read_ledger(subject) for subject in subjects}
-    return Recorded(recording=_add_findings(recorded.recording, judged, ledgers, failures), failures=failures)
+    known = {subject.spec.label: subject for subject in subjects}
+    return Recorded(recording=_add_findings(recorded.recording, judged, known, failures), failures=failures)
 
 
 def order_words(subjects: Sequence[str], versus: str | None) -> tuple[str, ...]:
@@ -83,25 +83,26 @@ def _write_feeds(inputs: Sequence[Sequence[TensorSpec]], *, plan: FeedsPlan, fol
     return write_feeds(inputs, plan, folder)
 
 
-def _read_ledger(subject: BenchSubject) -> tuple[LedgerRow, ...]:
+def read_ledger(subject: BenchSubject) -> tuple[LedgerRow, ...]:
     """Return what the export of a subject wrote of its zeros; nothing where no export made it."""
     path = subject.directory / REPORT_NAME
-    if subject.spec.runtime != "onnxruntime" or not (subject.directory / MANIFEST_NAME).is_file() or not path.is_file():
+    if not (subject.directory / MANIFEST_NAME).is_file() or not path.is_file():
         return ()
-    return next((report.ledger for report in read_reports(path) if report.target == "onnxruntime"), ())
+    return next((report.ledger for report in read_reports(path) if report.target == subject.spec.runtime), ())
 
 
 def _add_findings(
     recording: Recording,
     judged: Judged,
-    ledgers: Mapping[str, tuple[LedgerRow, ...]],
+    known: Mapping[str, BenchSubject],
     failures: Mapping[str, StepdownError],
 ) -> Recording:
     subjects = tuple(
         replace(
             one,
             accuracy=judged.accuracies.get(one.label),
-            ledger=ledgers.get(one.label, ()),
+            ledger=read_ledger(known[one.label]),
+            notes=known[one.label].notes,
             failure=str(failures[one.label]) if one.label in failures else None,
         )
         for one in recording.subjects

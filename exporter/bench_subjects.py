@@ -20,7 +20,7 @@ from exporter.source import open_source
 from exporter.subject import choose_artifact, choose_plan, verify_files
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import UsageError
-from runtimes.ort import name_device
+from runtimes.ort_providers import name_device
 from runtimes.trt.record import verify_plan
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
@@ -64,11 +64,19 @@ class SubjectOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSubject:
-    """A subject, and what lies beside it: the ``directory`` with tokenizer and config, and the ``task`` if known."""
+    """A subject, and what lies beside it.
+
+    Attributes:
+        spec: What is measured.
+        directory: Where tokenizer and config are.
+        task: What the model does, if that is known.
+        notes: What is worth knowing of how it runs here, one sentence each.
+    """
 
     spec: SubjectSpec
     directory: Path
     task: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +88,7 @@ class _Model:
     directory: Path
     task: str | None
     device: str = "cpu"
+    notes: tuple[str, ...] = ()
 
 
 def resolve_subjects(words: Sequence[str], options: SubjectOptions) -> tuple[BenchSubject, ...]:
@@ -123,7 +132,7 @@ def _resolve(word: str, options: SubjectOptions) -> BenchSubject:
         device_inputs=options.device_inputs and device != "cpu",
         allow_host_code=options.allow_host_code,
     )
-    return BenchSubject(spec=spec, directory=model.directory, task=model.task)
+    return BenchSubject(spec=spec, directory=model.directory, task=model.task, notes=model.notes)
 
 
 def _split(word: str) -> dict[str, str | None]:
@@ -163,8 +172,8 @@ def _find_exported(directory: Path, runtime: str | None) -> _Model:
         return model(path=directory / entry["path"], kind="onnx", device=name_device(entry["provider"]))
     if is_alone or runtime == "tensorrt":
         return model(path=choose_plan(directory, manifest), kind="plan", device="cuda")
-    path, chosen = choose_artifact(directory, manifest, None)
-    return model(path=path, kind="onnx", device=name_device(chosen.providers[0]))
+    chosen = choose_artifact(directory, manifest, None)
+    return model(path=chosen.path, kind="onnx", device=name_device(chosen.options.providers[0]), notes=chosen.notes)
 
 
 def _check_device(runtime: RuntimeName, device: str, word: str) -> None:

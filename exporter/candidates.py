@@ -22,6 +22,7 @@ from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from exporter.fuse import open_for_lowering
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
+from exporter.passes.sparse_attention import replace_attention
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.passes.sparse_norm import fold_norms
 from exporter.sparsity import Block
@@ -29,7 +30,8 @@ from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, saturates_u8s8
-from runtimes.ort import CPU, describe_onnx
+from runtimes.ort import describe_onnx
+from runtimes.ort_providers import CPU
 
 Arithmetic = Literal["float", "int8-dynamic", "int8-static", "weights-8", "weights-4"]
 
@@ -73,6 +75,11 @@ class CandidateSpec:
     def values(self) -> Values:
         """The type of the values where linears are sparse."""
         return "float32" if self.arithmetic == "float" else "int8"
+
+    @property
+    def dense_twin(self) -> Self | None:
+        """The same candidate without sparse layers; None where it has none."""
+        return replace(self, sparse=False) if self.sparse else None
 
     def leave_in_float(self, layers: tuple[str, ...]) -> Self:
         """Return the same candidate with these linears in float."""
@@ -160,6 +167,7 @@ class Workshop:
             left = {node: block for node, block in blocks.items() if node in spec.float_layers}
             replace_linears(model, left, values="float32")
         fold_norms(model)
+        replace_attention(model)
 
     def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8

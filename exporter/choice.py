@@ -34,15 +34,17 @@ def decide(trials: Sequence[Trial[Candidate]], timing: Timing, *, max_drop: floa
     """Choose among timed trials.
 
     A candidate may win if what it drops is within ``max_drop`` (the worst sample within 1.2 times that) and it is not
-    slower than plain float: measurably at no shape, and not in the mean. The largest geometric mean of the speeds wins;
-    within 3 % of it, the smallest file; within 1 % of that, the smallest drop. Where none may win, plain float ships;
-    with a ``forced`` precision speed excludes nobody and plain float is not eligible.
+    slower than plain float: measurably at no shape, and not in the mean. A candidate with sparse layers may win if it
+    is measurably slower at no shape than the same without, where that may win. The largest geometric mean of the speeds
+    wins; within 3 % of it, the smallest file; within 1 % of that, the smallest drop. Where none may win, plain float
+    ships; with a ``forced`` precision nobody need be as fast as plain float, which is not eligible.
 
     Raises:
         BudgetMissed: a forced precision cannot keep the budget.
     """
     speeds = timing.speeds
     reasons = {trial.name: _object(trial, speeds[trial.name], max_drop, forced=forced) for trial in trials}
+    reasons |= _object_to_sparse(trials, timing, reasons)
     eligible = [trial for trial in trials if not reasons[trial.name] and not (forced and trial.spec.plain)]
     able = [trial for trial in eligible if trial.name in timing.finalists]
     if not able:
@@ -87,10 +89,26 @@ def _object(trial: Trial[Candidate], speed: Mapping[str, Ratio], max_drop: float
     dropped = trial.object_to_drop(max_drop)
     if dropped or forced or trial.spec.plain:
         return dropped
-    slower = [shape for shape, ratio in speed.items() if ratio.high is not None and ratio.high < 1]
+    slower = _list_slower(speed)
     if slower:
         return f"slower than plain float at {', '.join(slower)}"
     return "no faster than plain float" if geometric_mean(speed) < 1 else ""
+
+
+def _object_to_sparse(trials: Sequence[Trial[Candidate]], timing: Timing, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return why candidates may not win that lose to their dense twins, by name; a twin that may not win beats none."""
+    twins = {trial.name: trial.spec.dense_twin for trial in trials if trial.name in timing.twins}
+    found = {}
+    for name, twin in twins.items():
+        slower = _list_slower(timing.twins[name])
+        if twin is not None and slower and not reasons[name] and not reasons[twin.name]:
+            found[name] = f"slower than {twin.name}, its dense twin, at {', '.join(slower)}"
+    return found
+
+
+def _list_slower(speed: Mapping[str, Ratio]) -> list[str]:
+    """Return the shapes at which something is measurably slower than what it was compared with."""
+    return [shape for shape, ratio in speed.items() if ratio.high is not None and ratio.high < 1]
 
 
 def _verdict(winner: Trial[Candidate], speed: Mapping[str, Ratio]) -> str:

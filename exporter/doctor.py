@@ -13,11 +13,12 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata, util
 
+from runtimes.errors import MissingDependency
 from runtimes.isa import detect, saturates_u8s8
-from runtimes.ort import available_providers
+from runtimes.ort_providers import available_providers
 from runtimes.protocol import Runtime
 from runtimes.registry import RUNTIMES
-from runtimes.sparse.library import DOMAIN, why_unavailable
+from runtimes.sparse.library import DOMAIN, describe_build
 
 # What each verb needs beyond numpy, and the extra that brings it.
 _TRACING = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "tokenizers", "safetensors")
@@ -117,9 +118,12 @@ def _examine_compiler() -> Finding:
 
 
 def _examine_kernels() -> Finding:
-    reason = why_unavailable()
-    detail = f"built, operators of domain {DOMAIN}" if reason is None else reason
-    return Finding(topic="kernels", name="sparse kernels", ok=reason is None, detail=detail)
+    try:
+        build = describe_build()
+    except MissingDependency as error:
+        return Finding(topic="kernels", name="sparse kernels", ok=False, detail=str(error))
+    detail = f"built, operators of domain {DOMAIN}, stepdown {build.version}, sha256 {build.sha256[:12]}"
+    return Finding(topic="kernels", name="sparse kernels", ok=True, detail=detail)
 
 
 def _examine_stages() -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,7 +136,8 @@ def _gate_models(base: str, head: str, options: GateOptions, progress: Progress)
     place = str(options.output or "this run")
     first, second = (make_side(recording, spec.label, place=place) for spec in (ours, theirs))
     result = judge_sides(first, second, options.limits, Comparability(min_cosine=options.min_cosine))
-    return Gated(result=result, recording=recording)
+    noted = tuple(f"{subject.spec.label}: {note}" for subject in subjects for note in subject.notes)
+    return Gated(result=replace(result, notes=(*result.notes, *noted)), recording=recording)
 
 
 def _compare_how(options: GateOptions) -> Comparability:

@@ -86,45 +86,51 @@ def measure_in_place(
     Returns:
         Gains by layer and shape; a layer whose nodes cannot be told from others in either graph is left out.
     """
+    directory.mkdir(parents=True)
+    nodes = {
+        kind: find_nodes(_optimise(artifact, directory / f"{kind}.onnx", threads), spans)
+        for kind, artifact in artifacts.items()
+    }
     gains: dict[str, dict[str, float]] = {}
     for shape in plan.shapes:
         name = f"{shape[0]}x{shape[1]}"
         feeds = make_feeds(artifacts["dense"].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
-        folder = directory / name
-        folder.mkdir(parents=True)
         with ExitStack() as stack:
             sessions = {
-                kind: stack.enter_context(closing(_open_profiled(artifact, folder / kind, threads)))
+                kind: stack.enter_context(closing(_open_profiled(artifact, directory / f"{kind}-{name}", threads)))
                 for kind, artifact in artifacts.items()
             }
             measure_interleaved({kind: session.prepare(feeds) for kind, session in sessions.items()}, _PLAN)
-            times = {kind: _read_times(session, spans, folder / kind) for kind, session in sessions.items()}
+            times = {kind: sum_times(nodes[kind], _read_profile(session)) for kind, session in sessions.items()}
         for layer in times["dense"].keys() & times["sparse"].keys():
             gains.setdefault(layer, {})[name] = times["dense"][layer] / times["sparse"][layer]
         advance(1)
     return gains
 
 
-def sum_spans(graph: ir.Graph, spans: Sequence[Span], times: Mapping[str, float]) -> dict[str, float]:
-    """Return the time of each span: of the nodes between what it reads and what it gives.
-
-    A node that several spans need (one activation quantised for query, key and value) counts for each in parts.
+def find_nodes(graph: ir.Graph, spans: Sequence[Span]) -> dict[str, frozenset[str]]:
+    """Return the names of the nodes of each span, those between what it reads and what it gives, by its layer.
 
     Args:
-        graph: The graph that really ran.
+        graph: The graph that really runs.
         spans: The layers; one that is not in the graph any more is left out.
-        times: Times by name of a node.
     """
     values = {value.name: value for node in graph for value in node.outputs}
-    nodes = {
-        span.layer: found
+    found = {
+        span.layer: frozenset(node.name or "" for node in _find_between(span.read, values[span.given]))
         for span in spans
-        if span.given in values and (found := _find_between(span.read, values[span.given]))
+        if span.given in values
     }
+    return {layer: nodes for layer, nodes in found.items() if nodes}
+
+
+def sum_times(nodes: Mapping[str, frozenset[str]], times: Mapping[str, float]) -> dict[str, float]:
+    """Return the time of each layer that took any, from its ``nodes`` and their ``times`` by name.
+
+    A node that several layers need (one activation quantised for query, key and value) counts for each in parts.
+    """
     shared = Counter(node for found in nodes.values() for node in found)
-    sums = {
-        layer: sum(times.get(node.name or "", 0.0) / shared[node] for node in found) for layer, found in nodes.items()
-    }
+    sums = {layer: sum(times.get(node, 0.0) / shared[node] for node in found) for layer, found in nodes.items()}
     return {layer: total for layer, total in sums.items() if total > 0}
 
 
@@ -144,17 +150,18 @@ def _find_between(read: Collection[str], given: ir.Value) -> set[ir.Node]:
     return found
 
 
+def _optimise(artifact: Artifact, path: Path, threads: int | None) -> ir.Graph:
+    """Return the graph that ONNX Runtime makes of an artifact, which is the same at every shape, and large."""
+    OnnxRuntime(OrtOptions(threads=threads, optimized=path)).open(artifact).close()
+    return ir.load(path).graph
+
+
 def _open_profiled(artifact: Artifact, prefix: Path, threads: int | None) -> OrtSession:
-    return OnnxRuntime(OrtOptions(threads=threads, profile=prefix, optimized=_optimised(prefix))).open(artifact)
+    return OnnxRuntime(OrtOptions(threads=threads, profile=prefix)).open(artifact)
 
 
-def _optimised(prefix: Path) -> Path:
-    return prefix.with_name(f"{prefix.name}.onnx")
-
-
-def _read_times(session: OrtSession, spans: Sequence[Span], prefix: Path) -> dict[str, float]:
-    events = json.loads(session.stop_profiling().read_text(encoding="utf-8"))
-    return sum_spans(ir.load(_optimised(prefix)).graph, spans, read_nodes(events))
+def _read_profile(session: OrtSession) -> dict[str, float]:
+    return read_nodes(json.loads(session.stop_profiling().read_text(encoding="utf-8")))
 
 
 def read_nodes(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -31,7 +31,8 @@ from exporter.trial import Candidate, Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, detect, named, saturates_u8s8
-from runtimes.ort import CPU, OnnxRuntime, OrtOptions, available_providers
+from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort_providers import CPU, available_providers
 from runtimes.protocol import Session
 
 TARGET = "onnxruntime"
@@ -57,7 +58,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
     plans = _plan(job, graphs, isa)
-    sparse = plan_sparse(job, isa, timed=timed)
+    sparse, costs = plan_sparse(job, isa, timed=timed)
     workshop = Workshop(
         graphs=graphs,
         directory=job.work,
@@ -73,7 +74,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
     timing = _time(trials, job) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
-    findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, graphs)
+    findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, costs, graphs)
     found = Findings(
         target=TARGET,
         made_for=isa.level,

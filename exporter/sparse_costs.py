@@ -1,8 +1,8 @@
 """How fast a linear is sparse, against its dense form, on this machine.
 
-In: one linear, a stored form, and the shapes of an export. Out: the gain at each shape. Both forms are models of one
-layer, made by the very passes and lowerings that make the whole model, and timed in turns. What was measured counts for
-every layer of the same shape, block and (nearly) density.
+In: one linear, a stored form, the shapes of an export, and what earlier exports measured. Out: the gain at each shape.
+Both forms are models of one layer, made by the very passes and lowerings that make the whole model, and timed in turns.
+What was measured counts for every layer of the same shape, block and (nearly) density, here and in later exports.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from calibration.linears import find_linears
 from calibration.lower.edits import add_constant
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from calibration.lower.onnxruntime.sites import Site
+from exporter.kept_gains import KeptGains
 from exporter.passes.activations import find_activation
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.sparsity import Block, StoredForm, name_block
@@ -66,12 +67,15 @@ def read_case(site: Site) -> LinearCase:
 
 
 class CostTable:
-    """Measures gains, each once. Writes its models below ``directory``."""
+    """Finds gains, each measured once and kept in ``kept``. Writes its models below ``directory``."""
 
-    def __init__(self, *, directory: Path, shapes: Sequence[Shape], threads: int | None, weight_bits: int) -> None:
+    def __init__(
+        self, *, directory: Path, shapes: Sequence[Shape], threads: int | None, weight_bits: int, kept: KeptGains
+    ) -> None:
         self._directory, self._shapes = directory, tuple(shapes)
         self._threads, self._weight_bits = threads, weight_bits
-        self._gains: dict[tuple[object, ...], Mapping[str, float]] = {}
+        self._kept = kept
+        self._timed = 0
 
     def find_gain(self, case: LinearCase, form: StoredForm, values: Values) -> Mapping[str, float]:
         """Return dense time over sparse time by shape (``8x128``).
@@ -81,14 +85,25 @@ class CostTable:
             form: How it would be stored.
             values: ``float32`` against the dense float product, ``int8`` against the dense dynamic INT8 one.
         """
-        step = round(math.log(max(form.density, 1e-6), _DENSITY_STEP))
-        key = (form.shape, form.block, step, values, case.activation, case.bias is None, case.axes)
-        if key not in self._gains:
-            self._gains[key] = self._measure(case, form.block, values)
-        return self._gains[key]
+        layer = _name_layer(case, form, values)
+        sizes = {f"{batch}x{length}": resolve_axes(case.axes, (batch, length)) for batch, length in self._shapes}
+        names = {at: f"{layer}, input {'x'.join(map(str, at))}" for at in sizes.values()}
+        gains = {at: self._kept.find(name) for at, name in names.items()}
+        unknown = [at for at, gain in gains.items() if gain is None]
+        measured = self._measure(case, form.block, values, unknown) if unknown else {}
+        self._kept.add({names[at]: gain for at, gain in measured.items()})
+        known = {at: gain for at, gain in gains.items() if gain is not None} | measured
+        return {shape: known[at] for shape, at in sizes.items()}
 
-    def _measure(self, case: LinearCase, block: Block, values: Values) -> Mapping[str, float]:
-        name = f"{len(self._gains)}-{name_block(block)}-{values}"
+    def list_findings(self) -> tuple[str, ...]:
+        """Return a sentence on how many gains were measured, and how many were known."""
+        return self._kept.list_findings()
+
+    def _measure(
+        self, case: LinearCase, block: Block, values: Values, sizes: Sequence[tuple[int, ...]]
+    ) -> dict[tuple[int, ...], float]:
+        name = f"{self._timed}-{name_block(block)}-{values}"
+        self._timed += 1
         dense, sparse = make_linear(case), make_linear(case)
         if values == "int8":
             lower_dynamic(dense, find_linears(dense), weight_bits=self._weight_bits)
@@ -102,14 +117,21 @@ class CostTable:
         gains: dict[tuple[int, ...], float] = {}
         opened = [runtime.open(describe_onnx(path)) for path in paths]
         with closing(opened[0]) as one, closing(opened[1]) as other:
-            for shape in self._shapes:
-                sizes = resolve_axes(case.axes, shape)
-                if sizes not in gains:
-                    feeds = {"x": np.random.default_rng(0).standard_normal(sizes).astype(np.float32)}
-                    subjects = {"dense": one.prepare(feeds), "sparse": other.prepare(feeds)}
-                    samples = measure_interleaved(subjects, _PLAN)
-                    gains[sizes] = compare(samples["dense"], samples["sparse"]).ratio
-        return {f"{batch}x{length}": gains[resolve_axes(case.axes, (batch, length))] for batch, length in self._shapes}
+            for at in sizes:
+                feeds = {"x": np.random.default_rng(0).standard_normal(at).astype(np.float32)}
+                subjects = {"dense": one.prepare(feeds), "sparse": other.prepare(feeds)}
+                samples = measure_interleaved(subjects, _PLAN)
+                gains[at] = compare(samples["dense"], samples["sparse"]).ratio
+        return gains
+
+
+def _name_layer(case: LinearCase, form: StoredForm, values: Values) -> str:
+    """Return what tells a layer from one with another speed, in words: it is a key of the file of kept gains."""
+    step = round(math.log(max(form.density, 1e-6), _DENSITY_STEP))
+    bias = "a bias" if case.bias is not None else "no bias"
+    shape = f"{form.shape[0]}x{form.shape[1]}"
+    stored = f"{_DENSITY_STEP**step:.3g} in {name_block(form.block)} {values}"
+    return f"{shape}, {stored}, {bias}, {case.activation}"
 
 
 def resolve_axes(axes: Axes, shape: Shape) -> tuple[int, ...]:

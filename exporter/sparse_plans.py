@@ -19,6 +19,7 @@ from exporter.passes.sparse_linears import OPERATORS, Values
 from exporter.refused_products import Refused, list_refused
 from exporter.sparse_costs import LinearCase, read_case
 from exporter.sparsity import Block, Sparsity, StoredForm, describe_sparsity, name_block
+from runtimes.sparse.storage import find_excess
 
 # Timings of single layers scatter by some per cent: nearer than this, the dense form, which needs nothing, ships.
 PAYS = 1.03
@@ -109,7 +110,7 @@ class SparsePlans:
         scales = 4 * outputs if values == "int8" else 0
         dense_bytes = _BYTES[values] * outputs * inputs + scales
         forms = _choose_forms(sparsity)
-        why = _explain_dense(sparsity, forms) or self._untimed
+        why = _explain_dense(sparsity, forms) or _explain_excess((outputs, inputs), values) or self._untimed
         gains = {} if why else self._measure(site, forms, values)
         best = _find_best(gains)
         shipped = best if best is not None and _pays(gains[best]) else None
@@ -203,3 +204,9 @@ def _explain_dense(sparsity: Sparsity, forms: tuple[StoredForm, ...]) -> str:
     if math.prod(sparsity.forms[0].shape) < _SMALLEST_WEIGHT:
         return "too small to gain anything"
     return "" if forms else sparsity.use.removeprefix("none: ")
+
+
+def _explain_excess(shape: tuple[int, int], values: Values) -> str:
+    """Return what makes a weight (outputs, inputs) too large for the kernels, or nothing."""
+    excess = find_excess(shape, int8=values == "int8")
+    return f"too large for the kernels: {excess}" if excess else ""

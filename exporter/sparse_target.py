@@ -14,6 +14,7 @@ from typing import Any
 from bench.ledger import LedgerRow
 from exporter.candidates import CandidateSpec, FloatGraphs
 from exporter.in_place import Gains, find_spans, measure_in_place
+from exporter.kept_gains import open_kept_gains
 from exporter.probe_feeds import usable_shapes
 from exporter.sparse_costs import CostTable
 from exporter.sparse_plans import SparsePlans
@@ -27,18 +28,23 @@ from runtimes.onnx_file import read_header
 from runtimes.sparse.library import DOMAIN, library_path, why_unavailable
 
 
-def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> SparsePlans:
-    """Return plans that time layers at the export's shapes and threads, where the kernels and this machine let them."""
+def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> tuple[SparsePlans, CostTable | None]:
+    """Return plans, and the table of times they ask: none where the kernels or this machine do not let layers be timed.
+
+    Layers are timed at the export's shapes and threads.
+    """
     untimed = why_unavailable() if timed else "made for another machine, where no layer can be timed"
     if untimed is not None:
-        return SparsePlans(find_gain=None, untimed=untimed.splitlines()[0])
+        return SparsePlans(find_gain=None, untimed=untimed.splitlines()[0]), None
+    weight_bits = 7 if saturates_u8s8(isa) else 8
     costs = CostTable(
         directory=job.work / "layers",
         shapes=usable_shapes(job.traced.artifact.inputs, job.options.shapes),
         threads=job.options.threads,
-        weight_bits=7 if saturates_u8s8(isa) else 8,
+        weight_bits=weight_bits,
+        kept=open_kept_gains(threads=job.options.threads, weight_bits=weight_bits),
     )
-    return SparsePlans(find_gain=costs.find_gain)
+    return SparsePlans(find_gain=costs.find_gain), costs
 
 
 def make_ledger(
@@ -104,8 +110,10 @@ def _measure_in_place(graph: Path, layers: Sequence[str], dense: Artifact, spars
         )
 
 
-def list_findings(sparse: SparsePlans, graphs: FloatGraphs) -> tuple[str, ...]:
-    """Return a sentence where weights have zeros and the kernels for them are missing."""
+def list_findings(sparse: SparsePlans, costs: CostTable | None, graphs: FloatGraphs) -> tuple[str, ...]:
+    """Return where the times of layers are from, and a sentence where weights have zeros and no kernels."""
+    if costs is not None:
+        return costs.list_findings()
     reason = why_unavailable()
     if reason is None or not sparse.is_pruned(graphs.fused):
         return ()

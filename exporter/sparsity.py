@@ -6,6 +6,7 @@ Must not import: anything but numpy and how sparse weights are stored. Blocks ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ DENSE_BELOW = 0.05
 _PRUNED_IN = ((32, 32), (16, 16), (8, 8), (16, 4), (16, 1), (4, 4), (8, 1), (4, 1), (1, 4))
 # All of them but 1x4 are made of these.
 _SMALLEST = (4, 1)
+# cuSPARSELt takes 2:4 in halves and bytes with inputs in multiples of 16 at least (torch/sparse/semi_structured.py).
+_TWO_FOUR_INPUTS = 16
 # Zeros in the stored form from which a float kernel is as fast as the dense product. What an export ships it times;
 # this says what is worth timing, and what `inspect` expects.
 PAYS_FROM = {
@@ -61,6 +64,7 @@ class Sparsity:
         use: What they are good for, or ``none`` and why.
         forms: How it could be stored for the sparse kernels of the CPU, the most promising first; empty where dense.
         best: Of the forms the one that ``use`` names, or None: the first where it pays, else that of the pattern.
+        two_four: Whether sparse tensor cores take it: it is 2:4, and the inputs are as many as they need.
     """
 
     zeros: float
@@ -68,6 +72,7 @@ class Sparsity:
     use: str
     forms: tuple[StoredForm, ...]
     best: StoredForm | None
+    two_four: bool
 
 
 def name_block(block: Block) -> str:
@@ -85,8 +90,27 @@ def describe_sparsity(nonzero: NDArray[np.bool_], *, multiplied: bool = True) ->
     pattern = _find_pattern(nonzero, zeros)
     forms = _list_forms(nonzero) if pattern != "dense" and multiplied else ()
     best = _choose_form(pattern, forms) if forms else None
-    use = _find_use(pattern, best, nonzero.shape[1]) if best is not None else "none"
-    return Sparsity(zeros=zeros, pattern=pattern, use=use, forms=forms, best=best)
+    two_four = multiplied and _fits_two_four(pattern, nonzero.shape[1])
+    use = _find_use(pattern, best, two_four=two_four) if best is not None else "none"
+    return Sparsity(zeros=zeros, pattern=pattern, use=use, forms=forms, best=best, two_four=two_four)
+
+
+def describe_convolution(nonzero: NDArray[np.bool_]) -> Sparsity:
+    """Describe a convolution's weight given as where it is not zero, shape (outputs, channels, *kernel).
+
+    2:4 lies along the channels, in each place of the kernel by itself. On a CPU there are no kernels for the zeros.
+    """
+    outputs, channels = nonzero.shape[:2]
+    zeros = 1.0 - float(nonzero.mean()) if nonzero.size else 0.0
+    pattern = _find_pattern(nonzero.reshape(outputs, math.prod(nonzero.shape[1:])), zeros)
+    if pattern not in ("dense", "rows"):
+        along_channels = np.moveaxis(nonzero, 1, -1).reshape(-1, channels)
+        pattern = "2:4" if _is_two_four(along_channels) else pattern.replace("2:4", "unstructured")
+    two_four = _fits_two_four(pattern, channels)
+    uses = _list_uses(pattern, two_four=two_four)
+    use = " or ".join(uses) or _explain_useless(pattern, "none: no sparse kernels for convolutions")
+    use = "none" if pattern == "dense" else use
+    return Sparsity(zeros=zeros, pattern=pattern, use=use, forms=(), best=None, two_four=two_four)
 
 
 def _list_forms(nonzero: NDArray[np.bool_]) -> tuple[StoredForm, ...]:
@@ -100,15 +124,19 @@ def _find_pattern(nonzero: NDArray[np.bool_], zeros: float) -> str:
         return "dense"
     if _explains(nonzero.any(axis=1).mean(), zeros):
         return "rows"
-    inputs = nonzero.shape[1]
     # Before the blocks: whole columns may be either, and sparse tensor cores take them.
-    if inputs % 4 == 0 and int(nonzero.reshape(-1, inputs // 4, 4).sum(axis=2).max()) <= 2:
+    if _is_two_four(nonzero):
         return "2:4"
     candidates = _PRUNED_IN if _explains(_cover(nonzero, _SMALLEST), zeros) else ((1, 4),)
     for block in candidates:
         if _explains(_cover(nonzero, block), zeros):
             return f"block {name_block(block)}"
     return "unstructured"
+
+
+def _is_two_four(nonzero: NDArray[np.bool_]) -> bool:
+    inputs = nonzero.shape[1]
+    return inputs % 4 == 0 and int(nonzero.reshape(-1, inputs // 4, 4).sum(axis=2).max()) <= 2
 
 
 def _cover(nonzero: NDArray[np.bool_], block: Block) -> float:
@@ -129,14 +157,24 @@ def _choose_form(pattern: str, forms: tuple[StoredForm, ...]) -> StoredForm:
     return next(form for form in forms if form.block == BLOCKS[0])
 
 
-def _find_use(pattern: str, best: StoredForm, inputs: int) -> str:
-    uses = ["drop the rows"] if pattern == "rows" else []
-    if pattern == "2:4" and inputs % 16 == 0:
-        uses.append("GPU 2:4")
+def _find_use(pattern: str, best: StoredForm, *, two_four: bool) -> str:
+    uses = _list_uses(pattern, two_four=two_four)
     if best.expected_gain >= 1:
         uses.append(f"CPU sparse kernels, {name_block(best.block)}")
-    if uses:
-        return " or ".join(uses)
-    if pattern == "2:4":
-        return "none: 2:4 needs inputs in multiples of 16"
-    return f"none: {name_block(best.block)} pays from {PAYS_FROM[best.block]:.0%} zeros"
+    pays = f"none: {name_block(best.block)} pays from {PAYS_FROM[best.block]:.0%} zeros"
+    return " or ".join(uses) or _explain_useless(pattern, pays)
+
+
+def _fits_two_four(pattern: str, inputs: int) -> bool:
+    return pattern == "2:4" and inputs % _TWO_FOUR_INPUTS == 0
+
+
+def _list_uses(pattern: str, *, two_four: bool) -> list[str]:
+    """Return what serves a pattern beyond the kernels of the CPU."""
+    if pattern == "rows":
+        return ["drop the rows"]
+    return ["GPU 2:4"] if two_four else []
+
+
+def _explain_useless(pattern: str, otherwise: str) -> str:
+    return f"none: 2:4 needs inputs in multiples of {_TWO_FOUR_INPUTS}" if pattern == "2:4" else otherwise

@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from exporter.kernel_check import check_kernels
+from exporter.versions import count_version
 from runtimes.artifact import MANIFEST_NAME, Manifest, hash_file, read_manifest
 from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.isa import detect, may_run_on
@@ -27,12 +28,30 @@ from runtimes.trt.runtime import TensorRt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """An open model. ``labels`` names the classes by index; empty where the model has none."""
+    """An open model.
+
+    Attributes:
+        session: Runs it.
+        task: What it does, where that is known.
+        tokenizer: The file, if there is one.
+        labels: The names of the classes by index; empty where the model has none.
+        notes: What is worth knowing of how it runs here, one sentence each.
+    """
 
     session: Session
     task: str | None
     tokenizer: Path | None
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenModel:
+    """The model file of an exported directory, options with the provider it was measured on, and notes on it."""
+
+    path: Path
+    options: OrtOptions
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -58,8 +77,9 @@ def open_subject(
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
         verify_files(path, manifest)
-        with closing(_open_exported(path, manifest, threads, tensorrt)) as session:
-            yield _make_subject(session, task or manifest.source.get("task"), path)
+        opened, notes = _open_exported(path, manifest, threads, tensorrt)
+        with closing(opened) as session:
+            yield _make_subject(session, task or manifest.source.get("task"), path, notes)
     elif path.suffix == ".plan":
         with closing(tensorrt.open(describe_plan(path, verify_plan(path)))) as session:
             yield _make_subject(session, task, path.parent)
@@ -102,26 +122,29 @@ def read_labels(directory: Path) -> tuple[str, ...]:
         raise CorruptArtifact("the class names cannot be read", where=f"{path}:id2label", cure="mend it") from error
 
 
-def _open_exported(directory: Path, manifest: Manifest, threads: int | None, tensorrt: TensorRt) -> Session:
+def _open_exported(
+    directory: Path, manifest: Manifest, threads: int | None, tensorrt: TensorRt
+) -> tuple[Session, tuple[str, ...]]:
     """Open what ships: the ONNX Runtime model where there is one, else the TensorRT plan; never one for the other."""
     if "onnxruntime" in manifest.artifacts or "tensorrt" not in manifest.artifacts:
-        model, options = choose_artifact(directory, manifest, threads)
-        return OnnxRuntime(options).open(describe_onnx(model))
+        chosen = choose_artifact(directory, manifest, threads)
+        return OnnxRuntime(chosen.options).open(describe_onnx(chosen.path)), chosen.notes
     entry = manifest.artifacts["tensorrt"]
     if "provider" in entry:
         options = OrtOptions(threads=threads, providers=(entry["provider"],))
-        return OnnxRuntime(options).open(describe_onnx(directory / entry["path"]))
+        return OnnxRuntime(options).open(describe_onnx(directory / entry["path"])), ()
     plan = choose_plan(directory, manifest)
-    return tensorrt.open(describe_plan(plan, verify_plan(plan)))
+    return tensorrt.open(describe_plan(plan, verify_plan(plan))), ()
 
 
-def _make_subject(session: Session, task: str | None, directory: Path) -> Subject:
+def _make_subject(session: Session, task: str | None, directory: Path, notes: tuple[str, ...] = ()) -> Subject:
     tokenizer = directory / "tokenizer.json"
     return Subject(
         session=session,
         task=task,
         tokenizer=tokenizer if tokenizer.is_file() else None,
         labels=read_labels(directory),
+        notes=notes,
     )
 
 
@@ -144,22 +167,21 @@ def _open_traced(reference: str, task: str | None, threads: int | None) -> Itera
             yield subject
 
 
-def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> tuple[Path, OrtOptions]:
-    """Return the model file of an exported directory, and options with the provider it was measured on.
+def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> ChosenModel:
+    """Return the model file of an exported directory, and how it runs here.
 
     Raises:
-        CorruptArtifact: the manifest names none, or its answers would differ on this CPU.
-        MissingDependency: it needs a later ONNX Runtime, or the sparse kernels of a later stepdown.
+        CorruptArtifact: the manifest names none or contradicts itself, the model's answers would differ on this CPU, or
+            it was made with sparse kernels that these do not stand for.
+        MissingDependency: it needs a later ONNX Runtime, or sparse kernels and there are none.
     """
     try:
         description: Mapping[str, Any] = manifest.artifacts["onnxruntime"]
         model, required = directory / description["path"], description["isa"]
         options = OrtOptions(threads=threads, providers=(description["provider"],))
         exact = description["exact_on_any_cpu"]
-        oldest = {package: text.removeprefix(">=") for package, text in description["requires"].items()}
-        runtime, kernels = oldest["onnxruntime"], oldest.get("stepdown", "0.0")
-        for needed in (runtime, kernels):
-            _count_version(needed)
+        oldest = description["requires"]["onnxruntime"].removeprefix(">=")
+        count_version(oldest)
         if not isinstance(exact, bool):
             raise TypeError(f"exact_on_any_cpu is {exact!r}, neither true nor false")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -168,8 +190,7 @@ def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) ->
             where=str(directory / MANIFEST_NAME),
             cure="export it with --target onnxruntime",
         ) from error
-    _require_runtime(runtime, directory)
-    _require_version("the sparse kernels of stepdown", kernels, version("stepdown"), directory, package="stepdown")
+    _require_runtime(oldest, directory)
     machine = detect()
     if not exact and not may_run_on(required, machine):
         raise CorruptArtifact(
@@ -177,7 +198,8 @@ def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) ->
             where=str(directory),
             cure=f"export it here, or with --for-isa {machine.level}",
         )
-    return model, options
+    notes = check_kernels(description, f"{directory / MANIFEST_NAME}:artifacts.onnxruntime")
+    return ChosenModel(path=model, options=options, notes=notes)
 
 
 def choose_plan(directory: Path, manifest: Manifest) -> Path:
@@ -205,18 +227,10 @@ def _require_runtime(oldest: str, directory: Path) -> None:
     """Raise MissingDependency where the installed ONNX Runtime lacks kernels that the file needs."""
     import onnxruntime
 
-    _require_version("ONNX Runtime", oldest, str(onnxruntime.__version__), directory, package="onnxruntime")
-
-
-def _require_version(what: str, oldest: str, found: str, directory: Path, *, package: str) -> None:
-    if _count_version(found) < _count_version(oldest):
+    found = str(onnxruntime.__version__)
+    if count_version(found) < count_version(oldest):
         raise MissingDependency(
-            f"it needs {what} {oldest} or later, this is {found}",
+            f"it needs ONNX Runtime {oldest} or later, this is {found}",
             where=str(directory),
-            cure=f"pip install '{package}>={oldest}'",
+            cure=f"pip install 'onnxruntime>={oldest}'",
         )
-
-
-def _count_version(version: str) -> tuple[int, ...]:
-    """``1.31.1`` -> (1, 31): kernels come with minor versions."""
-    return tuple(int(part) for part in version.split(".")[:2])

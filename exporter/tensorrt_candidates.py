@@ -11,19 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
-import numpy as np
 import onnx_ir as ir
 
-from calibration.linears import Linear, find_linears
+from calibration.linears import find_linears
 from calibration.lower.tensorrt.lower import Lowered, lower_tensorrt
 from calibration.lower.tensorrt.placement import Placement, place
 from calibration.lower.tensorrt.products import find_products
 from exporter.candidates import MakePlan
 from exporter.fuse import open_for_lowering
+from exporter.linear_sparsity import survey_linears
 from exporter.lint.check_file import lint_file
 from exporter.passes.int4_weights import store_int4
 from exporter.passes.packed_weights import find_few_levels
-from exporter.sparsity import describe_sparsity
 from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
@@ -74,6 +73,11 @@ class TrtSpec:
             parts.append(f"{len(self.float_layers)} in float")
         return ", ".join(parts)
 
+    @property
+    def dense_twin(self) -> Self | None:
+        """The same candidate without sparse kernels; None where it may use none."""
+        return replace(self, sparse=False) if self.sparse else None
+
     def leave_in_float(self, layers: tuple[str, ...]) -> Self:
         """Return the same candidate with these linears in float."""
         return replace(self, float_layers=layers)
@@ -90,7 +94,7 @@ class Lowering:
     Attributes:
         done: Which nodes read INT8, which stayed in FP32 and why.
         left: Linears that are not worth INT8, and why.
-        sparse: Nodes whose weights hold 2:4.
+        sparse: Nodes whose weights, as they are stored, hold 2:4.
         doubtful: Nodes of operators that TensorRT lacks by its documentation; its parser has the last word.
     """
 
@@ -122,9 +126,9 @@ def has_few_levels(prepared: Path) -> bool:
 
 
 def has_sparse_weights(prepared: Path) -> bool:
-    """Whether any weight of a prepared graph is pruned to 2:4."""
+    """Whether any weight of a prepared graph is pruned to 2:4, as sparse tensor cores take it."""
     model = open_for_lowering(prepared)
-    return any(_is_sparse(model, linear) for linear in find_linears(model))
+    return any(sparsity.two_four for sparsity in survey_linears(model, find_linears(model)).values())
 
 
 def _list_some(reasons: Mapping[str, str], what: str) -> tuple[str, ...]:
@@ -175,32 +179,23 @@ class TrtWorkshop:
         return self.prepared
 
     def _lower(self, model: ir.Model, spec: TrtSpec) -> Lowering:
-        linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
+        linears = find_linears(model)
         placed, plan = Placement(quantised=(), left={}), None
         if spec.arithmetic == "int8-static":
             assert self.make_plan is not None, "INT8 is offered only with statistics"
-            placed = place(model, linears)
+            placed = place(model, [linear for linear in linears if linear.node not in spec.float_layers])
             # The product that smoothing costs is fused into what comes before it, on a GPU.
             plan = self.make_plan(self.prepared, smoothed=True)
-        sparse = tuple(linear.node for linear in linears if _is_sparse(model, linear))
         products = find_products(model, self.magnitudes) if spec.attention else ()
         few = find_few_levels(model) if spec.int4 else {}
         done = lower_tensorrt(
             model, placed.quantised, plan, precision=spec.rest, magnitudes=self.magnitudes, products=products
         )
         store_int4(model, few)
+        # Of what is stored now: rounding to integers makes zeros.
+        survey = survey_linears(model, linears)
+        sparse = tuple(node for node, sparsity in survey.items() if sparsity.two_four)
         return Lowering(done=done, left=placed.left, sparse=sparse, doubtful={})
-
-
-def _is_sparse(model: ir.Model, linear: Linear) -> bool:
-    """Whether the weight is pruned to 2:4 along what the product sums over: the channels, where that is a Conv."""
-    stored = model.graph.initializers[linear.weight].const_value
-    if stored is None:
-        return False
-    nonzero = np.asarray(stored.numpy() != 0)
-    if linear.kind == "Conv":
-        nonzero = np.moveaxis(nonzero, 1, -1).reshape(-1, nonzero.shape[1])
-    return describe_sparsity(nonzero if linear.transposed else nonzero.T).pattern == "2:4"
 
 
 def _check_rules(path: Path) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import StepdownError
 from runtimes.parity import compare, require
 from runtimes.protocol import Session
-from runtimes.trt.inspector import describe_unpicked
+from runtimes.trt.inspector import describe_unpicked, find_unpicked
 from runtimes.trt.options import BuildOptions, Expectation, RunOptions, TrtOptions
 from runtimes.trt.profiles import Profile, fit_profiles, holds, is_dynamic, resolve_profile
 from runtimes.trt.runtime import TensorRt
@@ -30,11 +30,19 @@ OWN = RunOptions(allow_host_code=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plans:
-    """Plans by candidate, why TensorRT refused the others, and what it runs otherwise than asked, where it may."""
+    """Plans by candidate, and what is known of them.
+
+    Attributes:
+        built: The plans.
+        refused: Why TensorRT refused the others.
+        accepted: What it runs otherwise than asked, where it may.
+        left_dense: Of plans that ran: nodes whose 2:4 weights were to be multiplied as such, and are not.
+    """
 
     built: Mapping[TrtSpec, Artifact] = field(default_factory=dict)
     refused: Mapping[TrtSpec, StepdownError] = field(default_factory=dict)
     accepted: Mapping[TrtSpec, str] = field(default_factory=dict)
+    left_dense: Mapping[TrtSpec, tuple[str, ...]] = field(default_factory=dict)
 
 
 OpenGraph = Callable[[TrtSpec, Artifact], Session]
@@ -67,6 +75,7 @@ def build_plans(
     built: dict[TrtSpec, Artifact] = {}
     refused: dict[TrtSpec, StepdownError] = {}
     accepted: dict[TrtSpec, str] = {}
+    left_dense: dict[TrtSpec, tuple[str, ...]] = {}
     planned = [trial for trial in trials if not trial.spec.provider]
     with job.progress.task("building plans", len(planned)) as task:
         for number, trial in enumerate(planned):
@@ -79,7 +88,9 @@ def build_plans(
                 if oracle is not None:
                     with closing(oracle(trial.spec, trial.artifact)) as graph, closing(runtime.open(plan)) as session:
                         _require_alike(graph, session, job, shapes)
-                        accepted[trial.spec] = describe_unpicked(session.list_layers(), asked)
+                        layers = session.list_layers()
+                        accepted[trial.spec] = describe_unpicked(layers, asked)
+                        _, left_dense[trial.spec] = find_unpicked(layers, asked)
                 built[trial.spec] = plan
             except StepdownError as error:
                 refused[trial.spec] = error
@@ -88,7 +99,7 @@ def build_plans(
     is_forced = options.precision not in ("auto", "fp32")
     if all(is_forced and spec.plain for spec in built):
         raise refused[min(refused, key=lambda spec: spec.plain is is_forced)]
-    return Plans(built=built, refused=refused, accepted=accepted)
+    return Plans(built=built, refused=refused, accepted=accepted, left_dense=left_dense)
 
 
 def choose_shapes(job: Job) -> tuple[tuple[int, int], ...]:

@@ -31,13 +31,15 @@ from exporter.tensorrt_candidates import (
     offer_trt_candidates,
 )
 from exporter.tensorrt_graph import prepare_for_tensorrt
+from exporter.tensorrt_ledger import Shipped, make_ledger
 from exporter.tensorrt_plans import OWN, Plans, build_plans, choose_shapes
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
 from runtimes.errors import UnsupportedModel
-from runtimes.ort import OnnxRuntime, OrtOptions, available_providers
+from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort_providers import available_providers
 from runtimes.protocol import Session
 from runtimes.trt.fit import describe_gpus
 from runtimes.trt.options import TrtOptions
@@ -76,6 +78,13 @@ def export_tensorrt(job: Job) -> TargetResult:
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
     record = read_record(chosen.artifact.path) if chosen.artifact.kind == "plan" else None
     lowering = workshop.lowered.get(chosen.spec.graph())
+    shipped = Shipped(
+        chosen=chosen.spec,
+        plans=made,
+        asked=options.tensorrt.build.sparse,
+        tier=tier,
+        speeds=timing.speeds if timing is not None else {},
+    )
     found = Findings(
         target=TARGET,
         made_for=_name_gpus(record, chosen.spec),
@@ -85,6 +94,7 @@ def export_tensorrt(job: Job) -> TargetResult:
             + _list_findings(plans, lowering, made, chosen.spec)
             + _list_unheeded(job, workshop, shapes, untimed)
         ),
+        ledger=make_ledger(workshop, shipped),
         seconds=dict(watch.seconds),
     )
     graph = workshop.build(chosen.spec)
@@ -233,7 +243,7 @@ def _list_unheeded(job: Job, workshop: TrtWorkshop, shapes: Sequence[tuple[int, 
     """Return a sentence for everything that was asked for and came to nothing."""
     asked, found = job.options.tensorrt.build, []
     if asked.sparse and not has_sparse_weights(workshop.prepared):
-        found.append("--sparse-weights changes nothing: no weight is 2:4")
+        found.append("--sparse-weights changes nothing: no weight is 2:4 in a shape that sparse tensor cores take")
     if asked.refit and workshop.make_plan is not None:
         found.append("INT8 was not tried: --refit takes other weights, and scales are a part of INT8 kernels")
     usable = usable_shapes(job.traced.artifact.inputs, job.options.shapes)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.compare import MIN_ROUNDS, Comparison, compare
 from bench.measure import MeasurePlan, measure_interleaved
+from bench.samples import Samples
 from exporter.probe_feeds import make_feeds
 from exporter.report import Ratio
 from exporter.trial import PLAIN, C, Trial
@@ -20,6 +21,8 @@ from runtimes.protocol import Session
 
 Shape = tuple[int, int]
 Speeds = Mapping[str, Mapping[str, Ratio]]
+# By shape, then by candidate.
+_Taken = Mapping[str, Mapping[str, Samples]]
 
 # A look at everything, then a closer one at what came near the fastest. One discarded run wakes the threads. Within its
 # time the screening has as many short rounds as a bound needs.
@@ -43,10 +46,14 @@ class TimingPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """``speeds`` of every candidate by shape; the ``finalists`` (plain float among them) were timed closely."""
+    """``speeds`` of every candidate by shape; the ``finalists`` (plain float among them) were timed closely.
+
+    ``twins`` has the same of each sparse finalist against its dense twin, where that is within the budget.
+    """
 
     speeds: Speeds
     finalists: tuple[str, ...]
+    twins: Speeds = field(default_factory=dict)
 
 
 def time_trials(
@@ -57,7 +64,7 @@ def time_trials(
     *,
     max_drop: float,
 ) -> Timing:
-    """Time all trials against the plain float one at every shape; those that may win are timed twice.
+    """Time all trials against the plain float one at every shape; those that may win, and their twins, are timed twice.
 
     Args:
         trials: Candidates, the plain float one among them.
@@ -66,13 +73,21 @@ def time_trials(
         advance: Called once per finished shape and pass; there are twice as many as shapes.
         max_drop: The budget: what misses it is screened for the table, and not timed again.
     """
-    able = [trial.name for trial in trials if not trial.spec.plain and not trial.object_to_drop(max_drop)]
+    able = [trial for trial in trials if not trial.spec.plain and not trial.object_to_drop(max_drop)]
+    twins = _pair_twins(able)
     with ExitStack() as stack:
         sessions = {trial.name: stack.enter_context(closing(open_trial(trial))) for trial in trials}
-        speeds = _time_sessions(sessions, plan, SCREENING, advance)
-        finalists = (PLAIN, *_choose_finalists(speeds, able))
+        screened = _time_sessions(sessions, plan, SCREENING, advance)
+        speeds = _find_speeds(screened, dict.fromkeys(sessions, PLAIN), plan)
+        near = _choose_finalists(speeds, [trial.name for trial in able])
+        paired = {name: twins[name] for name in near if name in twins}
+        finalists = tuple(dict.fromkeys((PLAIN, *near, *paired.values())))
         closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance)
-    return Timing(speeds={**speeds, **closer}, finalists=finalists)
+    return Timing(
+        speeds={**speeds, **_find_speeds(closer, dict.fromkeys(finalists, PLAIN), plan)},
+        finalists=finalists,
+        twins=_find_speeds(closer, paired, plan),
+    )
 
 
 def geometric_mean(speed: Mapping[str, Ratio]) -> float:
@@ -86,18 +101,34 @@ def make_ratio(found: Comparison) -> Ratio:
     return Ratio(ratio=found.ratio, low=low, high=high)
 
 
+def _pair_twins(able: Sequence[Trial[C]]) -> Mapping[str, str]:
+    """Return the name of the dense twin of each sparse candidate that has one among ``able``."""
+    names = {trial.name for trial in able}
+    twins = {trial.name: trial.spec.dense_twin for trial in able}
+    return {name: twin.name for name, twin in twins.items() if twin is not None and twin.name in names}
+
+
 def _time_sessions(
     sessions: Mapping[str, Session], plan: TimingPlan, measure: MeasurePlan, advance: Callable[[int], None]
-) -> dict[str, dict[str, Ratio]]:
-    speeds: dict[str, dict[str, Ratio]] = {name: {} for name in sessions}
+) -> _Taken:
+    taken: dict[str, Mapping[str, Samples]] = {}
     for shape in plan.shapes:
         feeds = make_feeds(sessions[PLAIN].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
         # As `bench` times them: on a GPU, what serves replays a recorded run.
-        samples = measure_interleaved({name: one.prepare(feeds) for name, one in sessions.items()}, measure)
-        for name in sessions:
-            speeds[name][f"{shape[0]}x{shape[1]}"] = make_ratio(compare(samples[PLAIN], samples[name], seed=plan.seed))
+        subjects = {name: one.prepare(feeds) for name, one in sessions.items()}
+        taken[f"{shape[0]}x{shape[1]}"] = measure_interleaved(subjects, measure)
         advance(1)
-    return speeds
+    return taken
+
+
+def _find_speeds(taken: _Taken, bases: Mapping[str, str], plan: TimingPlan) -> dict[str, dict[str, Ratio]]:
+    """Return the ratios of each candidate in ``bases`` to the one named there, by shape."""
+    return {
+        name: {
+            shape: make_ratio(compare(samples[base], samples[name], seed=plan.seed)) for shape, samples in taken.items()
+        }
+        for name, base in bases.items()
+    }
 
 
 def _choose_finalists(speeds: Speeds, able: Sequence[str]) -> tuple[str, ...]:

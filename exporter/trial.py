@@ -34,6 +34,11 @@ class Candidate(Protocol):
         """Whether it is the traced graph itself: what the others are compared with."""
         ...
 
+    @property
+    def dense_twin(self) -> Self | None:
+        """The same candidate without sparse layers, which it must not be slower than; None where it has none."""
+        ...
+
     def leave_in_float(self, layers: tuple[str, ...]) -> Self:
         """Return the same candidate with these linears in float."""
         ...

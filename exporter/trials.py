@@ -56,7 +56,7 @@ def try_all(bench: TrialBench[C], specs: Sequence[C], progress: Progress) -> tup
 def mix(
     bench: TrialBench[C], trials: Sequence[Trial[C]], options: ExportOptions, progress: Progress
 ) -> tuple[Trial[C], ...]:
-    """Return a candidate with the layers that hurt in float, where no INT8 one keeps the budget."""
+    """Return a candidate with the layers that hurt in float, where no INT8 one keeps the budget, and its dense twin."""
     integer = [trial for trial in trials if trial.spec.arithmetic.startswith("int8")]
     if not integer or any(not trial.object_to_drop(options.max_drop) for trial in integer):
         return ()
@@ -65,7 +65,10 @@ def mix(
     groups = len(group_linears(bench.workshop, spec))
     with progress.task(f"finding the layers that hurt {spec.name}", groups) as task:
         mended = mend(bench.workshop, spec, bench.try_out, max_drop=options.max_drop, advance=task.advance)
-    return (mended,) if mended is not None else ()
+    if mended is None:
+        return ()
+    twin = mended.spec.dense_twin
+    return (mended,) if twin is None else (mended, bench.try_out(twin, tuning=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

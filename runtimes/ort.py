@@ -1,17 +1,15 @@
 """Runs ONNX models with ONNX Runtime, on exactly the execution providers asked for.
 
-In: a ``.onnx`` file. Out: an :class:`~runtimes.artifact.Artifact`, sessions over it, and which providers really work.
-``onnxruntime`` is imported inside the functions that need it. Must not import onnx, torch, or other runtimes.
+In: a ``.onnx`` file. Out: an :class:`~runtimes.artifact.Artifact`, and sessions over it. ``onnxruntime`` is imported
+inside the functions that need it. Must not import onnx, torch, or other runtimes.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,28 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.artifact import Artifact, TensorSpec, hash_files
-from runtimes.errors import CorruptArtifact, DataError, MissingDependency, StepdownError, UnsupportedModel, UsageError
+from runtimes.errors import DataError, MissingDependency, UnsupportedModel, UsageError
 from runtimes.feeds import check_feeds
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.ort_binding import bind_feeds, find_memory
+from runtimes.ort_errors import explain_refusals, import_onnxruntime, ort_errors, shorten_message
+from runtimes.ort_providers import CPU, available_providers, require_providers, require_work
 from runtimes.protocol import Tensors
 from runtimes.sparse import library as sparse_library
 
 if TYPE_CHECKING:
     import onnxruntime
-
-CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_INSTALL = "pip install 'stepdown[onnxruntime]'"
-_CURE_CORRUPT = "fetch or export the file again"
-
-# One MatMul of x[1,4] with a constant identity (opset 13, IR 7), written by onnx.helper: the unit tests rebuild it.
-# A MatMul, because every provider that accelerates anything takes it; constant, because XNNPACK wants that.
-PROBE_MODEL = bytes.fromhex(
-    "080712003a91010a110a01780a017712017922064d61744d756c120570726f62652a4b0804080410014201774a400000803f00000000"
-    "0000000000000000000000000000803f000000000000000000000000000000000000803f000000000000000000000000000000000000"
-    "803f5a130a0178120e0a0c080112080a0208010a02080462130a0179120e0a0c080112080a0208010a02080442040a00100d"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +86,9 @@ class OrtSession:
         check_feeds(self.inputs, feeds)
         try:
             values = session.run(self._output_names, dict(feeds))
-        except _ort_errors() as error:
+        except ort_errors() as error:
             raise DataError(
-                f"the model refused this input: {_shorten(error)}", cure="check value ranges and matching sizes"
+                f"the model refused this input: {shorten_message(error)}", cure="check value ranges and matching sizes"
             ) from error
         return dict(zip(self._output_names, values, strict=True))
 
@@ -183,49 +170,28 @@ class OnnxRuntime:
                 sparse linears and the kernels were not built, or onnxruntime is older than they are.
             UsageError: the environment asks for sparse kernels this CPU does not run.
         """
-        ort = _import_onnxruntime()
+        ort = import_onnxruntime()
         header = read_header(artifact.path)
         locate_external_data(artifact.path, header.external)
-        self._require_providers(ort.get_available_providers(), "is not in this onnxruntime")
+        providers = self.options.providers
+        require_providers(providers, ort.get_available_providers(), "is not in this onnxruntime")
         options = self._make_session_options(ort)
         if sparse_library.DOMAIN in header.domains:
             _register_sparse(options)
-        with _explained(artifact.path):
+        with explain_refusals(artifact.path):
             session = ort.InferenceSession(
                 str(artifact.path),
                 options,
-                providers=list(self.options.providers),
+                providers=list(providers),
                 disabled_optimizers=list(self.options.disabled_optimizers),
                 # Without this a provider that fails to start is replaced by the CPU, with a line on stdout.
                 enable_fallback=0,
             )
-        self._require_providers(session.get_providers(), "was not taken by the session")
-        self._require_work(session, artifact.path)
+        require_providers(providers, session.get_providers(), "was not taken by the session")
+        require_work(providers[0], session, artifact.path)
         inputs, outputs = _read_specs(session.get_inputs()), _read_specs(session.get_outputs())
-        memory = find_memory(self.options.providers[0]) if self.options.device_inputs else None
+        memory = find_memory(providers[0]) if self.options.device_inputs else None
         return OrtSession(session, inputs, outputs, memory)
-
-    def _require_providers(self, present: list[str], problem: str) -> None:
-        for provider in self.options.providers:
-            if provider not in present:
-                raise MissingDependency(
-                    f"{provider} {problem}; it has {', '.join(present)}",
-                    where="onnxruntime",
-                    cure=f"install the onnxruntime package that has it, or choose {CPU}",
-                )
-
-    def _require_work(self, session: onnxruntime.InferenceSession, model: Path) -> None:
-        """Refuse a session whose first provider is there and idle: what stands behind it would do all the work."""
-        first = self.options.providers[0]
-        if first == CPU:
-            return
-        working = sorted({part.ep_name for part in session.get_provider_graph_assignment_info()})
-        if working and first not in working:
-            raise UnsupportedModel(
-                f"{first} takes no node of the model; {', '.join(working)} would run it",
-                where=str(model),
-                cure=f"choose {name_device(working[0])}, or another form of the model",
-            )
 
     def _make_session_options(self, ort: ModuleType) -> onnxruntime.SessionOptions:
         options = ort.SessionOptions()
@@ -249,30 +215,6 @@ class OnnxRuntime:
         return options
 
 
-def name_device(provider: str) -> str:
-    """``CUDAExecutionProvider`` -> ``cuda``: the short name by which a user chooses it."""
-    return provider.removesuffix("ExecutionProvider").lower()
-
-
-def choose_providers(device: str) -> tuple[str, ...]:
-    """Return the execution providers for a device by its short name (``cpu``, ``cuda``, ``tensorrt``, ``openvino``).
-
-    TensorRT comes with CUDA behind it, which takes what TensorRT leaves.
-
-    Raises:
-        MissingDependency: onnxruntime is not installed, or was not built with that provider.
-    """
-    providers = _import_onnxruntime().get_available_providers()
-    chosen = next((provider for provider in providers if name_device(provider) == device), None)
-    if chosen is None:
-        raise MissingDependency(
-            f"this onnxruntime has no execution provider '{device}'; it has {', '.join(map(name_device, providers))}",
-            where="onnxruntime",
-            cure="install the onnxruntime package that has it (onnxruntime-gpu for cuda), or choose another device",
-        )
-    return (chosen, _CUDA) if chosen == "TensorrtExecutionProvider" and _CUDA in providers else (chosen,)
-
-
 def describe_onnx(path: Path) -> Artifact:
     """Describe an ONNX file: inputs, outputs, its files and their hash, without loading weights.
 
@@ -292,99 +234,16 @@ def describe_onnx_files(path: Path) -> tuple[Path, ...]:
     return (path, *locate_external_data(path, read_header(path).external))
 
 
-@cache
-def available_providers() -> tuple[str, ...]:
-    """Execution providers that run a small model here, in ONNX Runtime's order of preference.
-
-    onnxruntime lists what it was built with; a GPU provider without its driver, or one that only calls a web
-    service, is not there.
-
-    Raises:
-        MissingDependency: onnxruntime is not installed.
-    """
-    ort = _import_onnxruntime()
-    return tuple(name for name in ort.get_available_providers() if _runs_probe(ort, name))
-
-
-def _runs_probe(ort: ModuleType, provider: str) -> bool:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if provider != CPU:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = ort.InferenceSession(PROBE_MODEL, options, providers=[provider], enable_fallback=0)
-        session.run(None, {"x": np.ones((1, 4), np.float32)})
-    except _ort_errors():
-        return False
-    return provider in session.get_providers()
-
-
-def _import_onnxruntime() -> ModuleType:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependency("onnxruntime is not installed", where=str(error), cure=_INSTALL) from error
-    module: ModuleType = onnxruntime
-    return module
-
-
-@cache
-def _ort_errors() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions: they share no base class but Exception."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    # RuntimeError and ValueError: what its Python layer and the providers' loaders raise.
-    return (*(v for v in vars(state).values() if _is_exception(v)), RuntimeError, ValueError)
-
-
-def _is_exception(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Exception)
-
-
 def _register_sparse(options: onnxruntime.SessionOptions) -> None:
     library = str(sparse_library.library_path())
     try:
         options.register_custom_ops_library(library)
-    except _ort_errors() as error:
+    except ort_errors() as error:
         raise MissingDependency(
-            f"this onnxruntime does not take the sparse kernels: {_shorten(error)}",
+            f"this onnxruntime does not take the sparse kernels: {shorten_message(error)}",
             where=library,
             cure="update onnxruntime (1.17 or later), and install stepdown again where that is not enough",
         ) from error
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn ONNX Runtime's refusals to load into our errors."""
-    try:
-        yield
-    except _ort_errors() as error:
-        raise _translate(error, path) from error
-
-
-def _translate(error: Exception, path: Path) -> StepdownError:
-    message, kind = _shorten(error), type(error).__name__
-    if sparse_library.ISA_VARIABLE in message:
-        return UsageError(message, where=str(path), cure=f"unset {sparse_library.ISA_VARIABLE}")
-    unknown_op = "is not a registered function/op" in message or "No Op registered" in message
-    if kind == "NotImplemented" or unknown_op or "unsupported" in message.lower():
-        return UnsupportedModel(
-            f"ONNX Runtime cannot run it: {message}",
-            where=str(path),
-            cure="update onnxruntime, or export without the op",
-        )
-    if kind in {"EPFail", "RuntimeError"}:
-        return MissingDependency(
-            f"an execution provider failed: {message}", where=str(path), cure="see stepdown doctor"
-        )
-    return CorruptArtifact(f"ONNX Runtime cannot load it: {message}", where=str(path), cure=_CURE_CORRUPT)
-
-
-def _shorten(error: Exception) -> str:
-    """First line of ONNX Runtime's message, without its code and source position prefixes, at most 300 characters."""
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    text = line.rpartition(" : ")[2] if line.startswith("[ONNXRuntimeError]") else line
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _read_specs(values: list[Any]) -> tuple[TensorSpec, ...]:

@@ -55,7 +55,8 @@ def list_notices(recording: Recording, gate: GateResult | None) -> tuple[Notice,
     told = [] if gate is None else [Notice(text=text, grave=False) for text in gate.notes]
     differing = [] if gate is None else [Notice(text=f"Differs: {text}", grave=True) for text in gate.differences]
     left_out = [Notice(text=f"Left out: {text}", grave=False) for text in recording.plan.get(_LEFT_OUT, ())]
-    return (*unstable, *failed, *differing, *left_out, *told)
+    noted = [Notice(text=f"{one.label}: {text}", grave=False) for one in recording.subjects for text in one.notes]
+    return (*unstable, *failed, *differing, *left_out, *noted, *told)
 
 
 def list_plan(recording: Recording) -> tuple[Fact, ...]:

@@ -16,7 +16,8 @@ from bench.peers.openvino_session import open_openvino
 from bench.texts import Feeds, select_feeds
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.errors import CorruptArtifact
-from runtimes.ort import CPU, OnnxRuntime, OrtOptions, describe_onnx
+from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
+from runtimes.ort_providers import CPU
 from runtimes.protocol import Session
 from runtimes.torch_rt import TorchOptions, TorchRuntime
 

@@ -49,6 +49,7 @@ def tell_recording(recording: Recording) -> Iterator[str]:
     for subject in recording.subjects:
         if subject.failure is not None:
             yield f"failed: {subject.label}: {subject.failure.splitlines()[0]}"
+    yield from (f"note: {subject.label}: {text}" for subject in recording.subjects for text in subject.notes)
     yield from (f"left out: {sentence}" for sentence in recording.plan.get("left_out", ()))
     yield from (f"unstable: {sentence}" for sentence in recording.conditions.unstable)
 

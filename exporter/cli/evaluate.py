@@ -74,12 +74,12 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
         for name in filter(None, (arguments.model, arguments.reference)):
             progress.step(f"opening {name}")
             opened.append(stack.enter_context(open_artifact(name, task=arguments.task)))
-        found = _evaluate(opened, arguments, progress) if arguments.data else None
+        found, notes = _evaluate(opened, arguments, progress) if arguments.data else (None, ())
         # Afterwards: what is timed has the machine to itself.
         measured = _measure(opened[0], arguments, progress) if arguments.measure else None
     document: dict[str, Any] = {} if found is None else asdict(found)
     document |= {} if measured is None else measured.to_json()
-    return Outcome(document=document, text="\n".join(_tell(found, measured)))
+    return Outcome(document=document, text="\n".join(_tell(found, measured)), notes=notes)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -102,7 +102,10 @@ def _list_measures(arguments: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(arguments.measure.split(","))) if arguments.measure else ()
 
 
-def _evaluate(opened: list[Located], arguments: argparse.Namespace, progress: Progress) -> Evaluation:
+def _evaluate(
+    opened: list[Located], arguments: argparse.Namespace, progress: Progress
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """Return what the data says, and what opening the models noted."""
     from exporter.evaluate import (
         METRICS,
         EvalData,
@@ -129,12 +132,13 @@ def _evaluate(opened: list[Located], arguments: argparse.Namespace, progress: Pr
         subjects = [stack.enter_context(open_one(one.reference, task=one.task)) for one in opened]
         models = [Evaluated(session=one.session, tokenizer=one.tokenizer, labels=one.labels) for one in subjects]
         metric = arguments.metric or choose_metric(subjects[0].task)
+        notes = tuple(dict.fromkeys(note for one in subjects for note in one.notes))
         task = stack.enter_context(progress.task("evaluating", None))
         if metric == "cosine":
-            return evaluate_cosine(models[0], models[1], data, task.advance)
+            return evaluate_cosine(models[0], models[1], data, task.advance), notes
         if metric == PERPLEXITY:
-            return measure_perplexity(models[0], data, task.advance)
-        return evaluate(models[0], data, metric, task.advance)
+            return measure_perplexity(models[0], data, task.advance), notes
+        return evaluate(models[0], data, metric, task.advance), notes
 
 
 def _measure(artifact: Located, arguments: argparse.Namespace, progress: Progress) -> Measured:

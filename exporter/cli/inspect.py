@@ -42,7 +42,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
     inspection = inspect_model(arguments.model)
     document = {**asdict(inspection), "zeros": round(inspection.mean_zeros(), 6)}
-    return Outcome(document=document, text=_describe(inspection))
+    return Outcome(document=document, text=_describe(inspection), notes=inspection.notes)
 
 
 def _inspect_plan(plan: Path, *, allow_host_code: bool) -> Outcome:
@@ -89,7 +89,7 @@ def _describe(inspection: Inspection) -> str:
             layer.op,
             "x".join(map(str, layer.shape)),
             layer.dtype,
-            f"{layer.zeros:.1%}",
+            f"{layer.zeros:.1%}" if layer.zeros is not None else "-",
             layer.pattern,
             layer.quantise,
             layer.prune,

@@ -116,6 +116,8 @@ def _dispatch(words: list[str]) -> int:
     outcome = _execute(VERBS[parsed.verb], options)
     for table in outcome.tables:
         _print_table(table)
+    for note in outcome.notes:
+        print(f"note: {note}", file=sys.stderr)
     print(format_json(outcome.document) if options.json else outcome.text, flush=True)
     if outcome.failure is not None:
         # The document on stdout is the result's: an error's document beside it would leave no valid JSON.

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Outcome:
     """The result of a verb.
 
-    ``document`` is what ``--json`` prints. ``text`` goes to stdout for people and pipes, ``tables`` to stderr.
+    ``document`` is what ``--json`` prints. ``text`` goes to stdout for people and pipes, ``tables`` and ``notes``, what
+    else is worth knowing in one sentence each, to stderr.
     ``failure`` is for a verb that has something to show and fails all the same, as a gate does: after the result, its
     message goes to stderr and its exit code is returned.
     """
@@ -29,6 +30,7 @@ class Outcome:
     document: Mapping[str, object]
     text: str
     tables: tuple[RenderableType, ...] = ()
+    notes: tuple[str, ...] = ()
     failure: StepdownError | None = None
 
 

@@ -55,6 +55,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(
         document={"answers": [asdict(answer) for answer in answers]},
         text="\n".join(map(_describe, answers)),
+        notes=subject.notes,
     )
 
 

@@ -51,8 +51,8 @@ def replace_linears(model: ir.Model, blocks: Mapping[str, Block], *, values: Val
 
 
 def is_sparse(node: ir.Node) -> bool:
-    """Whether a node is one of our sparse operators."""
-    return node.domain == DOMAIN
+    """Whether a node is a linear in one of our sparse operators; the domain has others, without weights."""
+    return node.domain == DOMAIN and node.op_type in OPERATORS.values()
 
 
 def read_stored(node: ir.Node) -> StoredWeight:

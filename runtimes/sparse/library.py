@@ -1,13 +1,16 @@
 """Where the sparse kernels are: the library that ONNX Runtime loads for the operators of domain ``ai.stepdown``.
 
-In: nothing. Out: the path of the library, or why there is none and what to do about it. Must not import: a runtime.
+In: nothing. Out: the library and which build it is, or why there is none and what to do. Must not import: a runtime.
 """
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from runtimes.artifact import hash_file
 from runtimes.errors import MissingDependency
 
 DOMAIN = "ai.stepdown"
@@ -24,6 +27,14 @@ _CURE = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBuild:
+    """One build of the kernels: ``version`` of stepdown, which says what they answer, and ``sha256`` of the library."""
+
+    version: str
+    sha256: str
+
+
 def library_path() -> Path:
     """Return the library, once it is known that it loads on this machine.
 
@@ -38,6 +49,15 @@ def library_path() -> Path:
     except OSError as error:
         raise MissingDependency(f"the sparse kernels do not load: {error}", where=str(path), cure=_CURE) from error
     return path
+
+
+def describe_build() -> KernelBuild:
+    """Return which kernels are here.
+
+    Raises:
+        MissingDependency: none are; see :func:`library_path`.
+    """
+    return KernelBuild(version=version("stepdown"), sha256=hash_file(library_path()))
 
 
 def why_unavailable() -> str | None:

@@ -94,6 +94,38 @@ def sparse_linear_int8(
         return _finish(before.astype(np.float64), activation, norm)
 
 
+def attention(
+    q: NDArray[np.float32],
+    k: NDArray[np.float32],
+    v: NDArray[np.float32],
+    seen: NDArray[np.bool_] | None,
+    *,
+    heads: int,
+    scale: float,
+) -> NDArray[np.float32]:
+    """Return ``softmax(scale * q @ k.T) @ v`` of each text and head (Vaswani et al., arXiv:1706.03762).
+
+    Taken in float64 and rounded once. A key that is not seen takes no part; a text without any sees all.
+
+    Args:
+        q: float32 [batch, queries, heads * size].
+        k: float32 [batch, keys, heads * size].
+        v: As ``k``.
+        seen: bool [batch, keys]; None is all.
+        heads: How many share the last axis.
+        scale: Above 0.
+    """
+    queries, keys, values = (
+        x.astype(np.float64).reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3) for x in (q, k, v)
+    )
+    scores = queries @ keys.swapaxes(2, 3) * scale
+    if seen is not None:
+        scores = np.where((seen | ~seen.any(axis=1, keepdims=True))[:, None, None, :], scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    answers: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True) @ values
+    return answers.transpose(0, 2, 1, 3).reshape(q.shape).astype(np.float32)
+
+
 def normalise(y: NDArray[np.float64], norm: Norm) -> NDArray[np.float64]:
     """Add the residual and normalise each token (the last axis); one with NaN or infinity answers NaN."""
     total = y + norm.residual

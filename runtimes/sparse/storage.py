@@ -21,6 +21,9 @@ from runtimes.errors import CorruptArtifact
 # (block_out, block_in), always in this order. The kernels know these and no others.
 BLOCKS = ((1, 1), (4, 1), (8, 1), (16, 1), (1, 4), (4, 4), (16, 4))
 
+# The limits of the kernels (csrc/checked.h, which says why): outputs or inputs, both multiplied, and inputs in INT8.
+_MOST_FEATURES, _MOST_WEIGHTS, _MOST_INT8_INPUTS = 1 << 24, 1 << 32, 1 << 16
+
 # A gap is one byte. A longer one is bridged by entries of zeros, each of which moves on by 256 columns.
 _LONGEST_GAP = 255
 
@@ -64,10 +67,14 @@ def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
         block: One of :data:`BLOCKS`.
 
     Raises:
-        ValueError: the weight or the block is none of those, or has more blocks than int32 counts.
+        ValueError: the weight or the block is none of those, the weight is larger than the kernels take, or it has more
+            blocks than int32 counts.
     """
     if weight.ndim != 2 or not weight.size or weight.dtype not in (np.float32, np.int8):
         raise ValueError(f"a weight is a float32 or int8 matrix, not {weight.dtype} {list(weight.shape)}")
+    excess = find_excess((weight.shape[0], weight.shape[1]), int8=weight.dtype == np.int8)
+    if excess:
+        raise ValueError(excess)
     if block not in BLOCKS:
         raise ValueError(f"{block[0]}x{block[1]} is none of the blocks the kernels know")
     blocks = cut_blocks(weight, block)
@@ -90,6 +97,18 @@ def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
     )
 
 
+def find_excess(shape: tuple[int, int], *, int8: bool) -> str:
+    """Return what of a weight [out, in] is more than the kernels take, and how much they do, or nothing."""
+    out, inputs = shape
+    limits = (
+        ("out_features", out, _MOST_FEATURES),
+        ("in_features", inputs, _MOST_INT8_INPUTS if int8 else _MOST_FEATURES),
+        ("out_features * in_features", out * inputs, _MOST_WEIGHTS),
+    )
+    found = (f"{name} is {number}; expected at most {most}" for name, number, most in limits if number > most)
+    return next(found, "")
+
+
 def count_entries(nonzero: NDArray[np.bool_], block: tuple[int, int]) -> int:
     """Return how many entries :func:`encode` stores for a weight [out, in] given as where it is not zero."""
     bands = (nonzero[start : start + _BAND] for start in range(0, len(nonzero), _BAND))
@@ -105,7 +124,7 @@ def decode(stored: StoredWeight) -> NDArray[Any]:
     """Return the dense weight [out, in], of the type of the values.
 
     Raises:
-        CorruptArtifact: the arrays do not fit each other or the shape.
+        CorruptArtifact: the arrays do not fit each other or the shape, or that is larger than the kernels take.
     """
     rows, columns = _locate(stored)
     (out, inputs), (high, wide) = stored.shape, stored.block
@@ -146,6 +165,9 @@ def _locate(stored: StoredWeight) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     """Return the row and the column of each entry's block."""
     (out, inputs), (high, wide) = stored.shape, stored.block
     _check_arrays(stored)
+    excess = find_excess(stored.shape, int8=stored.values.dtype == np.int8)
+    if excess:
+        raise _unfit(excess)
     starts = stored.row_starts.astype(np.int64)
     entries = len(stored.gaps)
     if stored.block not in BLOCKS or min(out, inputs) < 1 or len(starts) != _count_blocks(out, high) + 1:

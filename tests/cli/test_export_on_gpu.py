@@ -11,6 +11,8 @@ import onnx
 import pytest
 
 from bench.measure import MeasurePlan
+from exporter.bench_run import read_ledger
+from exporter.bench_subjects import SubjectOptions, resolve_subjects
 from exporter.cli.main import make_parser
 from runtimes.artifact import read_manifest
 from runtimes.errors import MissingDependency
@@ -39,10 +41,7 @@ def _time_briefly(monkeypatch):
 @pytest.fixture
 def model(tmp_path):
     """One linear that is worth INT8, and data to calibrate with."""
-    proto = onnx.parser.parse_model(GRAPH)
-    proto.graph.node[0].name = "product"
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32) + DENSE, "w"))
-    onnx.save(proto, tmp_path / "one.onnx")
+    write_model(tmp_path / "one.onnx", np.eye(WIDTH, dtype=np.float32) + DENSE)
     x = np.random.default_rng(0).standard_normal((64, WIDTH)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x)
     return tmp_path / "one.onnx"
@@ -58,6 +57,13 @@ def export(stepdown, model, tmp_path):
         return stepdown("export", model, "--target", "tensorrt", *words)
 
     return call
+
+
+def write_model(path, weight):
+    proto = onnx.parser.parse_model(GRAPH)
+    proto.graph.node[0].name = "product"
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(proto, path)
 
 
 def read_report(result):
@@ -101,7 +107,42 @@ def test_dense_weights_are_not_offered_as_sparse(export, monkeypatch):
     make_machine("11", monkeypatch)
     report = read_report(export("--precision", "fp16", "--sparse-weights"))
     assert [row["name"] for row in report["rows"]] == ["float (as traced)", "fp16"]
-    assert "--sparse-weights changes nothing: no weight is 2:4" in report["findings"]
+    assert any("--sparse-weights changes nothing: no weight is 2:4" in finding for finding in report["findings"])
+    assert report["ledger"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "layer", "kernel", "why"),
+    [
+        ((), {}, "dense", "eligible; --sparse-weights was not given"),
+        (("--sparse-weights",), {"HasSparseWeights": 1}, "", "the plan with sparse kernels is"),
+        (("--sparse-weights",), {}, "dense", "the plan with sparse kernels is out: TensorRT did not pick"),
+        (("--sparse-weights", "--allow-unpicked"), {}, "dense", "the plan with sparse kernels is"),
+        (("--sparse-weights", "--lower-only"), {}, "dense", "eligible; not timed: no plan was built"),
+    ],
+    ids=["not asked", "picked", "not picked", "not picked and allowed", "lowered"],
+)
+def test_the_ledger_says_what_became_of_two_of_four(export, model, monkeypatch, words, layer, kernel, why):
+    """The identity is 2:4. Which plan is faster is chance here: both are copies."""
+    write_model(model, np.eye(WIDTH, dtype=np.float32))
+    make_machine("11", monkeypatch, layers=[{**tell("HALF"), **layer}])
+    result = export("--precision", "fp16", *words)
+    (row,) = read_report(result)["ledger"]
+    assert (row["layer"], row["pattern"], row["use"]) == ("product", "2:4", "GPU 2:4 or CPU sparse kernels, 1x1")
+    assert why in row["why"]
+    assert row["kernel"].endswith(kernel)
+    assert "what zeros in the weights are good for" in result.err
+
+
+@pytest.mark.parametrize("data", [False, True], ids=["half", "int8"])
+def test_the_ledger_of_a_plan_is_in_the_report_of_a_bench_run(export, model, monkeypatch, tmp_path, data):
+    write_model(model, np.eye(WIDTH, dtype=np.float32))
+    make_machine("11", monkeypatch, layers=[tell("INT8")])
+    (row,) = read_report(export("--precision", "int8" if data else "fp16", "--max-drop", "5%", data=data))["ledger"]
+    assert row["dense_bytes"] == (1 if data else 2) * WIDTH**2
+    (subject,) = resolve_subjects([f"tensorrt:{tmp_path / 'out'}"], SubjectOptions())
+    (read,) = read_ledger(subject)
+    assert (read.layer, read.pattern, read.why) == (row["layer"], "2:4", row["why"])
 
 
 @pytest.mark.parametrize(

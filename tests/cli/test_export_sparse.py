@@ -52,7 +52,7 @@ def _keep(weight: np.ndarray, pattern: str) -> np.ndarray:
     if pattern == "2:4":
         order = rng.random((weight.shape[1], weight.shape[0] // 4, 4)).argsort(axis=2)
         return dense * (order < 2).reshape(weight.shape[::-1]).T
-    return dense * (rng.random(weight.shape) < {"few": 0.7, "none": 1.0}[pattern])
+    return dense * (rng.random(weight.shape) < {"few": 0.7, "fifth": 0.8, "none": 1.0}[pattern])
 
 
 def _rewrite(path: Path, pattern: str, folder: Path) -> Path:
@@ -65,6 +65,23 @@ def _rewrite(path: Path, pattern: str, folder: Path) -> Path:
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
     onnx.save(model, folder / path.name)
     return folder / path.name
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """Where times of layers are kept: not where the user's are."""
+    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _claim_gain(cache: Path, gain: float) -> int:
+    """Have every layer that was timed be known as so many times as fast; return how many there are."""
+    (path,) = cache.rglob("*.json")
+    kept = json.loads(path.read_text())
+    for row in kept["gains"].values():
+        row["gain"] = gain
+    path.write_text(json.dumps(kept))
+    return len(kept["gains"])
 
 
 @dataclass(frozen=True)
@@ -81,9 +98,13 @@ class Exported:
         return {row["layer"]: row for row in self.report["ledger"]}
 
     @property
+    def candidates(self) -> dict:
+        return {row["name"]: row for row in self.report["rows"]}
+
+    @property
     def sparse_nodes(self) -> dict:
         model = onnx.load(self.folder / "onnxruntime" / "model.onnx")
-        return {node.name: node for node in model.graph.node if node.domain == library.DOMAIN}
+        return {node.name: node for node in model.graph.node if node.op_type.startswith("SparseLinear")}
 
 
 @pytest.fixture
@@ -142,15 +163,43 @@ def test_a_sparse_model_ships_sparse(bert, export, stepdown):
 
 
 @needs_kernels
-def test_in_integers_what_is_faster_ships(bert, export):
-    """On a CPU with matrix units dense INT8 may win: then each pruned layer is dense, and says what was measured."""
-    done = export(bert, "--precision", "int8-dynamic", "--max-drop", "5%")
+def test_in_integers_what_is_faster_ships(bert, export, cache):
+    """On a CPU with matrix units dense INT8 may win: then each pruned layer is dense, and says what was measured.
+
+    The next export knows what was measured. Had sparse layers won, they are built, opened, held to their accuracy and
+    timed as a whole, whatever is known of each.
+    """
+    words = ("--precision", "int8-dynamic", "--max-drop", "5%")
+    done = export(bert, *words)
     chosen = next(row for row in done.report["rows"] if row["chosen"])
     if "sparse" in chosen["name"]:
         _check_sparse(done, "SparseLinearInt8")
     pruned = [row for row in done.ledger.values() if row["pattern"] == "unstructured"]
     assert len(pruned) >= 4
     assert all("times as fast as dense" in row["why"] for row in pruned)
+    timed = _claim_gain(cache, 3.0)
+    done = export(bert, *words)
+    assert any(f"0 measured now, {timed} known from 20" in finding for finding in done.report["findings"])
+    dense, sparse = done.candidates["int8-dynamic"], done.candidates["int8-dynamic, sparse"]
+    assert 0 < sparse["drop"] < 0.01
+    assert sparse["drop"] != dense["drop"]
+    assert sparse["size_bytes"] < dense["size_bytes"]
+    assert sparse["speed"]["2x32"]["ratio"] > 0
+
+
+@needs_kernels
+@pytest.mark.parametrize("pattern", ["none", "fifth"])
+def test_what_is_hardly_pruned_is_exported_as_if_it_were_dense(bert, export, tmp_path, pattern):
+    """As without sparse kernels: the same candidates, no layer timed, and a model that needs none of them."""
+    done = export(_rewrite(bert, pattern, tmp_path / pattern), "--max-drop", "5%")
+    assert set(done.candidates) >= {"float", "float, merged", "int8-dynamic", "int8-dynamic, merged", "weights-8"}
+    assert not [name for name in done.candidates if "sparse" in name]
+    assert "time layers" not in done.report["seconds"]
+    assert {row["kernel"] for row in done.report["ledger"]} <= {"dense"}
+    assert done.sparse_nodes == {}
+    entry = done.manifest["artifacts"]["onnxruntime"]
+    assert "sparse_kernels" not in entry
+    assert "stepdown" not in entry["requires"]
 
 
 @needs_kernels

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from runtimes.sparse.library import KernelBuild
 from tests.cli.tiny_artifact import WORDS, seal, write_texts, write_tokenizer
 
 REVIEWS = [
@@ -34,6 +35,25 @@ def test_run_on_tensors_gives_every_output(stepdown, artifact, tmp_path):
     result = stepdown("run", artifact, "--inputs", tmp_path / "in.npz", "--json")
     assert result.json()["answers"][0]["value"] == {"logits": [[4.0, 8.0]]}
     assert "1x2 numbers, [4, 8]" in stepdown("run", artifact, "--inputs", tmp_path / "in.npz").out
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "9.0.0"])
+def test_other_sparse_kernels_than_the_manifest_names_are_said_or_refused(
+    stepdown, artifact, tmp_path, monkeypatch, version
+):
+    here = KernelBuild(version="0.1.0", sha256="a" * 64)
+    monkeypatch.setattr("exporter.kernel_check.describe_build", lambda: here)
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    entry = manifest["artifacts"]["onnxruntime"]
+    entry["requires"]["stepdown"] = f">={version}"
+    entry["sparse_kernels"] = {"version": version, "sha256": "b" * 64}
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    data = write_texts(tmp_path / "reviews.jsonl", REVIEWS)
+    code, said = (0, "note: timed with another build") if version == here.version else (8, "and these are of 0.1.0")
+    for words in (("run", artifact, "--text", "good"), ("eval", artifact, "--data", data), ("inspect", artifact)):
+        result = stepdown(*words)
+        assert (result.code, result.err.count(said)) == (code, 1), result.err
+        assert "note:" not in result.out
 
 
 def test_run_as_embedding(stepdown, artifact):

@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SOURCES = Path(__file__).parents[1] / "fuzz"
-CORPUS = sorted(map(str, (SOURCES / "corpus").iterdir()))
+TARGETS = ("weights", "attention")
 
 
 def find_tool(name: str) -> str:
@@ -30,37 +30,45 @@ def find_tool(name: str) -> str:
     return found
 
 
-def build(folder: Path, *options: str) -> str:
+def list_corpus(target: str) -> list[str]:
+    return sorted(map(str, (SOURCES / "corpus" / target).iterdir()))
+
+
+def build(folder: Path, *options: str) -> Path:
     cmake = find_tool("cmake")
     configure = [cmake, "-S", str(SOURCES), "-B", str(folder), "-DSTEPDOWN_WERROR=ON", *options]
-    for command in (configure, [cmake, "--build", str(folder), "--parallel", "2", "--target", "replay_weights"]):
+    programs = [f"replay_{target}" for target in TARGETS]
+    for command in (configure, [cmake, "--build", str(folder), "--parallel", "2", "--target", *programs]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    return str(folder / "replay_weights")
+    return folder
 
 
-def replay(count: int, *command: str) -> None:
-    done = subprocess.run([*command, str(count), *CORPUS], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip() == f"{len(CORPUS)} files, {count} random"
+def replay_all(count: int, folder: Path, *emulator: str) -> None:
+    for target in TARGETS:
+        command, corpus = [*emulator, str(folder / f"replay_{target}")], list_corpus(target)
+        done = subprocess.run([*command, str(count), *corpus], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.strip() == f"{len(corpus)} files, {count} random"
 
 
-def test_the_corpus_is_there():
-    assert len(CORPUS) >= 50
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_corpus_is_there(target):
+    assert len(list_corpus(target)) >= 20
 
 
 def test_the_kernels_stand_the_sanitizers(tmp_path):
     find_tool("c++")
-    replay(1500, build(tmp_path))
+    replay_all(1500, build(tmp_path))
 
 
 def test_the_kernels_answer_the_same_on_an_arm_cpu(tmp_path):
     compiler, emulator = find_tool("aarch64-linux-gnu-g++"), find_tool("qemu-aarch64-static")
-    program = build(
+    folder = build(
         tmp_path,
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DSTEPDOWN_SANITIZE=undefined",
     )
-    replay(500, emulator, "-L", "/usr/aarch64-linux-gnu", program)
+    replay_all(500, folder, emulator, "-L", "/usr/aarch64-linux-gnu")

@@ -1,5 +1,7 @@
 """torch's profiler, by module: on modules in memory, exported programs, and failures within."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -66,10 +68,14 @@ def test_times_are_means_over_runs():
         with torch.inference_mode():
             return sum(one.ns for one in profile_call(call, runs) if one.op == "linear")
 
-    # In turns, and often: what else the machine does must not meet one side alone.
-    long, short = zip(*((sum_linears(8, 4), sum_linears(1, 16)) for _ in range(8)), strict=True)
-    ratio = min(long) / min(short)
-    assert 2 < ratio < 32
+    # In turns, and until each side was alone with the machine once: what else it does can only lengthen a time. Of sums
+    # instead of means the ratio would be 8 * 2 / 64.
+    long, short = math.inf, math.inf
+    for _ in range(24):
+        long, short = min(long, sum_linears(8, 2)), min(short, sum_linears(1, 64))
+        if 2 < long / short < 32:
+            return
+    pytest.fail(f"eight calls take {long / short:.2f} times as long as one")
 
 
 def test_hooks_are_gone_after_a_failure():

@@ -4,62 +4,19 @@
 // In: bytes, read as a weight that is right and then as changes to its parts, so that most inputs are right or nearly
 // right. Every array is a block of memory of exactly its size, for the address sanitizer. INT8 answers must be the same
 // on every instruction set, bit for bit; and FP32 ones too where all is small integers, whose sums are exact.
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <stdexcept>
 #include <vector>
 
 #include "checked.h"
-#include "cpu.h"
+#include "drawn.h"
 #include "linear.h"
 #include "norm.h"
 
 namespace {
 
 using namespace stepdown;
-
-class Bytes {
-public:
-    Bytes(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-
-    bool empty() const { return size_ == 0; }
-    // Zeros after the end.
-    uint8_t next() {
-        if (size_ == 0) return 0;
-        --size_;
-        return *data_++;
-    }
-    int64_t below(int64_t limit) { return limit <= 1 ? 0 : (next() | next() << 8) % limit; }
-    template <class T>
-    T raw() {
-        uint8_t bytes[sizeof(T)];
-        for (uint8_t& byte : bytes) byte = next();
-        T value;
-        std::memcpy(&value, bytes, sizeof(T));
-        return value;
-    }
-
-private:
-    const uint8_t* data_;
-    size_t size_;
-};
-
-class Serial : public Parallel {
-public:
-    void run(int64_t total, void (*body)(void* data, int64_t index), void* data) const override {
-        for (int64_t index = total; index > 0; --index) body(data, index - 1);
-    }
-};
-
-// A vector that keeps no room beyond its size.
-template <class T>
-std::vector<T> exactly(const std::vector<T>& numbers) {
-    std::vector<T> copy(numbers.begin(), numbers.end());
-    copy.shrink_to_fit();
-    return copy;
-}
 
 template <class T>
 Span<T> span(const std::vector<T>& numbers) {
@@ -136,18 +93,6 @@ void change(Node<T>& node, Bytes& bytes) {
     }
 }
 
-std::vector<Isa> list_usable() {
-    std::vector<Isa> usable;
-    for (const char* name : {"scalar", "avx2", "avx512", "avx512_vnni", "neon", "neon_dotprod"}) {
-        setenv("STEPDOWN_SPARSE_ISA", name, 1);
-        try {
-            usable.push_back(find_isa());
-        } catch (const std::invalid_argument&) {
-        }
-    }
-    return usable;
-}
-
 std::unique_ptr<Linear> make(const SparseWeight<float>& weight, const Node<float>& node, Activation activation,
                              Isa isa) {
     return make_float_linear(weight, node.bias.data(), activation, isa);
@@ -156,13 +101,6 @@ std::unique_ptr<Linear> make(const SparseWeight<float>& weight, const Node<float
 std::unique_ptr<Linear> make(const SparseWeight<int8_t>& weight, const Node<int8_t>& node, Activation activation,
                              Isa isa) {
     return make_int8_linear(weight, node.scales.data(), node.bias.data(), activation, isa);
-}
-
-bool is_same(const std::vector<float>& one, const std::vector<float>& other) {
-    for (size_t at = 0; at < one.size(); ++at) {
-        if (one[at] != other[at] && !(std::isnan(one[at]) && std::isnan(other[at]))) return false;
-    }
-    return true;
 }
 
 // What normalises the answers of a layer.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from exporter.blockwise_weights import is_packed
 from exporter.lint.pairs import name_of
 from exporter.lint.rule import Note
 from exporter.lint.tensorrt.dynamic_ops import DYNAMIC
 from exporter.lint.tensorrt.integer_ops import is_integer
-from exporter.lint.tensorrt.packed_weights import is_packed
 
 #: Without an importer in onnx-tensorrt's table of operators (docs/operators.md of TensorRT 10.15).
 MISSING = frozenset(

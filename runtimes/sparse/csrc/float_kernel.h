@@ -14,14 +14,14 @@ struct FloatJob {
     float* y;        // [tokens][out]
     int64_t tokens;  // at most panel_tokens
     int64_t first_chunk, last_chunk;
-    float* scratch;  // scratch_size floats, at a multiple of 64 bytes
+    float* scratch;  // scratch_size(this) floats, at a multiple of 64 bytes
 };
 
 struct FloatKernel {
     int32_t lanes;         // tokens of a vector
     int32_t depth;         // inputs of a tile: a panel of them fits the first cache
     int32_t panel_tokens;  // at most, in one call of run
-    int64_t (*scratch_size)(const FloatWeight& weight, int64_t tokens);
+    int64_t (*scratch_size)(const FloatJob& job);
     void (*run)(const FloatJob& job);
 };
 

@@ -29,10 +29,12 @@ class FloatToken {
     using Vector = typename Four::Vector;
 
 public:
+    static int64_t inputs_size(const FloatWeight& weight) { return round_up(weight.tiles * tile_size, Isa::lanes); }
+
     static void run(const FloatJob& job) {
         const FloatWeight& weight = *job.weight;
         float* const x = job.scratch;
-        float* const sums = x + round_up(weight.tiles * tile_size, Isa::lanes);
+        float* const sums = x + inputs_size(weight);
         pack(job, x);
         for (int64_t at = job.first_chunk; at < job.last_chunk; ++at) {
             const FloatChunk& chunk = weight.chunks[at];

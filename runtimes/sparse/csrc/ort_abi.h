@@ -24,7 +24,7 @@ struct ShapeContext;
 struct Attribute;
 
 enum class ErrorCode : int32_t { fail = 1, invalid_argument = 2 };
-enum class ElementType : int32_t { undefined = 0, float32 = 1, uint8 = 2, int8 = 3, int32 = 6 };
+enum class ElementType : int32_t { undefined = 0, float32 = 1, uint8 = 2, int8 = 3, int32 = 6, boolean = 9 };
 enum class AttributeType : int32_t { integer = 1 };
 enum class Characteristic : int32_t { required = 0, optional = 1 };
 enum class MemoryType : int32_t { standard = 0 };

@@ -2,6 +2,7 @@
 #include <map>
 #include <mutex>
 
+#include "attention_op.h"
 #include "ort_api.h"
 #include "sparse_ops.h"
 
@@ -15,9 +16,11 @@ public:
         : api_(table),
           sparse_linear_(make_sparse_linear(table)),
           sparse_linear_int8_(make_sparse_linear_int8(table)),
+          attention_(make_attention(table)),
           domain_(api_.create_domain("ai.stepdown")) {
         api_.add_to_domain(domain_, &sparse_linear_);
         api_.add_to_domain(domain_, &sparse_linear_int8_);
+        api_.add_to_domain(domain_, &attention_);
     }
     Registration(const Registration&) = delete;
     Registration& operator=(const Registration&) = delete;
@@ -26,7 +29,7 @@ public:
 
 private:
     ort::Api api_;
-    SparseOperator sparse_linear_, sparse_linear_int8_;
+    OwnOperator sparse_linear_, sparse_linear_int8_, attention_;
     ort::Domain* domain_;
 };
 

@@ -1,8 +1,6 @@
 #include "sparse_ops.h"
 
-#include <atomic>
 #include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,7 +9,6 @@
 #include "cpu.h"
 #include "linear.h"
 #include "norm.h"
-#include "ort_api.h"
 
 namespace stepdown {
 namespace {
@@ -19,80 +16,49 @@ namespace {
 using ort::Api;
 using ort::Tensor;
 
-// The threads of the session.
-class SessionThreads : public Parallel {
+class LinearNode : public Node {
 public:
-    SessionThreads(const Api& api, const ort::KernelContext* context) : api_(api), context_(context) {}
+    // norm: null without one.
+    LinearNode(const Api& api, const Shape& shape, std::unique_ptr<Linear> linear, std::unique_ptr<Norm> norm,
+               size_t residual_index)
+        : Node(api),
+          shape_(shape),
+          linear_(std::move(linear)),
+          norm_(std::move(norm)),
+          residual_index_(residual_index) {}
 
-    void run(int64_t total, void (*body)(void* data, int64_t index), void* data) const override {
-        if (total == 0) return;
-        if (total == 1) return body(data, 0);
-        Work work{body, data, {false}};
-        api_.parallel_for(context_, run_one, static_cast<size_t>(total), &work);
-        if (work.failed) throw std::bad_alloc();
-    }
-
-private:
-    struct Work {
-        void (*body)(void* data, int64_t index);
-        void* data;
-        std::atomic<bool> failed;
-    };
-
-    // An exception would end the process in a thread of the runtime.
-    static void run_one(void* data, size_t index) {
-        Work& work = *static_cast<Work*>(data);
-        try {
-            work.body(work.data, static_cast<int64_t>(index));
-        } catch (const std::bad_alloc&) {
-            work.failed = true;
-        }
-    }
-
-    const Api& api_;
-    const ort::KernelContext* context_;
-};
-
-std::string describe(const std::vector<int64_t>& shape) {
-    std::string text;
-    for (const int64_t axis : shape) text += (text.empty() ? "" : ", ") + std::to_string(axis);
-    return "[" + text + "]";
-}
-
-// One node of a model.
-struct Kernel {
-    Api api;
-    Shape shape;
-    std::unique_ptr<Linear> linear;
-    std::unique_ptr<Norm> norm;  // null without one
-    size_t residual_index;
-
-    void compute(ort::KernelContext* context) const {
+    void compute(ort::KernelContext* context) const override {
         const Tensor x = api.input(context, 0);
-        if (x.shape.empty() || x.shape.back() != shape.in) {
+        if (x.shape.empty() || x.shape.back() != shape_.in) {
             const std::string found = x.shape.empty() ? "no axis" : std::to_string(x.shape.back());
-            throw std::invalid_argument("the last axis of X is " + found + "; expected " + std::to_string(shape.in));
+            throw std::invalid_argument("the last axis of X is " + found + "; expected " + std::to_string(shape_.in));
         }
         int64_t tokens = 1;
         for (size_t axis = 0; axis + 1 < x.shape.size(); ++axis) tokens *= x.shape[axis];
         std::vector<int64_t> shape_out = x.shape;
-        shape_out.back() = shape.out;
-        const float* residual = norm == nullptr ? nullptr : read_residual(context, shape_out);
+        shape_out.back() = shape_.out;
+        const float* residual = norm_ == nullptr ? nullptr : read_residual(context, shape_out);
         float* y = api.output(context, 0, shape_out);
         if (tokens == 0) return;
         const SessionThreads threads(api, context);
-        linear->run(static_cast<const float*>(x.data), y, tokens, threads);
-        if (norm != nullptr) norm->run(residual, y, tokens, threads);
+        linear_->run(static_cast<const float*>(x.data), y, tokens, threads);
+        if (norm_ != nullptr) norm_->run(residual, y, tokens, threads);
     }
 
+private:
     const float* read_residual(ort::KernelContext* context, const std::vector<int64_t>& expected) const {
-        const Tensor residual = api.input(context, residual_index);
+        const Tensor residual = api.input(context, residual_index_);
         if (residual.shape != expected) {
             throw std::invalid_argument("residual is of shape " + describe(residual.shape) + "; expected " +
                                         describe(expected) + ", that of Y");
         }
         return static_cast<const float*>(residual.data);
     }
+
+    Shape shape_;
+    std::unique_ptr<Linear> linear_;
+    std::unique_ptr<Norm> norm_;
+    size_t residual_index_;
 };
 
 // The inputs after X, in their order; the type of each is said in the operator and checked by the runtime.
@@ -151,88 +117,42 @@ std::unique_ptr<Norm> read_norm(const Api& api, const ort::KernelInfo* info, con
     return std::make_unique<Norm>(shape.out, scale.data, bias.data, *epsilon, find_isa());
 }
 
-using Make = std::unique_ptr<Linear>(const Api&, const ort::KernelInfo*, const Shape&);
+using MakeLinear = std::unique_ptr<Linear>(const Api&, const ort::KernelInfo*, const Shape&);
 
-template <Make make, size_t residual>
-ort::Status* create_kernel(const ort::Operator* op, ort::Table table, const ort::KernelInfo* info, void** kernel) {
-    const Api api(table);
-    return guarded(api, [&] {
-        try {
-            const Shape shape = read_shape(api, info);
-            *kernel = new Kernel{api, shape, make(api, info, shape), read_norm(api, info, shape, residual), residual};
-        } catch (const std::invalid_argument& error) {
-            throw std::invalid_argument(std::string(op->name(op)) + ": " + error.what());
-        }
-    });
-}
-
-ort::Status* compute(void* kernel, ort::KernelContext* context) {
-    const Kernel& node = *static_cast<Kernel*>(kernel);
-    return guarded(node.api, [&] { node.compute(context); });
-}
-
-void destroy_kernel(void* kernel) { delete static_cast<Kernel*>(kernel); }
-
-// A shape that cannot be told is left open; the kernel checks it when it runs.
-ort::Status* infer_shape(const ort::Operator* op, ort::ShapeContext* context) {
-    const Api api(static_cast<const SparseOperator*>(op)->table);
-    return guarded(api, [&] {
-        try {
-            api.infer_last_axis(context, "out_features");
-        } catch (const ort::Error&) {
-        }
-    });
-}
-
-template <size_t first>
-ort::Characteristic tell_optional_from(const ort::Operator*, size_t index) {
-    return index < first ? ort::Characteristic::required : ort::Characteristic::optional;
-}
-
-SparseOperator make_operator(ort::Table table) {
-    SparseOperator op{};
-    op.table = table;
-    op.version = ort::api_version;
-    op.provider = [](const ort::Operator*) { return "CPUExecutionProvider"; };
-    op.output_type = [](const ort::Operator*, size_t) { return ort::ElementType::float32; };
-    op.output_count = [](const ort::Operator*) -> size_t { return 1; };
-    op.output_characteristic = [](const ort::Operator*, size_t) { return ort::Characteristic::required; };
-    op.input_memory = [](const ort::Operator*, size_t) { return ort::MemoryType::standard; };
-    op.compute = compute;
-    op.destroy_kernel = destroy_kernel;
-    op.infer_shape = infer_shape;
-    op.first_opset = [](const ort::Operator*) { return int32_t{1}; };
-    op.last_opset = [](const ort::Operator*) { return INT32_MAX; };
-    return op;
+template <MakeLinear make, size_t residual>
+std::unique_ptr<Node> make_node(const Api& api, const ort::KernelInfo* info) {
+    const Shape shape = read_shape(api, info);
+    return std::make_unique<LinearNode>(api, shape, make(api, info, shape), read_norm(api, info, shape, residual),
+                                        residual);
 }
 
 }  // namespace
 
-SparseOperator make_sparse_linear(ort::Table table) {
+OwnOperator make_sparse_linear(ort::Table table) {
     using Type = ort::ElementType;
     static constexpr Type types[] = {Type::float32, Type::float32, Type::uint8,   Type::int32,
                                      Type::float32, Type::float32, Type::float32, Type::float32};
     static constexpr size_t residual = 5;
-    SparseOperator op = make_operator(table);
+    OwnOperator op = make_operator(table, "out_features");
     op.name = [](const ort::Operator*) { return "SparseLinear"; };
     op.input_count = [](const ort::Operator*) { return std::size(types); };
     op.input_type = [](const ort::Operator*, size_t index) { return types[index]; };
     op.input_characteristic = tell_optional_from<residual>;
-    op.create_kernel = create_kernel<make_float, residual>;
+    op.create_kernel = create_kernel<make_node<make_float, residual>>;
     return op;
 }
 
-SparseOperator make_sparse_linear_int8(ort::Table table) {
+OwnOperator make_sparse_linear_int8(ort::Table table) {
     using Type = ort::ElementType;
     static constexpr Type types[] = {Type::float32, Type::int8,    Type::uint8,   Type::int32,  Type::float32,
                                      Type::float32, Type::float32, Type::float32, Type::float32};
     static constexpr size_t residual = 6;
-    SparseOperator op = make_operator(table);
+    OwnOperator op = make_operator(table, "out_features");
     op.name = [](const ort::Operator*) { return "SparseLinearInt8"; };
     op.input_count = [](const ort::Operator*) { return std::size(types); };
     op.input_type = [](const ort::Operator*, size_t index) { return types[index]; };
     op.input_characteristic = tell_optional_from<residual>;
-    op.create_kernel = create_kernel<make_int8, residual>;
+    op.create_kernel = create_kernel<make_node<make_int8, residual>>;
     return op;
 }
 

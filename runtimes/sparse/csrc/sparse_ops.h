@@ -8,16 +8,11 @@
 // but X and residual are constant initializers.
 #pragma once
 
-#include "ort_abi.h"
+#include "operator.h"
 
 namespace stepdown {
 
-// An operator with the functions it calls back: shapes are inferred before there is a kernel to keep them.
-struct SparseOperator : ort::Operator {
-    ort::Table table;
-};
-
-SparseOperator make_sparse_linear(ort::Table);
-SparseOperator make_sparse_linear_int8(ort::Table);
+OwnOperator make_sparse_linear(ort::Table);
+OwnOperator make_sparse_linear_int8(ort::Table);
 
 }  // namespace stepdown

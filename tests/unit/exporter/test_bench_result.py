@@ -7,6 +7,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from bench.recording import Accuracy, Conditions, Figures, OpTime, Throughput
+from bench.report.facts import list_notices
 from exporter.cli.bench_result import describe_recording, render_tables, tell_recording
 from exporter.cli.outcome import format_json
 from tests.unit.bench.made_recordings import make_recording
@@ -61,6 +62,12 @@ def test_sentences_compare_with_the_reference_and_end_with_what_went_wrong():
         "unstable: the host took away 9%: measure again",
     ]
     assert "UNSTABLE" in show(recording)
+
+
+def test_what_is_worth_knowing_of_a_subject_is_told_with_its_name():
+    noted = give(make(), "float", notes=("other kernels",))
+    assert "note: float: other kernels" in list(tell_recording(noted))
+    assert "float: other kernels" in [notice.text for notice in list_notices(noted, None)]
 
 
 def test_a_subject_without_timings_is_shown_as_failed():

@@ -26,6 +26,7 @@ def make_trial(tmp_path):
 FLOAT = CandidateSpec(arithmetic="float", plain=True)
 DYNAMIC = CandidateSpec(arithmetic="int8-dynamic")
 STATIC = CandidateSpec(arithmetic="int8-static")
+SPARSE = CandidateSpec(arithmetic="int8-dynamic", sparse=True)
 
 
 def _speed(ratio, *, low=None, high=None):
@@ -33,8 +34,9 @@ def _speed(ratio, *, low=None, high=None):
     return {"1x16": bound, "8x128": bound}
 
 
-def _decide(trials, speeds, *, forced=False, max_drop=0.01):
-    timing = Timing(speeds={PLAIN: _speed(1.0), **speeds}, finalists=tuple(trial.name for trial in trials))
+def _decide(trials, speeds, *, twins=None, forced=False, max_drop=0.01):
+    finalists = tuple(trial.name for trial in trials)
+    timing = Timing(speeds={PLAIN: _speed(1.0), **speeds}, finalists=finalists, twins=twins or {})
     return decide(trials, timing, max_drop=max_drop, forced=forced)
 
 
@@ -137,6 +139,34 @@ def test_a_forced_precision_that_misses_the_budget_fails(make_trial):
         _decide(trials, {DYNAMIC.name: _speed(2.0)}, forced=True)
     assert caught.value.exit_code == 5
     assert "--max-drop" in str(caught.value)
+
+
+def _slower_at_one(high):
+    return {"1x16": Ratio(ratio=0.9, low=0.85, high=high), "8x128": Ratio(ratio=3.0, low=2.9, high=3.1)}
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_what_is_slower_than_its_dense_twin_at_one_shape_does_not_ship(make_trial, forced):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC), make_trial(SPARSE)]
+    speeds = {DYNAMIC.name: _speed(2.0), SPARSE.name: _speed(3.0)}
+    decision = _decide(trials, speeds, twins={SPARSE.name: _slower_at_one(0.95)}, forced=forced)
+    assert decision.chosen == DYNAMIC.name
+    assert decision.reasons[SPARSE.name] == "slower than int8-dynamic, its dense twin, at 1x16"
+
+
+@pytest.mark.parametrize("high", [1.01, None])
+def test_what_may_be_as_fast_as_its_dense_twin_ships(make_trial, high):
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC), make_trial(SPARSE)]
+    speeds = {DYNAMIC.name: _speed(2.0), SPARSE.name: _speed(3.0)}
+    assert _decide(trials, speeds, twins={SPARSE.name: _slower_at_one(high)}).chosen == SPARSE.name
+
+
+def test_a_twin_that_may_not_ship_keeps_nothing_from_shipping(make_trial):
+    """It is slower than plain float at a shape where its sparse form is as fast."""
+    trials = [make_trial(FLOAT), make_trial(DYNAMIC), make_trial(SPARSE)]
+    uneven = {"1x16": Ratio(ratio=3.0, low=2.9, high=3.1), "8x128": Ratio(ratio=0.8, low=0.7, high=0.9)}
+    speeds = {DYNAMIC.name: uneven, SPARSE.name: _speed(2.0)}
+    assert _decide(trials, speeds, twins={SPARSE.name: _slower_at_one(0.95)}).chosen == SPARSE.name
 
 
 def test_untimed_choice_follows_the_stated_order(make_trial):

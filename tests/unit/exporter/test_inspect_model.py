@@ -1,5 +1,7 @@
 """Inspection of a checkpoint, of ONNX files in float and Q/DQ form, and of what is no model."""
 
+from types import MappingProxyType
+
 import numpy as np
 import onnx
 import pytest
@@ -100,6 +102,103 @@ def test_quantised_weights_are_seen_through_their_dequantisation(tmp_path):
     assert (layer.quantise, layer.zeros) == ("is int8", 0.5)
 
 
+@pytest.mark.parametrize(
+    ("zero", "attributes"),
+    [
+        (np.arange(16, dtype=np.int8), {"axis": 1}),
+        (np.repeat(np.arange(16, dtype=np.int8)[None], 4, axis=0), {"axis": 0, "block_size": 8}),
+    ],
+    ids=["by channel", "by block"],
+)
+def test_zero_points_of_their_own_are_each_a_zero(tmp_path, zero, attributes):
+    weight = np.full((32, 16), 100, np.int8)
+    weight[::2] = np.arange(16)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["wf"], **attributes),
+        helper.make_node("MatMul", ["x", "wf"], ["y"], name="up"),
+    ]
+    weights = {"w": weight, "scale": np.full(zero.shape, 0.1, np.float32), "zero": zero}
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, weights)).layers
+    assert (layer.zeros, layer.dtype) == (0.5, "int8")
+
+
+@pytest.mark.parametrize(("op", "domain"), [("MatMulInteger", ""), ("DynamicQuantizeMatMul", "com.microsoft")])
+def test_an_operator_of_integers_has_its_own_zero_point(tmp_path, op, domain):
+    weight = np.full((32, 16), 3, np.uint8)
+    weight[:, :4] = 128
+    inputs = ["x", "w", "", "zero"] if not domain else ["x", "w", "scale", "zero"]
+    nodes = [helper.make_node(op, inputs, ["y"], name="up", domain=domain)]
+    weights = {"w": weight, "scale": np.float32(0.1), "zero": np.uint8(128)}
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, weights)).layers
+    assert (layer.quantise, layer.zeros) == ("is uint8", 0.25)
+
+
+def test_zero_points_that_do_not_fit_are_not_guessed(tmp_path):
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["wf"], axis=1),
+        helper.make_node("MatMul", ["x", "wf"], ["y"], name="up"),
+    ]
+    weights = {"w": np.zeros((32, 16), np.int8), "scale": np.ones(5, np.float32), "zero": np.zeros(5, np.int8)}
+    found = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, weights))
+    assert [(layer.zeros, layer.pattern) for layer in found.layers] == [(None, "quantised block-wise: not read")]
+    assert found.mean_zeros() == 0
+
+
+def _pack(levels, bits):
+    """Pack uint8 [outputs, inputs] in blocks of 16 as MatMulNBits has them: [outputs, blocks, bytes]."""
+    parts = levels.reshape(len(levels), -1, 16 * bits // 8, 8 // bits)
+    return sum(parts[..., place] << (place * bits) for place in range(8 // bits)).astype(np.uint8)
+
+
+def _write_packed(path, bits, weights=None, attributes=MappingProxyType({})):
+    """Write a product of 32 inputs, of which every output reads half: in 2:4, along the inputs."""
+    middle = 1 << (bits - 1)
+    levels = np.full((24, 32), middle, np.uint8)
+    levels[:, ::4] = levels[:, 1::4] = middle - 1
+    arrays = {"w": _pack(levels, bits), "s": np.ones(24 * 2, np.float32), **(weights or {})}
+    sizes = {"K": 32, "N": 24, "bits": bits, "block_size": 16} | attributes
+    nodes = [helper.make_node("MatMulNBits", ["x", *arrays], ["y"], name="up", domain="com.microsoft", **sizes)]
+    return save_onnx(path, nodes, arrays)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weights_of_few_bits_are_unpacked(tmp_path, bits):
+    found = inspect_model(_write_packed(tmp_path / "m.onnx", bits))
+    (layer,) = found.layers
+    assert found.parameters == 24 * 32 + 24 * 2
+    assert (layer.op, layer.shape, layer.parameters, layer.dtype) == ("MatMulNBits", (24, 32), 768, f"uint{bits}")
+    assert (layer.zeros, layer.pattern, layer.quantise) == (0.5, "2:4", f"is uint{bits}")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_points_of_few_bits_are_unpacked(tmp_path, bits):
+    levels = np.repeat([[0], [1]], 12, axis=0) * np.ones(16, int)  # of two blocks: the lowest level, and the next
+    zero = _pack(levels.astype(np.uint8), bits)[:, 0, : -(-2 * bits // 8)]
+    weight = {"w": np.zeros((24, 2, 2 * bits), np.uint8), "s": np.ones(48, np.float32), "z": zero}
+    (layer,) = inspect_model(_write_packed(tmp_path / "m.onnx", bits, weight)).layers
+    assert (layer.zeros, layer.pattern) == (0.5, "rows")
+
+
+@pytest.mark.parametrize(
+    ("weights", "attributes"),
+    [({}, {"weight_prepacked": 1}), ({"s": np.ones(5, np.float32)}, {}), ({}, {"bits": 3})],
+    ids=["packed for one CPU", "not as it says", "bits that nothing has"],
+)
+def test_what_is_packed_otherwise_is_said_not_to_be_read(tmp_path, weights, attributes):
+    found = inspect_model(_write_packed(tmp_path / "m.onnx", 4, weights, attributes))
+    (layer,) = found.layers
+    assert (layer.shape, layer.zeros, layer.pattern) == ((24, 32), None, "quantised block-wise: not read")
+    assert (layer.prune, layer.stored) == ("-", "")
+
+
+def test_other_operators_of_packed_weights_are_said_not_to_be_read(tmp_path):
+    arrays = {"w": np.zeros(384, np.uint8), "s": np.ones(48, np.float32)}
+    sizes = {"K": 32, "N": 24, "block_size": 16, "quant_type": 1}
+    nodes = [helper.make_node("MatMulBnb4", ["x", *arrays], ["y"], name="up", domain="com.microsoft", **sizes)]
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, arrays)).layers
+    assert (layer.shape, layer.pattern) == ((24, 32), "quantised block-wise: not read")
+
+
 def _write_sparse(path, sizes=None, **changes):
     """Write a model of one sparse operator, whose weight is 64 x 32 with one of ten left, and what is to differ."""
     weight = (RNG.normal(size=(64, 32)) * (RNG.random((64, 32)) < 0.1)).astype(np.float32)
@@ -118,6 +217,11 @@ def test_a_sparse_operator_tells_what_it_stores(tmp_path):
     assert (layer.name, layer.op, layer.shape, layer.dtype) == ("up", "SparseLinear", (64, 32), "float32")
     assert layer.zeros == pytest.approx(np.mean(weight == 0), abs=1e-6)
     assert (layer.pattern, layer.stored, layer.quantise) == ("unstructured", "1x1", "-")
+
+
+def test_an_operator_of_ours_without_weights_is_none_of_them(tmp_path):
+    node = helper.make_node("ScaledDotProductAttention", ["x", "x", "x"], ["y"], domain="ai.stepdown")
+    assert inspect_model(save_onnx(tmp_path / "m.onnx", [node], {})).layers == ()
 
 
 def test_a_damaged_sparse_operator_is_refused(tmp_path):
@@ -177,6 +281,14 @@ def test_zeros_of_a_convolution_have_no_kernel(tmp_path):
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")]
     (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, {"w": weight})).layers
     assert (layer.stored, layer.prune) == ("", "none: no sparse kernels for convolutions")
+
+
+def test_two_of_four_in_a_convolution_lies_along_its_channels(tmp_path):
+    weight = np.ones((16, 16, 3, 3), np.float32)
+    weight.reshape(16, 4, 4, 3, 3)[:, :, 1:3] = 0
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")]
+    (layer,) = inspect_model(save_onnx(tmp_path / "m.onnx", nodes, {"w": weight})).layers
+    assert (layer.pattern, layer.prune, layer.stored, layer.quantise) == ("2:4", "GPU 2:4", "", "int8")
 
 
 def test_external_data_outside_the_folder_is_refused(tmp_path):

@@ -1,11 +1,14 @@
 """A layer by itself: the model of it, and its two forms timed against each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from exporter.kept_gains import KeptGains
 from exporter.sparse_costs import CostTable, LinearCase, make_linear, resolve_axes
 from exporter.sparsity import describe_sparsity
 from runtimes.sparse.library import why_unavailable
@@ -46,31 +49,77 @@ def test_a_matrix_of_tokens_has_a_row_for_each():
     assert resolve_axes(("None", 64), (8, 128)) == (1024, 64)
 
 
+@pytest.fixture
+def table(tmp_path):
+    """Make a table as an export does: it writes to a folder of its own, and keeps what it measured in one file."""
+
+    def call(name: str = "layers", *, shapes=((1, 2),)) -> CostTable:
+        return CostTable(
+            directory=tmp_path / name,
+            shapes=shapes,
+            threads=1,
+            weight_bits=7,
+            kept=KeptGains(tmp_path / "gains.json", {"cpu": "this"}),
+        )
+
+    return call
+
+
+def _find(table: CostTable, case: LinearCase, values="float32"):
+    return table.find_gain(case, describe_sparsity(case.weight.T != 0).forms[0], values)
+
+
 @needs_kernels
 @pytest.mark.parametrize("values", ["float32", "int8"])
-def test_both_forms_are_timed_at_every_shape_and_once(tmp_path, values):
-    table = CostTable(directory=tmp_path / "layers", shapes=((1, 4), (2, 8)), threads=1, weight_bits=7)
+def test_both_forms_are_timed_at_every_shape_and_once(tmp_path, table, values):
+    timed = table(shapes=((1, 4), (2, 8)))
     case = _case(activation="gelu")
-    form = describe_sparsity(case.weight.T != 0).forms[0]
-    gain = table.find_gain(case, form, values)
+    gain = _find(timed, case, values)
     assert set(gain) == {"1x4", "2x8"}
     assert all(ratio > 0 for ratio in gain.values())
-    assert table.find_gain(case, form, values) is gain
+    assert _find(timed, case, values) == gain
+    assert len(list(tmp_path.rglob("*-sparse.onnx"))) == 1
     ops = {node.op_type for path in tmp_path.rglob("*.onnx") for node in onnx.load(path).graph.node}
     assert ("SparseLinear" if values == "float32" else "SparseLinearInt8") in ops
     assert ("MatMul" if values == "float32" else "DynamicQuantizeMatMul") in ops
 
 
 @needs_kernels
-def test_layers_alike_are_timed_once_and_others_by_themselves(tmp_path):
-    table = CostTable(directory=tmp_path / "layers", shapes=((1, 2),), threads=1, weight_bits=8)
+def test_layers_alike_are_timed_once_and_others_by_themselves(tmp_path, table):
+    timed = table()
 
     def count(*cases: LinearCase) -> int:
         for case in cases:
-            table.find_gain(case, describe_sparsity(case.weight.T != 0).forms[0], "float32")
+            _find(timed, case)
         return len(list(tmp_path.rglob("*-sparse.onnx")))
 
     assert count(_case(0.95), _case(0.951)) == 1
     assert count(_case(0.7)) == 2
     assert count(_case(0.95, width=96)) == 3
     assert count(_case(0.95, axes=("batch", 64))) == 4
+    assert count(_case(0.95, activation="relu")) == 5
+    assert count(replace(_case(0.95), bias=None)) == 6
+
+
+# Many rows, so that the gain is far from 1: what is near is timed again.
+_LONG = ((8, 128),)
+
+
+@needs_kernels
+def test_what_another_export_measured_is_not_timed_again(table):
+    case = _case(0.99, axes=("batch", "sequence", 256), width=256)
+    gain = _find(table("first", shapes=_LONG), case)
+    again = table("second", shapes=(*_LONG, (4, 128)))
+    assert _find(again, case)["8x128"] == gain["8x128"]
+    (finding,) = again.list_findings()
+    assert finding.startswith("gains of single layers: 1 measured now, 1 known from 20")
+
+
+@needs_kernels
+def test_two_exports_at_once_keep_what_each_measured(table):
+    one, other = table("one", shapes=_LONG), table("other", shapes=_LONG)
+    cases = [_case(0.99, axes=("batch", "sequence", 256), width=width) for width in (256, 320)]
+    gains = [_find(one, cases[0]), _find(other, cases[1])]
+    third = table("third", shapes=_LONG)
+    assert [_find(third, case) for case in cases] == gains
+    assert "0 measured now, 2 known" in third.list_findings()[0]

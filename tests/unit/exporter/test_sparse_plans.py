@@ -167,3 +167,19 @@ def test_a_product_that_no_kernel_takes_has_a_row_that_says_why(tmp_path):
     row = _rows(plans.make_plan(tmp_path / "g.onnx", "float32"))["scaled"]
     assert (row.kernel, row.pattern, row.shape) == ("dense", "unstructured", (64, 64))
     assert "a factor" in row.why
+
+
+def test_what_is_too_large_for_the_integer_kernels_ships_dense_and_says_so(tmp_path):
+    body = """<ir_version: 10, opset_import: ["" : 23]>
+    g (float[n, 65537] x) => (float[n, 1] y) { y = MatMul(x, w) }"""
+    model = onnx.parser.parse_model(body)
+    model.graph.node[0].name = "wide"
+    weight = np.zeros((65537, 1), np.float32)
+    weight[::100] = 1
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(model, tmp_path / "g.onnx")
+    plans = _plans(2.0)
+    assert set(plans.choose_blocks(tmp_path / "g.onnx", "float32")) == {"wide"}
+    row = _rows(plans.make_plan(tmp_path / "g.onnx", "int8"))["wide"]
+    assert row.kernel == "dense"
+    assert row.why == "too large for the kernels: in_features is 65537; expected at most 65536"

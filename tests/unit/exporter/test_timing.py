@@ -1,5 +1,6 @@
-"""What timing opens, it closes, and it times what serves."""
+"""What timing opens, it closes, it times what serves, and a sparse candidate beside its dense twin."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,8 @@ class Session:
 
     inputs = ()
 
-    def __init__(self):
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
         self.prepared = self.called = self.closed = 0
 
     def prepare(self, feeds):
@@ -26,22 +28,23 @@ class Session:
         return self.call
 
     def call(self):
+        time.sleep(self.seconds)
         self.called += 1
 
     def close(self):
         self.closed += 1
 
 
-def make_trials():
-    names = (PLAIN, "fp16")
-    return [
-        SimpleNamespace(name=name, spec=SimpleNamespace(plain=name == PLAIN), object_to_drop=lambda _: "")
-        for name in names
-    ]
+def make_trial(name, *, twin=None, objection=""):
+    dense = SimpleNamespace(name=twin) if twin is not None else None
+    spec = SimpleNamespace(plain=name == PLAIN, dense_twin=dense)
+    return SimpleNamespace(name=name, spec=spec, object_to_drop=lambda _: objection)
 
 
-def time_them(open_trial):
-    return time_trials(make_trials(), PLAN, open_trial, lambda _: None, max_drop=0.01)
+def time_them(open_trial, *trials):
+    return time_trials(
+        [make_trial(PLAIN), *(trials or [make_trial("fp16")])], PLAN, open_trial, lambda _: None, max_drop=0.01
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +72,24 @@ def test_a_session_that_does_not_open_leaves_none_open():
     with pytest.raises(UsageError, match="no memory"):
         time_them(open_trial)
     assert first.closed == 1
+
+
+def time_twins(**settings):
+    """Time a candidate of 1 ms, its dense twin of 3, and plain float of 4: the twin is too far behind to win."""
+    # Far enough apart that a busy machine, where sleeping takes longer, does not change their order.
+    seconds = {PLAIN: 24e-3, "sparse": 2e-3, "dense": 8e-3}
+    trials = [make_trial("sparse", twin="dense"), make_trial("dense", **settings)]
+    return time_them(lambda trial: Session(seconds[trial.name]), *trials)
+
+
+def test_a_sparse_finalist_is_timed_closely_beside_its_dense_twin():
+    found = time_twins()
+    assert found.finalists == (PLAIN, "sparse", "dense")
+    assert set(found.twins) == {"sparse"}
+    assert 1 < found.twins["sparse"]["1x1"].ratio < found.speeds["sparse"]["1x1"].ratio
+
+
+def test_a_twin_that_misses_the_budget_is_no_twin():
+    found = time_twins(objection="drops 9%")
+    assert found.finalists == (PLAIN, "sparse")
+    assert found.twins == {}

@@ -12,17 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtimes.errors import CorruptArtifact, DataError, MissingDependency, UnsupportedModel, UsageError
-from runtimes.ort import (
-    CPU,
-    PROBE_MODEL,
-    OnnxRuntime,
-    OrtOptions,
-    available_providers,
-    choose_providers,
-    describe_onnx,
-    name_device,
-)
+from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.ort_binding import find_memory
+from runtimes.ort_providers import CPU, PROBE_MODEL, choose_providers
 
 
 def save(path, nodes, *, shape=("n", 4), initializers=(), opset=17, **save_options):
@@ -58,21 +50,6 @@ def split(tmp_path):
     )
 
 
-def test_probe_model_is_what_its_comment_says():
-    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], "probe", values[:1], values[1:], [weight]
-    )
-    assert onnx.load_from_string(PROBE_MODEL).graph.SerializeToString() == graph.SerializeToString()
-
-
-def test_only_providers_that_compute_here_are_available():
-    providers = available_providers()
-    assert CPU in providers
-    assert "AzureExecutionProvider" not in providers  # listed by onnxruntime, but it calls a web service
-
-
 def test_a_provider_that_is_not_there_is_an_error_not_a_fallback(relu):
     runtime = OnnxRuntime(OrtOptions(providers=("NoSuchExecutionProvider", CPU)))
     assert "NoSuchExecutionProvider does not work here" in runtime.why_unavailable()
@@ -104,18 +81,6 @@ def test_a_provider_that_takes_no_node_is_an_error_not_a_fallback(relu):
         pytest.skip("this onnxruntime has no provider that runs nothing")
     with pytest.raises(UnsupportedModel, match=rf"{idle} takes no node of the model; {CPU} would run it"):
         OnnxRuntime(OrtOptions(providers=(idle, CPU))).open(describe_onnx(relu))
-
-
-def test_devices_are_providers_by_a_short_name(monkeypatch):
-    import onnxruntime
-
-    built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built)
-    assert [name_device(provider) for provider in built] == ["tensorrt", "cuda", "cpu"]
-    assert choose_providers("cuda") == ("CUDAExecutionProvider",)
-    assert choose_providers("tensorrt") == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
-    with pytest.raises(MissingDependency, match=r"no execution provider 'openvino'; it has tensorrt, cuda, cpu"):
-        choose_providers("openvino")
 
 
 def test_bound_outputs_hold_what_the_run_gives(relu):

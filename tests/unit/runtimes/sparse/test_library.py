@@ -158,7 +158,7 @@ def test_the_instruction_set_can_be_lowered_and_a_wrong_name_is_a_usage_error(mo
 
 
 def test_other_models_load_without_the_library(tmp_path, monkeypatch, model):
-    from runtimes.ort import PROBE_MODEL
+    from runtimes.ort_providers import PROBE_MODEL
 
     plain = tmp_path / "plain.onnx"
     plain.write_bytes(PROBE_MODEL)

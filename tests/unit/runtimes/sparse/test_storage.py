@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.errors import CorruptArtifact
-from runtimes.sparse.storage import BLOCKS, StoredWeight, count_bytes, count_entries, decode, encode
+from runtimes.sparse.storage import BLOCKS, StoredWeight, count_bytes, count_entries, decode, encode, find_excess
 
 
 def prune(out: int, inputs: int, share: float, dtype: type = np.float32, seed: int = 0) -> np.ndarray:
@@ -89,6 +89,36 @@ def test_ninety_percent_sparse_takes_an_eighth_or_a_twentieth(dtype, bound):
 def test_what_cannot_be_stored_is_named(weight, block, named):
     with pytest.raises(ValueError, match=named):
         encode(weight, block)
+
+
+# What no memory holds is claimed by strides of nothing.
+@pytest.mark.parametrize(
+    ("shape", "dtype", "named"),
+    [
+        (
+            (1 << 17, (1 << 15) + 1),
+            np.float32,
+            r"out_features \* in_features is 4295098368; expected at most 4294967296",
+        ),
+        (((1 << 24) + 1, 1), np.float32, "out_features is 16777217; expected at most 16777216"),
+        ((1, (1 << 24) + 1), np.float32, "in_features is 16777217; expected at most 16777216"),
+        ((1, (1 << 16) + 1), np.int8, "in_features is 65537; expected at most 65536"),
+    ],
+)
+def test_what_the_kernels_would_not_load_is_neither_stored_nor_read(shape, dtype, named):
+    with pytest.raises(ValueError, match=named):
+        encode(np.broadcast_to(dtype(0), shape), (1, 1))
+    empty = encode(np.zeros((1, 1), dtype), (1, 1))
+    starts = np.broadcast_to(np.int32(0), (shape[0] + 1,))
+    with pytest.raises(CorruptArtifact, match=named):
+        decode(replace(empty, shape=shape, row_starts=starts))
+
+
+def test_the_largest_that_the_kernels_load_is_stored():
+    weight = np.zeros((1, 1 << 16), np.int8)
+    weight[0, -1] = 3
+    assert np.array_equal(decode(encode(weight, (1, 4))), weight)
+    assert find_excess((1 << 16, 1 << 16), int8=True) == ""
 
 
 def _damage(stored: StoredWeight) -> list[StoredWeight]:
