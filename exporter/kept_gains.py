@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.assets import cache_directory
+from bench.packages import cache_directory
 from bench.machine import describe_machine, fingerprint
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text
