@@ -5,14 +5,21 @@ In: float values and scales of a program under torch.export. Out: the same value
 
 from __future__ import annotations
 
-from typing import Any
+from enum import IntEnum
 
 import torch
+import torch.onnx.ops  # declares the operator that stands for any of ONNX
 
 #: The first operator set that has whole numbers of 4 bits, and scales for blocks.
 FIRST_OPSET_OF_4_BITS = 21
 
-_ONNX_INT4 = 22  # TensorProto.INT4, which is no type of torch
+
+class TensorType(IntEnum):
+    """Types of ONNX by their numbers in ``TensorProto``; the one of 4 bits is no type of torch."""
+
+    FLOAT = 1
+    INT8 = 3
+    INT4 = 22
 
 
 def trace_input(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -36,21 +43,33 @@ def trace_rows(rows: torch.Tensor, scale: torch.Tensor, bits: int, *, turned: bo
     return _round(rows.t(), scale.t(), bits, attributes) if turned else _round(rows, scale, bits, attributes)
 
 
-def _round(values: torch.Tensor, scale: torch.Tensor, bits: int, attributes: dict[str, Any]) -> torch.Tensor:
+def _round(values: torch.Tensor, scale: torch.Tensor, bits: int, attributes: dict[str, int]) -> torch.Tensor:
     if bits == 4:
-        whole = torch.onnx.ops.symbolic(
-            "QuantizeLinear",
-            (values, scale),
-            {**attributes, "output_dtype": _ONNX_INT4},
-            dtype=_ONNX_INT4,
-            shape=values.shape,
-        )
         constants: tuple[torch.Tensor, ...] = (scale,)
+        said = {**attributes, "output_dtype": TensorType.INT4}
+        whole = _emit("QuantizeLinear", (values, scale), said, TensorType.INT4, values.shape)
     else:
         constants = (scale, torch.zeros(scale.shape, dtype=torch.int8))
-        whole = torch.onnx.ops.symbolic(
-            "QuantizeLinear", (values, *constants), attributes, dtype=torch.int8, shape=values.shape
-        )
-    return torch.onnx.ops.symbolic(
-        "DequantizeLinear", (whole, *constants), attributes, dtype=torch.float32, shape=values.shape
+        whole = _emit("QuantizeLinear", (values, *constants), attributes, TensorType.INT8, values.shape)
+    return _emit("DequantizeLinear", (whole, *constants), attributes, TensorType.FLOAT, values.shape)
+
+
+def _emit(
+    name: str, inputs: tuple[torch.Tensor, ...], attributes: dict[str, int], dtype: TensorType, shape: torch.Size
+) -> torch.Tensor:
+    """Write one ONNX node, as ``torch.onnx.ops.symbolic`` does; that one cannot be called in a branch of torch.cond."""
+    made: torch.Tensor = torch.ops.onnx_symbolic._symbolic(
+        list(inputs),
+        name,
+        int(dtype),
+        shape=list(shape),
+        attr_keys=list(attributes),
+        attr_types=["i"] * len(attributes),
+        attr_pos=[[place, place + 1] for place in range(len(attributes))],
+        attr_ints=[int(value) for value in attributes.values()],
+        attr_floats=[],
+        attr_strs=[],
+        metadata_props_keys=[],
+        metadata_props_values=[],
     )
+    return made

@@ -17,8 +17,8 @@ _LIMITS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255), ir.DataTy
 
 
 def store_integers(model: ir.Model) -> int:
-    """Compute each QuantizeLinear whose inputs are all constant; return how many."""
-    changed = sum(_store(model, node) for node in list(model.graph) if node.op_type == "QuantizeLinear")
+    """Compute each QuantizeLinear whose inputs are all constant, in branches too; return how many."""
+    changed = sum(_store(model, node) for node in list(model.graph.all_nodes()) if node.op_type == "QuantizeLinear")
     if changed:
         remove_dead(model)
     return changed
@@ -41,7 +41,8 @@ def _store(model: ir.Model, node: ir.Node) -> int:
     output.name = f"{name}_computed"
     integers = np.clip(steps, low, high).astype(kind.numpy())
     ir.convenience.replace_all_uses_with(output, add_constant(model.graph, name, integers))
-    model.graph.remove(node, safe=True)
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
     return 1
 
 

@@ -100,7 +100,16 @@ def encoder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
 def test_an_encoder_with_groups_of_neurons_exports(encoder, tmp_path, precision):
-    options = ExportOptions(model=encoder, output=tmp_path / "out", precision=precision, for_isa="avx2", max_drop=0.5)
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"text": f"the small boat {word}"}) + "\n" for word in ("left", "fell") * 16))
+    options = ExportOptions(
+        model=encoder,
+        output=tmp_path / "out",
+        calibration_data=str(data),
+        precision=precision,
+        for_isa="avx2",
+        max_drop=0.5,
+    )
     result = export(options, SilentProgress())
     path = result.output / "onnxruntime" / "model.onnx"
     assert [node.op_type for node in onnx.load(path).graph.node].count("If") == 8
