@@ -53,9 +53,15 @@ class FakeQuantisedLinear(nn.Module):
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, bits: Bits, inputs: torch.Tensor | None) -> FakeQuantisedLinear:
         """Start from a trained linear and its parameters; ``inputs`` are values of its input, if that is rounded."""
-        sizes = {"bias": linear.bias is not None, "bits": bits, "rounds_input": inputs is not None}
-        made = cls(linear.in_features, linear.out_features, **sizes)
-        made.weight, made.bias = linear.weight, linear.bias
+        made = cls(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            bits=bits,
+            rounds_input=inputs is not None,
+        )
+        made.register_parameter("weight", linear.get_parameter("weight"))
+        made.register_parameter("bias", linear.bias)
         made.weight_scale.copy_(_fit_rows(linear.weight.detach(), bits))
         if made.input_scale is not None and inputs is not None:
             made.input_scale.copy_(fit_scales(inputs.flatten(), bits=8))
@@ -106,7 +112,7 @@ class FakeQuantisedEmbedding(nn.Module):
         """Start from a trained embedding and its table, which may be tied to an output layer."""
         sizes = (embedding.num_embeddings, embedding.embedding_dim)
         made = cls(*sizes, padding_idx=embedding.padding_idx, bits=bits)
-        made.weight = embedding.weight
+        made.register_parameter("weight", embedding.get_parameter("weight"))
         made.weight_scale.copy_(_fit_rows(embedding.weight.detach(), bits))
         return made
 
@@ -214,7 +220,7 @@ def _shape_scales(rows: int, width: int, bits: Bits) -> tuple[int, ...]:
 
 
 def _fit_rows(rows: torch.Tensor, bits: Bits) -> torch.Tensor:
-    shape = _shape_scales(*rows.shape, bits)
+    shape = _shape_scales(rows.shape[0], rows.shape[1], bits)
     return fit_scales(rows.view(*shape, -1), bits)
 
 

@@ -8,7 +8,7 @@ Learned step size quantization: Esser et al., ICLR 2020 (arXiv:1902.08153).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -81,17 +81,17 @@ def fit_scales(groups: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 @contextmanager
-def learn_scales(scales: list[tuple[nn.Module, str]]) -> Iterator[None]:
+def learn_scales(scales: Sequence[tuple[nn.Module, str]]) -> Iterator[None]:
     """Let the named parameters learn while the context is open: as logarithms, so that none can become negative."""
     for module, name in scales:
-        module.get_parameter(name).requires_grad_(requires_grad=True)
+        module.get_parameter(name).requires_grad_(True)
         parametrize.register_parametrization(module, name, _Logarithm())
     try:
         yield
     finally:
         for module, name in scales:
             parametrize.remove_parametrizations(module, name)
-            module.get_parameter(name).requires_grad_(requires_grad=False)
+            module.get_parameter(name).requires_grad_(False)
 
 
 class _Logarithm(nn.Module):

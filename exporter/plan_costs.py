@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.kept_gains import open_kept_gains
 from exporter.sparse_costs import CostTable, LinearCase
 from exporter.sparsity import describe_sparsity
 from exporter.yardstick import Yardstick
@@ -50,7 +51,11 @@ class LayerTimer:
         if why_unavailable() is None:
             bits = 7 if saturates_u8s8(detect()) else 8
             self._sparse = CostTable(
-                directory=folder, shapes=(yardstick.shape,), threads=yardstick.threads, weight_bits=bits
+                directory=folder,
+                shapes=(yardstick.shape,),
+                threads=yardstick.threads,
+                weight_bits=bits,
+                kept=open_kept_gains(threads=yardstick.threads, weight_bits=bits),
             )
 
     def time_linear(self, weight: NDArray[np.float32]) -> float:
