@@ -27,8 +27,8 @@ GRAPH = f"""<ir_version: 8, opset_import: ["" : 17]>
 one (float[batch, {WIDTH}] x) => (float[batch, {WIDTH}] y) {{
     y = MatMul (x, w)
 }}"""
-# So little that the product is still by one, and no weight is zero.
-DENSE = np.float32(1e-6)
+# So little that the product is still by one, and yet the weight is not one of few levels.
+SMALL = np.float32(1e-5)
 BRIEF = MeasurePlan(blocks=2, block_seconds=0.001, min_runs=1, discard=0, warmup_seconds=0, time_budget_s=1)
 
 
@@ -41,7 +41,7 @@ def _time_briefly(monkeypatch):
 @pytest.fixture
 def model(tmp_path):
     """One linear that is worth INT8, and data to calibrate with."""
-    write_model(tmp_path / "one.onnx", np.eye(WIDTH, dtype=np.float32) + DENSE)
+    write_model(tmp_path / "one.onnx", np.eye(WIDTH, dtype=np.float32) + SMALL)
     x = np.random.default_rng(0).standard_normal((64, WIDTH)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x)
     return tmp_path / "one.onnx"
@@ -57,6 +57,12 @@ def export(stepdown, model, tmp_path):
         return stepdown("export", model, "--target", "tensorrt", *words)
 
     return call
+
+
+def make_two_of_four():
+    """One, with a second weight in each row, so that it has more than two levels."""
+    one = np.eye(WIDTH, dtype=np.float32)
+    return one + SMALL * one[np.arange(WIDTH) ^ 1]
 
 
 def write_model(path, weight):
@@ -124,7 +130,7 @@ def test_dense_weights_are_not_offered_as_sparse(export, monkeypatch):
 )
 def test_the_ledger_says_what_became_of_two_of_four(export, model, monkeypatch, words, layer, kernel, why):
     """The identity is 2:4. Which plan is faster is chance here: both are copies."""
-    write_model(model, np.eye(WIDTH, dtype=np.float32))
+    write_model(model, make_two_of_four())
     make_machine("11", monkeypatch, layers=[{**tell("HALF"), **layer}])
     result = export("--precision", "fp16", *words)
     (row,) = read_report(result)["ledger"]
@@ -136,7 +142,7 @@ def test_the_ledger_says_what_became_of_two_of_four(export, model, monkeypatch, 
 
 @pytest.mark.parametrize("data", [False, True], ids=["half", "int8"])
 def test_the_ledger_of_a_plan_is_in_the_report_of_a_bench_run(export, model, monkeypatch, tmp_path, data):
-    write_model(model, np.eye(WIDTH, dtype=np.float32))
+    write_model(model, make_two_of_four())
     make_machine("11", monkeypatch, layers=[tell("INT8")])
     (row,) = read_report(export("--precision", "int8" if data else "fp16", "--max-drop", "5%", data=data))["ledger"]
     assert row["dense_bytes"] == (1 if data else 2) * WIDTH**2
