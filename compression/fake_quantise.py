@@ -60,8 +60,8 @@ class FakeQuantisedLinear(nn.Module):
             bits=bits,
             rounds_input=inputs is not None,
         )
-        made.register_parameter("weight", linear.get_parameter("weight"))
-        made.register_parameter("bias", linear.bias)
+        made.weight = linear.get_parameter("weight")
+        made.bias = linear.get_parameter("bias") if linear.bias is not None else None
         made.weight_scale.copy_(_fit_rows(linear.weight.detach(), bits))
         if made.input_scale is not None and inputs is not None:
             made.input_scale.copy_(fit_scales(inputs.flatten(), bits=8))
@@ -112,7 +112,7 @@ class FakeQuantisedEmbedding(nn.Module):
         """Start from a trained embedding and its table, which may be tied to an output layer."""
         sizes = (embedding.num_embeddings, embedding.embedding_dim)
         made = cls(*sizes, padding_idx=embedding.padding_idx, bits=bits)
-        made.register_parameter("weight", embedding.get_parameter("weight"))
+        made.weight = embedding.get_parameter("weight")
         made.weight_scale.copy_(_fit_rows(embedding.weight.detach(), bits))
         return made
 

@@ -90,6 +90,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("there is nothing to measure", where="stepdown eval", cure="give --data, --measure, or both")
     if not arguments.data and arguments.metric:
         raise UsageError("there is no data to judge by", where="--metric", cure="give --data, or leave it out")
+    if arguments.metric:
+        from exporter.evaluate import METRICS, check_metric
+        from exporter.perplexity import PERPLEXITY
+
+        check_metric(arguments.metric, (*METRICS, PERPLEXITY))
     if not arguments.measure and arguments.shape:
         raise UsageError("nothing is timed", where="--shape", cure="add --measure latency, or leave it out")
     if arguments.measure:
@@ -106,20 +111,10 @@ def _evaluate(
     opened: list[Located], arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Return what the data says, and what opening the models noted."""
-    from exporter.evaluate import (
-        METRICS,
-        EvalData,
-        Evaluated,
-        check_metric,
-        choose_metric,
-        evaluate,
-        evaluate_cosine,
-    )
+    from exporter.evaluate import EvalData, Evaluated, choose_metric, evaluate, evaluate_cosine
     from exporter.perplexity import PERPLEXITY, measure_perplexity
     from exporter.subject import open_subject
 
-    if arguments.metric:
-        check_metric(arguments.metric, (*METRICS, PERPLEXITY))
     data = EvalData(
         spec=arguments.data,
         label_column=arguments.label_column,

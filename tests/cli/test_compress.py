@@ -351,7 +351,7 @@ def test_a_run_killed_at_any_moment_comes_to_the_same_bits(case_model, files, se
         with start(words) as running:
             _, err = running.communicate(timeout=300)
         assert running.returncode == 0, err
-    assert kills
+    assert kills, (starting_s, whole_s)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (files / "out" / name).read_bytes() == (files / "whole" / name).read_bytes()
     losses = [

@@ -32,6 +32,7 @@ def list_words(model, *more):
     return ["plan", model, "--data", data, "--samples", 30, "--label-column", "label", *more]
 
 
+@pytest.mark.slow
 def test_what_is_proposed_is_carried_out_and_compared(stepdown, classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "SHAPE", (1, 16))
     recipe = tmp_path / "plan.toml"

