@@ -88,7 +88,7 @@ def test_the_error_it_tells_is_that_of_the_outputs():
 def test_one_output_is_better_than_most_masks_fitted_best():
     """Greedy: of the twenty masks there are, each with its own least squares, only a few are better."""
     inputs, linear = draw_inputs(width=6), make_linear(6, 1)
-    target, error = linear(inputs.float()).double(), []
+    target, error = linear(inputs.float()).detach().double(), []
     for kept in itertools.combinations(range(6), 3):
         given = torch.cat([inputs[:, kept], torch.ones(len(inputs), 1, dtype=torch.float64)], dim=1)
         solved = torch.linalg.lstsq(given, target).solution
