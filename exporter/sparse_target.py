@@ -6,8 +6,7 @@ In: the job and its float graphs. Out: the plans of sparse layers, and the ledge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from exporter.stored_bytes import count_stored
 from exporter.target import Job
 from exporter.timing import TimingPlan
 from exporter.trial import Trial
-from runtimes.artifact import Artifact, hash_file
+from runtimes.artifact import Artifact
 from runtimes.isa import Isa, saturates_u8s8
 from runtimes.onnx_file import read_header
-from runtimes.sparse.library import DOMAIN, library_path, why_unavailable
+from runtimes.sparse.library import DOMAIN, describe_build, why_unavailable
 
 
 def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> tuple[SparsePlans, CostTable | None]:
@@ -127,4 +126,4 @@ def describe_kernels(model: Path) -> Mapping[str, Any]:
     """
     if DOMAIN not in read_header(model).domains:
         return {}
-    return {"sparse_kernels": {"version": version("stepdown"), "sha256": hash_file(library_path())}}
+    return {"sparse_kernels": asdict(describe_build())}

@@ -17,8 +17,6 @@ from exporter.progress import SilentProgress
 from exporter.source import open_source
 from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
-from runtimes.errors import MissingDependency
-from runtimes.trt.library import choose_library
 from tests.corpus.architectures import CASES, SENTENCE, build, train_quantised
 
 LAYERS = ("bert.encoder.layer.0", "bert.encoder.layer.1", "bert.encoder.layer.2")
@@ -154,11 +152,7 @@ def test_it_exports_to_onnxruntime(sometimes, data, tmp_path, precision):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_it_builds_for_tensorrt(sometimes, data, tmp_path, precision):
-    try:
-        library = choose_library("tensorrt-rtx", for_sms=True)
-    except MissingDependency as error:
-        pytest.skip(str(error))
+def test_it_builds_for_tensorrt(sometimes, data, tmp_path, precision, rtx):
     options = ExportOptions(
         model=sometimes,
         output=tmp_path / "out",
@@ -166,7 +160,7 @@ def test_it_builds_for_tensorrt(sometimes, data, tmp_path, precision):
         calibration_data=data,
         precision=precision,
         max_drop=0.5,
-        tensorrt=TensorRtOptions(library=library.name),
+        tensorrt=TensorRtOptions(library=rtx),
     )
     export(options, SilentProgress())
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -22,9 +22,7 @@ from exporter.source import open_source
 from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
 from exporter.tracing.trainee import PROGRAM_NAME, open_trainee
-from runtimes.errors import MissingDependency
 from runtimes.ort import OnnxRuntime, describe_onnx
-from runtimes.trt.library import choose_library
 from runtimes.trt.options import BuildOptions
 from tests.corpus.architectures import CASES, SENTENCE, build
 
@@ -138,11 +136,7 @@ def test_it_exports_to_onnxruntime(made, data, tmp_path, precision):
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_it_builds_for_tensorrt(made, data, tmp_path, precision):
-    try:
-        library = choose_library("tensorrt-rtx", for_sms=True)
-    except MissingDependency as error:
-        pytest.skip(str(error))
+def test_it_builds_for_tensorrt(made, data, tmp_path, precision, rtx):
     options = ExportOptions(
         model=str(made[1].output),
         output=tmp_path / "out",
@@ -150,7 +144,7 @@ def test_it_builds_for_tensorrt(made, data, tmp_path, precision):
         calibration_data=str(data),
         precision=precision,
         max_drop=0.5,
-        tensorrt=TensorRtOptions(library=library.name, build=BuildOptions(sms=(89,))),
+        tensorrt=TensorRtOptions(library=rtx, build=BuildOptions(sms=(89,))),
     )
     (report,) = export(options, SilentProgress()).reports
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -14,8 +14,6 @@ from exporter.progress import SilentProgress
 from exporter.source import open_source
 from exporter.sparsity import describe_sparsity
 from exporter.trace import trace
-from runtimes.errors import MissingDependency
-from runtimes.trt.library import choose_library
 from tests.corpus.architectures import CASES, build
 
 _TEXTS = "the small boat left\nrain fell on the quiet town\nshe reads the long letter\n"
@@ -83,11 +81,7 @@ def test_it_exports_to_onnxruntime(pruned, texts, tmp_path, precision):
     assert (result.output / "onnxruntime" / "model.onnx").is_file()
 
 
-def test_it_builds_for_tensorrt(pruned, texts, tmp_path):
-    try:
-        library = choose_library("tensorrt-rtx", for_sms=True)
-    except MissingDependency as error:
-        pytest.skip(str(error))
+def test_it_builds_for_tensorrt(pruned, texts, tmp_path, rtx):
     options = ExportOptions(
         model=str(pruned[0]),
         output=tmp_path / "out",
@@ -95,7 +89,7 @@ def test_it_builds_for_tensorrt(pruned, texts, tmp_path):
         calibration_data=str(texts),
         precision="int8",
         max_drop=0.5,
-        tensorrt=TensorRtOptions(library=library.name),
+        tensorrt=TensorRtOptions(library=rtx),
     )
     result = export(options, SilentProgress())
     assert list((result.output / "tensorrt").glob("*.plan"))

@@ -18,8 +18,6 @@ from exporter.progress import SilentProgress
 from exporter.source import open_source
 from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
-from runtimes.errors import MissingDependency
-from runtimes.trt.library import choose_library
 from tests.corpus.architectures import CASES, SENTENCE, build
 
 RECIPE = """
@@ -150,11 +148,7 @@ def test_it_exports_to_onnxruntime(smaller, data, tmp_path, precision):
     assert (result.output / "onnxruntime" / "model.onnx").is_file()
 
 
-def test_it_builds_for_tensorrt(smaller, data, tmp_path):
-    try:
-        library = choose_library("tensorrt-rtx", for_sms=True)
-    except MissingDependency as error:
-        pytest.skip(str(error))
+def test_it_builds_for_tensorrt(smaller, data, tmp_path, rtx):
     options = ExportOptions(
         model=str(smaller.output),
         output=tmp_path / "out",
@@ -162,7 +156,7 @@ def test_it_builds_for_tensorrt(smaller, data, tmp_path):
         calibration_data=str(data),
         precision="int8",
         max_drop=0.5,
-        tensorrt=TensorRtOptions(library=library.name),
+        tensorrt=TensorRtOptions(library=rtx),
     )
     export(options, SilentProgress())
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
