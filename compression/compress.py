@@ -20,6 +20,7 @@ from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_c
 from compression.context import Context
 from compression.objective import SpecialTokens
 from compression.options import OptionError, plain_options
+from compression.precision import Precision
 from compression.rank_limits import Gain
 from compression.recipe import Facts, Recipe, Step, import_step
 from compression.samples import SampleSets
@@ -46,6 +47,7 @@ class Job:
         data: What the data is: names to sha256 and columns.
         tell: Told every entry of the metrics.
         factor_gain: Times a linear against two factors; None where nothing can be timed.
+        precision: What trainings compute their products in.
     """
 
     recipe: Recipe
@@ -58,10 +60,12 @@ class Job:
     record: Record = field(default_factory=Record)
     data: Mapping[str, Any] = field(default_factory=dict)
     factor_gain: Gain | None = None
+    precision: Precision = "fp32"
 
     def describe(self) -> dict[str, Any]:
         """Return what must be the same for a run to go on."""
-        return {"recipe": self.recipe.to_json(), "source": dict(self.source), "data": dict(self.data)}
+        made_of = {"recipe": self.recipe.to_json(), "source": dict(self.source), "data": dict(self.data)}
+        return {**made_of, "train_precision": self.precision}
 
 
 def run_recipe(job: Job, folder: Path) -> Path:
@@ -105,6 +109,7 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
         load_teacher=job.load_teacher,
         read_samples=job.read_samples,
         factor_gain=job.factor_gain,
+        precision=job.precision,
         logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
     )
     facts = _apply(model, step, context)
@@ -132,7 +137,8 @@ def _apply(model: nn.Module, step: Step, context: Context) -> Facts:
 def _extend(record: Record, job: Job, step: Step, spent: Mapping[str, Any]) -> Record:
     facts = dict(spent["facts"])
     export = {**record.export, **facts.pop("export", {})}
-    done = {"do": step.do, "options": plain_options(step.options), **spent, "facts": facts}
+    how = {"options": plain_options(step.options), "train_precision": job.precision}
+    done = {"do": step.do, **how, **spent, "facts": facts}
     return Record(recipe=job.recipe.to_json(), source=job.source, steps=(*record.steps, done), export=export)
 
 

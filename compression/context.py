@@ -19,6 +19,7 @@ from compression.distillation import make_objective
 from compression.masks import KeepZeros
 from compression.measure import measure
 from compression.objective import Objective, SpecialTokens, make_task_objective
+from compression.precision import Precision
 from compression.rank_limits import Gain
 from compression.samples import Samples, SampleSets
 from compression.training import Hook, Logbook, Task, Training, derive_seed, run_training
@@ -45,6 +46,7 @@ class Context:
         read_samples: Tokenises the user's data with the tokenizer of a folder.
         logbook: Where trainings keep their state and their metrics.
         factor_gain: Times a linear against two factors; None where nothing can be timed.
+        precision: What trainings compute their products in.
     """
 
     seed: int = 0
@@ -58,6 +60,7 @@ class Context:
     read_samples: Callable[[Path], tuple[SampleSets, SpecialTokens]] | None = None
     logbook: Logbook = field(default_factory=Logbook)
     factor_gain: Gain | None = None
+    precision: Precision = "fp32"
 
     def train(
         self,
@@ -97,6 +100,7 @@ class Context:
             hooks=(*hooks, KeepZeros(model)) if keep_zeros else tuple(hooks),
             extra=extra or {},
             evaluate=self.evaluate if self.held_out is not None else None,
+            precision=self.precision,
         )
         run_training(model, training, task, self.logbook)
 

@@ -20,6 +20,7 @@ from compression.layer_matching import LayerMatch
 from compression.masked_head import MaskedHead, read_states, read_table
 from compression.objective import Objective, SpecialTokens, mask_tokens, measure_loss, predicts_tokens, run_model
 from compression.options import OptionError
+from compression.precision import compute_in
 from compression.questions import Question, make_questioner
 from compression.record_layers import Recorded, record_layers
 from compression.samples import Batch, Samples, read_batches
@@ -154,10 +155,11 @@ class _Distillation:
         self, match: LayerMatch, mine: Recorded, theirs: Recorded, tokens: torch.Tensor
     ) -> list[torch.Tensor]:
         options, parts = self.options, []
-        if options.hidden_weight:
-            parts.append(options.hidden_weight * match.measure_hidden(mine, theirs, tokens))
-        if options.attention_weight:
-            parts.append(options.attention_weight * match.measure_attention(mine, theirs, tokens))
+        with compute_in("fp32"):
+            if options.hidden_weight:
+                parts.append(options.hidden_weight * match.measure_hidden(mine, theirs, tokens))
+            if options.attention_weight:
+                parts.append(options.attention_weight * match.measure_attention(mine, theirs, tokens))
         return parts
 
     def _measure_masked(self, head: MaskedHead, batch: Batch) -> torch.Tensor:

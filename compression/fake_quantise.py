@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from compression.learned_steps import fit_scales, learn_scales, round_rows, round_to_steps
+from compression.precision import compute_in
 from compression.trace_rounding import FIRST_OPSET_OF_4_BITS, trace_input, trace_rows
 
 Bits = Literal[8, 4]
@@ -89,10 +90,13 @@ class FakeQuantisedLinear(nn.Module):
             rounded = inputs if self.input_scale is None else trace_input(inputs, self.input_scale)
             product = torch.matmul(rounded, trace_rows(self.weight, self.weight_scale, self.bits, turned=True))
             return product if self.bias is None else product + self.bias
-        if self.input_scale is not None:
-            inputs = round_to_steps(inputs, self.input_scale, math.prod(inputs.shape[1:]))
-        weight = round_rows(self.weight, self.weight_scale, self.bits)
-        return nn.functional.linear(inputs, weight, self.bias)
+        # bfloat16 has 8 bits: it would round again, between the steps that are to be learned.
+        with compute_in("fp32"):
+            inputs = inputs.float()
+            if self.input_scale is not None:
+                inputs = round_to_steps(inputs, self.input_scale, math.prod(inputs.shape[1:]))
+            weight = round_rows(self.weight, self.weight_scale, self.bits)
+            return nn.functional.linear(inputs, weight, self.bias)
 
 
 class FakeQuantisedEmbedding(nn.Module):

@@ -38,9 +38,10 @@ class SpecialTokens:
 
 
 def run_model(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the model's first output: logits, or hidden states of a bare encoder."""
+    """Return the model's first output, logits or hidden states of a bare encoder, in float32."""
     result: Any = model(**inputs)
-    return result if isinstance(result, torch.Tensor) else result[0]
+    first: torch.Tensor = result if isinstance(result, torch.Tensor) else result[0]
+    return first.float()
 
 
 def make_task_objective(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> Objective:

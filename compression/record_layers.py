@@ -103,4 +103,4 @@ def score_attention(query: torch.Tensor, key: torch.Tensor, heads: int, mask: to
 def _first(out: object) -> torch.Tensor:
     taken = out[0] if isinstance(out, tuple) else out
     assert isinstance(taken, torch.Tensor), f"a layer gives a {type(taken).__name__}"
-    return taken
+    return taken.float()

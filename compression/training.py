@@ -22,6 +22,7 @@ from compression.distillation import DistilOptions
 from compression.journal import Journal
 from compression.objective import Objective
 from compression.options import OptionError
+from compression.precision import Precision, compute_in
 from compression.resume import Learners, read_state, write_state
 from compression.samples import Samples, plan_batches
 from compression.workplace import STATE_SUFFIX
@@ -120,7 +121,8 @@ class Logbook:
 class Task:
     """One training: what learns from what.
 
-    ``evaluate`` measures the model on held-out samples; None where there are none. ``seed`` is of this training.
+    ``evaluate`` measures the model on held-out samples; None where there are none. ``seed`` is of this training, and
+    ``precision`` of its forward passes.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Task:
     hooks: Sequence[Hook] = ()
     extra: Mapping[str, nn.Module] = field(default_factory=dict)
     evaluate: Callable[[nn.Module], Measures] | None = None
+    precision: Precision = "fp32"
 
 
 def run_training(model: nn.Module, training: Training, task: Task, logbook: Logbook) -> None:
@@ -223,7 +226,8 @@ class _Loop:
         optimizer.zero_grad(set_to_none=True)
         for hook in self._task.hooks:
             hook.before_step(self._model, progress)
-        loss = self._task.objective.loss(self._task.samples.collate(indices))
+        with compute_in(self._task.precision):
+            loss = self._task.objective.loss(self._task.samples.collate(indices))
         self._refuse_nonfinite(loss, update)
         loss.backward()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -34,6 +34,7 @@ from runtimes.errors import DataError, UsageError
 if TYPE_CHECKING:
     from compression.checkpoint import Record
     from compression.compress import Job
+    from compression.precision import Precision
     from compression.recipe import Recipe
     from exporter.tracing.trainee import Teacher, Trainee
 
@@ -60,6 +61,7 @@ class CompressOptions:
         label_column: The column with the label; None is ``label`` where the task has labels.
         teacher: A checkpoint to learn from; None is the model as it was.
         seed: In place of the recipe's.
+        train_precision: What trainings compute their products in.
         threads: To compute with; None leaves it to torch.
         force: Whether an existing ``output`` is replaced.
     """
@@ -75,6 +77,7 @@ class CompressOptions:
     label_column: str | None = None
     teacher: str | None = None
     seed: int | None = None
+    train_precision: Precision = "fp32"
     threads: int | None = None
     force: bool = False
 
@@ -171,6 +174,7 @@ def _make_job(
         data=_describe_data(options, paths, source),
         tell=tell,
         factor_gain=partial(measure_factor_gain, threads=options.threads),
+        precision=options.train_precision,
     )
     return job, trainee
 

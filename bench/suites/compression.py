@@ -68,6 +68,7 @@ class Suite:
             commands=Commands(threads=options.threads, until=until),
             plan=MeasurePlan(blocks=options.blocks),
             say=_say,
+            timed=not options.untimed,
         )
         self.failures: dict[str, str] = {}
         self._tasks: dict[str, tuple[TaskData, Teacher]] = {}
@@ -190,6 +191,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, action="append", choices=(0, 1, 2), help="repeatable (all)")
     parser.add_argument("--show", action="store_true", help="make nothing, show what is there")
     parser.add_argument("--minutes", type=float, metavar="M", help="stop after so long; the next run goes on")
+    parser.add_argument("--untimed", action="store_true", help="time nothing: the next run does, on a quiet machine")
     parser.add_argument("--kills", type=int, default=5, help="of the part resume (5)")
     parser.add_argument("--threads", type=int, default=2, help="to train, export and run with (2)")
     parser.add_argument("--blocks", type=int, default=15, help="rounds of timing for each shape (15)")

@@ -1,7 +1,7 @@
 """The runner: steps in order, a checkpoint behind each, errors with their place in the recipe."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -123,6 +123,14 @@ def test_a_changed_run_is_refused(tmp_path, text, data, message):
     run_recipe(make_job(), tmp_path / "p")
     with pytest.raises(UsageError, match=message):
         run_recipe(make_job(text, data=data), tmp_path / "p")
+
+
+def test_another_precision_is_another_run_and_stands_in_the_record(tmp_path):
+    job = replace(make_job(), precision="bf16")
+    steps = read_record(run_recipe(job, tmp_path / "p")).steps
+    assert {step["train_precision"] for step in steps} == {"bf16"}
+    with pytest.raises(UsageError, match="train_precision was .bf16., is .fp32."):
+        run_recipe(make_job(), tmp_path / "p")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from compression.fake_quantise import (
 from compression.learned_steps import limits
 from compression.low_rank import factorise
 from compression.masks import KeepZeros
+from compression.precision import compute_in
 
 IDS = torch.arange(5, 37).reshape(2, 16)
 
@@ -192,3 +193,12 @@ def test_only_four_bits_need_a_new_operator_set():
 def test_what_cannot_be_rounded_is_refused(edit, message):
     with pytest.raises(ValueError, match=message):
         edit(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+
+
+def test_rounded_products_are_not_rounded_again_in_bf16():
+    model = make_bert()
+    linear = quantise(model).get_submodule(list_linears(make_bert())[0])
+    inputs = torch.randn(2, 16, 32).to(torch.bfloat16)
+    expected = linear(inputs.float())
+    with compute_in("bf16"):
+        assert torch.equal(linear(inputs), expected)

@@ -46,7 +46,7 @@ class Counting:
         return {"seen": float(self.seen)}
 
 
-def make_task(model, *, hooks=(), evaluate=None, extra=None):
+def make_task(model, *, hooks=(), evaluate=None, extra=None, precision="fp32"):
     samples = make_samples()
     return Task(
         name="train",
@@ -56,6 +56,7 @@ def make_task(model, *, hooks=(), evaluate=None, extra=None):
         hooks=hooks,
         extra=extra or {},
         evaluate=evaluate,
+        precision=precision,
     )
 
 
@@ -107,6 +108,20 @@ def test_a_stopped_training_comes_to_the_same_bits(tmp_path, stop_at, monkeypatc
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert count == counted == 18
     assert read_losses(tmp_path / "whole") == read_losses(tmp_path / "stopped")
+
+
+def test_bf16_learns_what_fp32_does_with_float32_parameters(tmp_path):
+    losses, training = {}, Training(epochs=12, batch_size=8, learning_rate=2e-3)
+    for precision in ("fp32", "bf16", "again"):
+        (tmp_path / precision).mkdir()
+        model = make_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        task = make_task(model, precision="fp32" if precision == "fp32" else "bf16")
+        run_training(model, training, task, make_logbook(tmp_path / precision))
+        losses[precision] = read_losses(tmp_path / precision)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert losses["bf16"] == losses["again"] != losses["fp32"]
+    assert losses["bf16"][0] == pytest.approx(losses["fp32"][0], rel=0.05)
+    assert losses["bf16"][-1] < 0.5 * losses["bf16"][0]
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):
