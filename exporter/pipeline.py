@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from exporter.held_out import HeldOut, open_held_out
 from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import CALIBRATED_PRECISIONS, ExportOptions, check_options
 from exporter.prediction import add_comparison
+from exporter.probe_feeds import fit_shapes
 from exporter.progress import Progress
 from exporter.report import Report
 from exporter.report_file import REPORT_NAME
@@ -106,6 +107,7 @@ def export_traced(
 
     ``statistics`` of the traced model take the place of collecting on the data. Writes only below ``work``.
     """
+    options = replace(options, shapes=fit_shapes(options.shapes, traced.max_length))
     held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
     if statistics is None:
         with watch.time("calibrate"):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.options import DEFAULT_SHAPES
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
 
@@ -39,6 +40,22 @@ def usable_shapes(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, int]]
     batches = [batch if fixed is None else int(fixed) for batch, _ in shapes]
     lengths = [length if dynamic - {"batch"} else 1 for _, length in shapes]
     return tuple(dict.fromkeys(zip(batches, lengths, strict=True)))
+
+
+def fit_shapes(shapes: Sequence[tuple[int, int]], longest: int | None) -> tuple[tuple[int, int], ...]:
+    """Return the shapes that a model takes of at most ``longest`` tokens: the usual ones are shortened to that.
+
+    Raises:
+        UsageError: a shape that was asked for is longer.
+    """
+    too_long = [shape for shape in shapes if longest is not None and shape[1] > longest]
+    if longest is None or not too_long:
+        return tuple(shapes)
+    if tuple(shapes) != DEFAULT_SHAPES:
+        batch, length = too_long[0]
+        cure = f"give at most {batch}x{longest}"
+        raise UsageError(f"the model takes at most {longest} tokens", where=f"--shape {batch}x{length}", cure=cure)
+    return tuple(dict.fromkeys((batch, min(length, longest)) for batch, length in shapes))
 
 
 def _resolve(spec: TensorSpec, shape: tuple[int, int]) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from exporter.probe_feeds import make_feeds, usable_shapes
+from exporter.options import DEFAULT_SHAPES
+from exporter.probe_feeds import fit_shapes, make_feeds, usable_shapes
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
 
@@ -42,3 +43,18 @@ def test_a_fixed_batch_is_timed_at_its_own_size():
 def test_a_fixed_batch_cannot_be_changed():
     with pytest.raises(UsageError, match="batch is fixed to 2"):
         make_feeds((FIXED,), (3, 1), vocabulary=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected"),
+    [(None, DEFAULT_SHAPES), (512, DEFAULT_SHAPES), (64, ((1, 16), (1, 64), (8, 64))), (16, ((1, 16), (8, 16)))],
+)
+def test_usual_shapes_are_no_longer_than_the_model_takes(longest, expected):
+    assert fit_shapes(DEFAULT_SHAPES, longest) == expected
+
+
+def test_a_longer_shape_that_was_asked_for_is_refused():
+    assert fit_shapes(((2, 64),), 64) == ((2, 64),)
+    with pytest.raises(UsageError, match="at most 64 tokens") as refused:
+        fit_shapes(((2, 32), (4, 128)), 64)
+    assert (refused.value.where, refused.value.cure) == ("--shape 4x128", "give at most 4x64")
