@@ -129,7 +129,7 @@ def test_another_precision_is_another_run_and_stands_in_the_record(tmp_path):
     job = replace(make_job(), precision="bf16")
     steps = read_record(run_recipe(job, tmp_path / "p")).steps
     assert {step["train_precision"] for step in steps} == {"bf16"}
-    with pytest.raises(UsageError, match="train_precision was .bf16., is .fp32."):
+    with pytest.raises(UsageError, match=r"train_precision was .bf16., is .fp32."):
         run_recipe(make_job(), tmp_path / "p")
 
 
