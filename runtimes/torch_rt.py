@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ from runtimes.errors import CorruptArtifact, DataError, MissingDependency, Unsup
 from runtimes.feeds import check_feeds
 from runtimes.protocol import Tensors
 from runtimes.pt2_file import describe_program, load_pt2
+from runtimes.torch_checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -222,31 +222,10 @@ class TorchRuntime:
         return TorchSession(_call_program(program, self._compile(module)), inputs, outputs, self.options)
 
     def open_checkpoint(self, directory: Path) -> TorchSession:
-        """Load a Hugging Face checkpoint folder in float32, with the head its config names, inputs as its tokenizer's.
-
-        Raises:
-            CorruptArtifact: there is no readable checkpoint in the folder.
-            MissingDependency: transformers is not installed.
-        """
-        torch = _import_torch()
-        try:
-            import transformers
-        except ImportError as error:
-            raise MissingDependency(
-                "transformers is not installed", cure="pip install 'stepdown[onnxruntime]'"
-            ) from error
-        try:
-            config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-            head, outputs = _choose_head(transformers, config)
-            model = head.from_pretrained(directory, config=config, dtype=torch.float32, local_files_only=True).eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise CorruptArtifact(f"not a readable checkpoint: {reason}", where=str(directory)) from error
-        names = ["input_ids", "attention_mask"]
-        if getattr(model.config, "type_vocab_size", 0):
-            names.append("token_type_ids")
-        inputs = tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names)
-        return self.open_module(model, inputs, outputs)
+        """Load a Hugging Face checkpoint folder; see :func:`runtimes.torch_checkpoint.load_checkpoint`."""
+        _import_torch()
+        loaded = load_checkpoint(directory)
+        return self.open_module(loaded.module, loaded.inputs, loaded.outputs)
 
     def open_module(
         self, module: torch.nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
@@ -332,29 +311,6 @@ def _require(options: TorchOptions) -> None:
         raise MissingDependency(
             "torch.compile needs a C++ compiler", where="torch", cure="install g++, or name one in the variable CXX"
         )
-
-
-# By the end of the class name in a config's "architectures": what such a model returns. Any other checkpoint is run as
-# its bare encoder.
-_HEADS = {
-    "ForSequenceClassification": ("logits",),
-    "ForTokenClassification": ("logits",),
-    "ForMaskedLM": ("logits",),
-    "ForQuestionAnswering": ("start_logits", "end_logits"),
-}
-
-
-def _choose_head(transformers: ModuleType, config: Any) -> tuple[Any, tuple[TensorSpec, ...]]:  # noqa: ANN401
-    """Return the class to load a checkpoint with, and its outputs; transformers' classes and configs are untyped."""
-    name = (config.architectures or [""])[0]
-    outputs = next((names for end, names in _HEADS.items() if name.endswith(end)), None)
-    if outputs is None or not hasattr(transformers, name):
-        shape = ("batch", "sequence", config.hidden_size)
-        return transformers.AutoModel, (TensorSpec(name="last_hidden_state", dtype="float32", shape=shape),)
-    rows: tuple[str, ...] = ("batch",) if name.endswith("ForSequenceClassification") else ("batch", "sequence")
-    width = {"logits": (config.vocab_size if name.endswith("ForMaskedLM") else config.num_labels,)}
-    specs = (TensorSpec(name=one, dtype="float32", shape=(*rows, *width.get(one, ()))) for one in outputs)
-    return getattr(transformers, name), tuple(specs)
 
 
 def _import_torch() -> Any:  # noqa: ANN401 - the module object of an optional dependency

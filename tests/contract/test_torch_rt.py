@@ -116,6 +116,25 @@ def test_a_checkpoint_runs_and_refuses_bad_ids(tmp_path):
         session.run({**feeds, "input_ids": ones * 99})
 
 
+@pytest.mark.parametrize("change", ["narrower", "renamed"])
+def test_a_checkpoint_with_other_layers_than_its_config_is_refused(tmp_path, change):
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file, save_file
+
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    weight = weights.pop(name)
+    weights[name if change == "narrower" else f"{name}_levels"] = weight[:4].clone()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModel, match=name) as refused:
+        TorchRuntime().open_checkpoint(tmp_path)
+    assert "stepdown export" in refused.value.cure
+
+
 def test_a_classifier_runs_with_its_head(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
