@@ -131,20 +131,18 @@ def make_row(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher,
         words += ["--data", data.train, "--held-out", data.held_out, "--unlabelled", data.unlabelled]
         words += ["--train-precision", _TRAIN_PRECISION]
         bench.commands.run(*words)
-    return read_record(folder) or _finish(bench, key, row.export, data, teacher, seed)
+    return read_record(folder) or _finish(bench, key, row, data, teacher, seed)
 
 
-def _finish(
-    bench: Bench, key: str, export: tuple[str, ...], data: TaskData, teacher: Teacher, seed: int
-) -> Record | None:
+def _finish(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher, seed: int) -> Record | None:
     """Export, judge and time the checkpoint of a row, and write its record."""
     folder = find_folder(bench.work, key, data.name, seed)
     checkpoint, exported = folder / "checkpoint", folder / "onnxruntime"
     if not exported.is_dir():
         bench.say(f"{data.name} {key} seed {seed}: exporting")
-        bench.commands.run("export", checkpoint, "-o", exported, *_list_data(data), *export)
+        bench.commands.run("export", checkpoint, "-o", exported, *_list_data(data), *row.export)
     quality = _judge(bench, exported, data, folder)
-    plan = _build_plan(bench, checkpoint, data, folder)
+    plan = _build_plan(bench, checkpoint, row, data, folder)
     if not bench.timed:
         return None
     bench.commands.check_time()
@@ -239,14 +237,15 @@ def _judge(bench: Bench, model: Path, data: TaskData, folder: Path) -> Quality:
     return Quality(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _build_plan(bench: Bench, checkpoint: Path, data: TaskData, folder: Path) -> Plan:
+def _build_plan(bench: Bench, checkpoint: Path, row: Row, data: TaskData, folder: Path) -> Plan:
     """Build a plan; what TensorRT does not take is a finding, not an end."""
     path = folder / "plan.json"
     if not path.is_file():
         bench.say(f"{folder.name}: a plan")
         out = folder / "tensorrt"
         try:
-            told = bench.commands.run("export", checkpoint, "-o", out, "--target", "tensorrt", *_list_data(data))
+            words = ("export", checkpoint, "-o", out, "--target", "tensorrt")
+            told = bench.commands.run(*words, *_list_data(data), *row.plan)
             (report,) = told["reports"]
             chosen = next(row for row in report["rows"] if row["chosen"])
             plan = Plan(tier=report["tier"], size_bytes=chosen["size_bytes"])

@@ -45,6 +45,11 @@ class Row:
     tasks: tuple[str, ...] = (MOVIES,)
     seeds: tuple[int, ...] = (0,)
 
+    @property
+    def plan(self) -> tuple[str, ...]:
+        """Further words for the export to TensorRT, whose float is FP16."""
+        return ("--precision", "fp16") if self.export == _FLOAT else ()
+
 
 def _step(do: str, *lines: str) -> str:
     return "\n".join(["[[steps]]", f'do = "{do}"', *lines, ""])
