@@ -82,7 +82,7 @@ ROWS: Mapping[str, Row] = {
     "compact-shallow": _headline("`compact-shallow`: 3 layers, words in factors, INT8", "compact-shallow"),
     "compact-sparse": _headline("`compact-sparse`: 4 layers, blocks of 16x4, INT8", "compact-sparse"),
     "fastest": _headline("`fastest`: 2 layers, INT8", "fastest", (0,)),
-    "smallest": _headline("`smallest`: 3 narrow layers, words of 64, INT8", "smallest", (0,)),
+    "smallest": _headline("`smallest`: 3 narrow layers, words of 48, INT8", "smallest", (0,)),
     # Unstructured.
     "random": _prune("random, 50 %", 'method = "random"', "sparsity = 0.5", _RECOVER),
     "magnitude": _prune("magnitude by layer, 50 %", "sparsity = 0.5", _RECOVER),
@@ -111,7 +111,7 @@ ROWS: Mapping[str, Row] = {
         "FFN neurons, half (activation, no labels)", "prune-neurons", "sparsity = 0.5", 'importance = "activation"'
     ),
     "layers": _make("whole layers, 3 of 6", "drop-layers", "keep = 3", 'importance = "spread"', recover=_MATCH % ""),
-    "vocabulary": _make("vocabulary, 8,000 of 30,522 pieces", "prune-vocabulary", "size = 8000", 'alphabet = "seen"'),
+    "vocabulary": _make("vocabulary, 14,000 of 30,522 pieces", "prune-vocabulary", "size = 14000", 'alphabet = "seen"'),
     # Blocks.
     "block-16x1": _block("16x1"),
     "block-4x1": _block("4x1"),
