@@ -65,7 +65,7 @@ class Suite:
         until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
         self.bench = Bench(
             work=options.work or cache_directory() / "bench-compression",
-            commands=Commands(threads=options.threads, until=until),
+            commands=Commands(threads=options.threads, train_threads=options.train_threads, until=until),
             plan=MeasurePlan(blocks=options.blocks),
             say=_say,
             timed=not options.untimed,
@@ -194,6 +194,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--untimed", action="store_true", help="time nothing: the next run does, on a quiet machine")
     parser.add_argument("--kills", type=int, default=5, help="of the part resume (5)")
     parser.add_argument("--threads", type=int, default=2, help="to train, export and run with (2)")
+    parser.add_argument("--train-threads", type=int, metavar="N", help="to train with, where it is not the same")
     parser.add_argument("--blocks", type=int, default=15, help="rounds of timing for each shape (15)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="the encoder (MiniLM)")
     parser.add_argument("--limit", type=int, metavar="N", help="samples of each file, to try the suite (all)")

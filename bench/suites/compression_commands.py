@@ -22,9 +22,14 @@ _LONGEST_GOODBYE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commands:
-    """Runs commands; ``until`` is when to stop, on :func:`time.monotonic`'s clock, None for never."""
+    """Runs commands; ``until`` is when to stop, on :func:`time.monotonic`'s clock, None for never.
+
+    ``train_threads`` are those of ``compress``, None for as many as all else has: two runs beside each other, of one
+    thread each, train more than one run of two.
+    """
 
     threads: int = 2
+    train_threads: int | None = None
     until: float | None = None
 
     def check_time(self) -> None:
@@ -41,7 +46,8 @@ class Commands:
         """
         self.check_time()
         command = [str(Path(sys.executable).with_name("stepdown")), *map(str, words), "--json"]
-        process = subprocess.Popen([*command, "--threads", str(self.threads)], stdout=subprocess.PIPE, text=True)
+        threads = self.train_threads or self.threads if words[0] == "compress" else self.threads
+        process = subprocess.Popen([*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True)
         left = None if self.until is None else max(0.0, self.until - time.monotonic())
         try:
             said, _ = process.communicate(timeout=left)
