@@ -82,7 +82,7 @@ ROWS: Mapping[str, Row] = {
     "compact-shallow": _headline("`compact-shallow`: 3 layers, words in factors, INT8", "compact-shallow", (0,)),
     "compact-sparse": _headline("`compact-sparse`: 4 layers, blocks of 16x4, INT8", "compact-sparse", (0,)),
     "fastest": _headline("`fastest`: 2 layers, INT8", "fastest", (0,)),
-    "smallest": _headline("`smallest`: 3 narrow layers, words of 48, INT8", "smallest", (0,)),
+    "smallest": _headline("`smallest`: 3 narrow layers, words of 64, INT8", "smallest", (0,)),
     # Unstructured.
     "random": _prune("random, 50 %", 'method = "random"', "sparsity = 0.5", _RECOVER),
     "magnitude": _prune("magnitude by layer, 50 %", "sparsity = 0.5", _RECOVER),
