@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from bench.gate import GateLimits
     from bench.gate_history import FoundStep
     from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
-    from exporter.answer import Answer, answer_texts
     from exporter.compressing import CompressOptions, CompressResult, compress
     from exporter.doctor import Finding, examine_machine
     from exporter.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.pipeline import ExportResult, export
     from exporter.progress import Progress, SilentProgress
     from exporter.report import CandidateRow, Ratio, Report
-    from exporter.subject import Subject, open_subject
+    from exporter.subject import open_subject
     from runtimes.errors import (
         BudgetMissed,
         CorruptArtifact,
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
         UnsupportedModel,
         UsageError,
     )
+    from runtimes.serving.answer import Answer, answer_texts
+    from runtimes.serving.subject import Subject
     from runtimes.sparse.library import library_path
 
 __all__ = [
@@ -94,7 +95,6 @@ _MODULES = {
     "bench.gate": ("GateLimits",),
     "bench.gate_history": ("FoundStep",),
     "bench.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
-    "exporter.answer": ("Answer", "answer_texts"),
     "exporter.compressing": ("CompressOptions", "CompressResult", "compress"),
     "exporter.doctor": ("Finding", "examine_machine"),
     "exporter.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
@@ -104,7 +104,9 @@ _MODULES = {
     "exporter.pipeline": ("ExportResult", "export"),
     "exporter.progress": ("Progress", "SilentProgress"),
     "exporter.report": ("CandidateRow", "Ratio", "Report"),
-    "exporter.subject": ("Subject", "open_subject"),
+    "exporter.subject": ("open_subject",),
+    "runtimes.serving.answer": ("Answer", "answer_texts"),
+    "runtimes.serving.subject": ("Subject",),
     "runtimes.sparse.library": ("library_path",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

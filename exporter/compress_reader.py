@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.tokenise import Tokeniser
+from runtimes.serving.tokenise import Tokeniser
 from exporter.compress_data import Labels, Texts, make_samples, read_arrays
 from exporter.special_tokens import read_special_ids
 from exporter.tracing.companions import TOKENIZER

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from compression.low_bit import Bits
 from exporter.found_weight import FoundWeight, is_weight
 from exporter.inspect_codes import read_described, read_levels
-from exporter.kernel_check import check_kernels
+from runtimes.serving.kernel_check import check_kernels
 from exporter.sparsity import describe_convolution, describe_sparsity, name_block
 from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel

@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.evaluate import EvalData, Evaluated, cosine_rows, cosine_samples, evaluate, pool_outputs
-from exporter.subject import Subject
+from exporter.evaluate import EvalData, Evaluated, cosine_rows, cosine_samples, evaluate
+from runtimes.serving.pool import pool_outputs
+from runtimes.serving.subject import Subject
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Session, Tensors
 

@@ -12,8 +12,8 @@ from exporter.cli.parsing import add_host_code, parse_positive
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
-    from exporter.answer import Answer
     from exporter.progress import Progress
+    from runtimes.serving.answer import Answer
 
 SUMMARY = "Run a model once, on texts or tensors."
 EXAMPLE = 'stepdown run out --text "a step-down transformer lowers the voltage"'
@@ -40,8 +40,9 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Run the model."""
     if bool(arguments.text) == bool(arguments.inputs):
         raise UsageError("nothing to run on, or two things", cure="give either --text or --inputs")
-    from exporter.answer import answer_arrays, answer_texts
+    from exporter.answer import answer_arrays
     from exporter.subject import open_subject
+    from runtimes.serving.answer import answer_texts
 
     progress.step(f"opening {arguments.model}")
     opened = open_subject(
@@ -67,6 +68,12 @@ def _describe(answer: Answer) -> str:
         return f"{head}{answer.value['label']} ({answer.value['probability']:.1%})"
     if answer.kind == "tokens":
         return head + " ".join(f"{item['token']}/{item['label']}" for item in answer.value)
+    if answer.kind == "span":
+        return f"{head}{answer.value['answer']!r} ({answer.value['probability']:.1%})"
+    if answer.kind == "masks":
+        return head + "; ".join(
+            ", ".join(f"{it['token']} ({it['probability']:.1%})" for it in mask) for mask in answer.value
+        )
     return "\n".join(f"{head}{name}: {_describe_nested(value)}" for name, value in answer.value.items())
 
 
