@@ -26,6 +26,8 @@ _FIELDS: dict[str, Callable[[Encoding], list[int]]] = {
     "attention_mask": lambda encoding: encoding.attention_mask,
     "token_type_ids": lambda encoding: encoding.type_ids,
 }
+#: The inputs that texts can fill.
+TEXT_INPUTS = frozenset(_FIELDS)
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
