@@ -111,7 +111,7 @@ def test_a_wrong_signature_of_one_key_is_not_mended_by_another(tmp_path):
         check(DATA, json.dumps(document).encode(), old[1], new[1])
 
 
-def test_an_unsigned_bundle_is_said_to_be(tmp_path):
+def test_an_unsigned_bundle_is_said_to_be():
     report = check_signatures(DATA, (), ())
     assert (report.state, report.describe()) == ("unsigned", "unsigned: nobody vouches for it")
 
@@ -162,10 +162,10 @@ def test_key_files_that_are_something_else_say_how_to_make_one(tmp_path):
     elliptic = write_keys(tmp_path, "elliptic", generate_private_key(SECP256R1()))
     (tmp_path / "text").write_text("no key")
     for path in (private, elliptic[1], tmp_path / "text"):
-        with pytest.raises(UsageError, match="no public Ed25519 key.*\n.*openssl"):
+        with pytest.raises(UsageError, match=r"no public Ed25519 key.*\n.*openssl"):
             read_public_key(path)
     for path in (public, elliptic[0], tmp_path / "text"):
-        with pytest.raises(UsageError, match="no private Ed25519 key.*\n.*openssl"):
+        with pytest.raises(UsageError, match=r"no private Ed25519 key.*\n.*openssl"):
             sign(DATA, [path])
     with pytest.raises(UsageError, match="no such key"):
         read_public_key(tmp_path / "absent")
@@ -174,7 +174,7 @@ def test_key_files_that_are_something_else_say_how_to_make_one(tmp_path):
         sign(DATA, [locked])
 
 
-def test_without_cryptography_the_extra_is_named_and_an_unsigned_bundle_still_read(tmp_path):
+def test_without_cryptography_the_extra_is_named_and_an_unsigned_bundle_still_read():
     program = (
         "import sys; sys.modules['cryptography'] = None\n"
         "from pathlib import Path\n"
