@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter.cli import bench, calibrate, compress, doctor, evaluate, export, gate, inspect, lint, plan, run
+from exporter.cli import bench, calibrate, compress, doctor, evaluate, export, gate, inspect, lint, pack, plan, run
 from exporter.cli.outcome import Outcome, Verb, format_json
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
@@ -41,6 +41,7 @@ VERBS: Mapping[str, Verb] = {
     "eval": evaluate,
     "bench": bench,
     "gate": gate,
+    "pack": pack,
     "inspect": inspect,
     "lint": lint,
     "doctor": doctor,

@@ -12,16 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from runtimes.bundle.description import RuntimeName
 from runtimes.bundle.names import NAME
 from runtimes.errors import UsageError
 from runtimes.isa import LEVELS, Level, named
+from runtimes.trt.library import LIBRARIES, LibraryName
 
-RuntimeName = Literal["onnxruntime", "tensorrt"]
-TensorRtName = Literal["tensorrt", "tensorrt-rtx"]
-
-_LIBRARIES: tuple[TensorRtName, ...] = get_args(TensorRtName)
 _RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 _ARCHITECTURES = ("x86_64", "aarch64")
 _AT_LEAST = re.compile(r">=\d{1,9}(?:\.\d{1,9}){0,3}")
@@ -55,7 +53,7 @@ class DeviceProfile:
     isa: Level | None
     runtimes: tuple[RuntimeName, ...]
     onnxruntime: str | None
-    tensorrt_library: TensorRtName | None
+    tensorrt_library: LibraryName | None
     tensorrt: str | None
     sm: str | None
     bundle_bytes: int | None
@@ -107,7 +105,7 @@ def make_profile(data: Mapping[str, Any]) -> DeviceProfile:
         isa=_choose(left, "isa", LEVELS) if "isa" in left else None,
         runtimes=_take_runtimes(left),
         onnxruntime=_match(left, "onnxruntime", _AT_LEAST) if "onnxruntime" in left else None,
-        tensorrt_library=_choose(left, "tensorrt_library", _LIBRARIES) if "tensorrt_library" in left else None,
+        tensorrt_library=_choose(left, "tensorrt_library", LIBRARIES) if "tensorrt_library" in left else None,
         tensorrt=_match(left, "tensorrt", _AT_LEAST) if "tensorrt" in left else None,
         sm=_match(left, "sm", _SM) if "sm" in left else None,
         bundle_bytes=_take_limit(left, "bundle_bytes"),

@@ -1,0 +1,130 @@
+"""Puts a bundle's description together: what is shared, what is a variant's own, and what was said of it all.
+
+In: drafts and probes. Out: a :class:`~runtimes.bundle.description.BundleDescription` and the blobs it lists. Must not
+import a runtime.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from exporter.packing.blobs import Blobs
+from exporter.packing.draft import Draft
+from exporter.packing.exports import Export
+from exporter.packing.options import PackOptions
+from exporter.packing.probe import INPUTS, OUTPUTS, ProbeFiles
+from exporter.packing.provenance import clean, describe_provenance
+from exporter.packing.sbom import SBOM, Contents, make_sbom
+from runtimes.bundle.description import BundleDescription, FallbackStep, Probe, Variant
+from runtimes.errors import UsageError
+
+# What `stepdown run` keeps of a text unless told otherwise.
+_MAX_LENGTH = 128
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def describe_bundle(
+    options: PackOptions, drafts: Sequence[Draft], probes: Sequence[ProbeFiles], blobs: Blobs
+) -> BundleDescription:
+    """Add every file to ``blobs`` and return the description of them.
+
+    Raises:
+        UsageError: the policy asks for what the bundle does not hold.
+    """
+    exports = list({id(draft.match.export): draft.match.export for draft in drafts}.values())
+    shared, own = _share(exports)
+    variants = tuple(
+        _make_variant(draft, probe, own[id(draft.match.export)], blobs)
+        for draft, probe in zip(drafts, probes, strict=True)
+    )
+    first = exports[0]
+    provenance = describe_provenance([draft.match for draft in drafts])
+    description = BundleDescription(
+        name=options.name or _choose_name(first),
+        version=options.version,
+        tool={"stepdown": version("stepdown")},
+        task=first.task,
+        labels=first.labels,
+        max_length=options.max_length or _choose_length(first),
+        blobs={},
+        files={path: blobs.add(source) for path, source in shared.items()},
+        variants=variants,
+        policy=_choose_policy(options.policy, variants),
+        provenance=provenance,
+        licence=options.licence,
+    )
+    contents = Contents(
+        name=description.name,
+        version=description.version,
+        tool=description.tool["stepdown"],
+        licence=description.licence,
+        source=provenance["source"],
+        files=description.placed_files(),
+        sizes=blobs.sizes(),
+        variants=variants,
+    )
+    files = {**description.files, SBOM: blobs.add(make_sbom(contents))}
+    return replace(description, files=dict(sorted(files.items())), blobs=blobs.sizes())
+
+
+def _share(exports: Sequence[Export]) -> tuple[Mapping[str, Path], Mapping[int, Mapping[str, Path]]]:
+    """Return the files at the top that all exports have alike, and of each export, by its id, the others."""
+    shared = {
+        name: path
+        for name, path in exports[0].top.items()
+        if all(name in other.top and other.top[name].read_bytes() == path.read_bytes() for other in exports[1:])
+    }
+    own = {id(export): {name: path for name, path in export.top.items() if name not in shared} for export in exports}
+    return shared, own
+
+
+def _make_variant(draft: Draft, probe: ProbeFiles, own: Mapping[str, Path], blobs: Blobs) -> Variant:
+    sources: dict[str, Path | bytes] = {**own, **draft.files, INPUTS: probe.inputs, OUTPUTS: probe.outputs}
+    return Variant(
+        name=draft.match.name,
+        runtime=draft.match.runtime,
+        model=draft.model,
+        files={path: blobs.add(sources[path]) for path in sorted(sources)},
+        artifact=clean(draft.artifact),
+        device=draft.match.profile.to_json(),
+        requires=draft.requires,
+        rebuild=draft.rebuild,
+        probe=Probe(inputs=INPUTS, outputs=OUTPUTS, tolerance=probe.tolerance, made_with=probe.made_with),
+    )
+
+
+def _choose_name(export: Export) -> str:
+    """Return what the export was called, whatever its folder is called by now."""
+    told = export.manifest.recipe.get("output") or export.manifest.source.get("reference") or ""
+    return _UNNAMEABLE.sub("-", Path(str(told)).name).strip("-._")[:64].rstrip("-._") or "model"
+
+
+def _choose_length(export: Export) -> int:
+    """Return how many tokens the export was calibrated and judged at, no more than the model takes."""
+    told = (export.manifest.recipe.get("max_length"), export.manifest.source.get("max_length"))
+    lengths = [length for length in told if isinstance(length, int) and length > 0]
+    return min(lengths, default=_MAX_LENGTH)
+
+
+def _choose_policy(asked: tuple[FallbackStep, ...] | None, variants: Sequence[Variant]) -> tuple[FallbackStep, ...]:
+    """Return the steps that the bundle can take, or those that were asked for."""
+    possible: dict[FallbackStep, bool] = {
+        "plan": any(variant.requires.tensorrt is not None for variant in variants),
+        "rebuild": any(variant.rebuild is not None for variant in variants),
+        "cpu": any(variant.runtime == "onnxruntime" for variant in variants),
+    }
+    held = tuple(step for step, has in possible.items() if has)
+    if asked is None:
+        return held
+    missing = [step for step in asked if step not in held]
+    if missing:
+        raise UsageError(
+            f"the bundle has nothing for '{missing[0]}'; it has {', '.join(held)}",
+            where="--policy",
+            cure="leave it out, or pack an export with that target too",
+        )
+    return asked

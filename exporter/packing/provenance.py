@@ -1,0 +1,58 @@
+"""Where a bundle's model comes from, as its exports say, without the paths of the machine that made it.
+
+In: exports. Out: plain JSON data. Pure; must not import a runtime.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from exporter.packing.exports import Export
+from exporter.packing.match import Match
+
+_ABSOLUTE = re.compile(r"(?:~|[A-Za-z]:)?[/\\].*", flags=re.DOTALL)
+
+
+def describe_provenance(matches: Sequence[Match]) -> dict[str, Any]:
+    """Return the source once, and of each export what it was made with, how, and for which variants."""
+    exports = list(dict.fromkeys(id(match.export) for match in matches))
+    found = [next(match.export for match in matches if id(match.export) == one) for one in exports]
+    return {
+        "source": clean(found[0].manifest.source),
+        "exports": [_describe(export, [match.name for match in matches if match.export is export]) for export in found],
+    }
+
+
+def clean(value: Any) -> Any:  # noqa: ANN401 (JSON in, JSON out)
+    """Return JSON data that says the same anywhere: paths cut to their last part, and null for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _cut(value) if isinstance(value, str) else value
+
+
+def _describe(export: Export, variants: list[str]) -> dict[str, Any]:
+    manifest = export.manifest
+    return {
+        "tool": clean(manifest.tool),
+        "recipe": clean(manifest.recipe),
+        "steps": clean(manifest.steps),
+        "machine": clean(manifest.machine),
+        "measurements": clean(manifest.measurements),
+        "variants": variants,
+    }
+
+
+def _cut(text: str) -> str:
+    """``/home/somebody/models/minilm`` -> ``minilm``; what is no path of one machine stays."""
+    if _ABSOLUTE.fullmatch(text) is None:
+        return text
+    kind = PureWindowsPath if "\\" in text else PurePosixPath
+    return kind(text).name
