@@ -9,11 +9,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from runtimes.artifact import MANIFEST_NAME, read_manifest
+from runtimes.bundle.open_variant import ServeOptions
+from runtimes.bundle.trust import Trust
 from runtimes.errors import UnsupportedModel
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
+from runtimes.serving.bundle import is_bundle, open_bundle
 from runtimes.serving.exported import open_exported, verify_files
 from runtimes.serving.subject import Subject, make_subject
 from runtimes.trt.options import RunOptions, TrtOptions
@@ -23,19 +27,25 @@ from runtimes.trt.runtime import TensorRt
 
 @contextmanager
 def open_subject(
-    reference: str, *, task: str | None = None, threads: int | None = None, allow_host_code: bool = False
+    reference: str,
+    *,
+    task: str | None = None,
+    threads: int | None = None,
+    allow_host_code: bool = False,
+    trust: Trust | None = None,
 ) -> Iterator[Subject]:
     """Open a model for as long as the block runs.
 
     Args:
-        reference: A directory that ``export`` wrote, an ``.onnx`` file, a ``.plan`` of TensorRT, or anything that
-            ``export`` takes.
+        reference: A directory that ``export`` wrote, a bundle or an installed one, an ``.onnx`` file, a ``.plan`` of
+            TensorRT, or anything that ``export`` takes.
         task: What the model does, where its files do not say.
         threads: Threads to run with; None uses every core.
         allow_host_code: Whether a plan may bring code of who built it, as version-compatible ones do.
+        trust: Whose signature is asked for of a bundle.
 
     Raises:
-        CorruptArtifact: a file of an exported directory is missing, changed, or made for another CPU.
+        CorruptArtifact: a file of an exported directory or a bundle is missing, changed, or made for another CPU.
         UsageError: a plan brings code that is not allowed.
         UnsupportedModel: it is not a model, or cannot be traced.
     """
@@ -46,7 +56,12 @@ def open_subject(
         verify_files(path, manifest)
         opened, notes = open_exported(path, manifest, threads, tensorrt)
         with closing(opened) as session:
-            yield make_subject(session, task or manifest.source.get("task"), path, notes)
+            yield make_subject(session, task or manifest.source.get("task"), path, notes=notes)
+    elif is_bundle(path):
+        options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
+        # The notes say what it steps back from.
+        with open_bundle(path, trust=trust).session(options, say=lambda _: None) as answering:
+            yield replace(answering.subject, task=task or answering.subject.task)
     elif path.suffix == ".plan":
         with closing(tensorrt.open(describe_plan(path, verify_plan(path)))) as session:
             yield make_subject(session, task, path.parent)

@@ -25,13 +25,15 @@ _SHOWN = 6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "model", metavar="ARTIFACT", help="an exported directory, an .onnx or .plan file, or a checkpoint"
+        "model",
+        metavar="ARTIFACT",
+        help="an exported directory, a bundle or an installed one, an .onnx or .plan file, or a checkpoint",
     )
     parser.add_argument("--text", action="append", metavar="TEXT", help="a text (repeatable: one batch)")
     parser.add_argument("--pair", action="append", metavar="TEXT", help="the second text of each --text (repeatable)")
     parser.add_argument("--inputs", metavar="FILE", type=Path, help="an .npz with one array an input")
     parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
-    parser.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
+    parser.add_argument("--max-length", metavar="N", type=parse_positive, help="tokens a text (the bundle's, else 128)")
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
     add_host_code(parser)
 
@@ -52,7 +54,9 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
         if arguments.inputs:
             answers = answer_arrays(subject, arguments.inputs)
         else:
-            answers = answer_texts(subject, arguments.text, arguments.pair or (), arguments.max_length)
+            answers = answer_texts(
+                subject, arguments.text, arguments.pair or (), arguments.max_length or subject.max_length
+            )
     return Outcome(
         document={"answers": [asdict(answer) for answer in answers]},
         text="\n".join(map(_describe, answers)),

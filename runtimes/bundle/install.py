@@ -22,11 +22,11 @@ from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.durable import point, sync, sync_tree
 from runtimes.bundle.home import Home, check_files, identify, read_home
+from runtimes.bundle.lock import locked
 from runtimes.bundle.root import CURRENT, PREVIOUS, VERSIONS, list_ids, locate, read_current, read_link
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, UsageError
 
-_LOCK = ".lock"
 # Not ids, so nothing takes them for versions.
 _STAGED, _DROPPED = ".new.", ".old."
 
@@ -85,7 +85,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         trusted = check_trust(archive.description_bytes, archive.signatures, options.trust)
         place = root / archive.description.name
         make_directory(place / VERSIONS)
-        with _explained(place), _locked(place):
+        with _explained(place), locked(place):
             _sweep(place)
             before = _read_before(place)
             if before is not None and not options.allow_downgrade:
@@ -112,7 +112,7 @@ def roll_back(root: Path, name: str) -> Installed:
         CorruptArtifact: the previous version is damaged; the current one stays.
     """
     place = locate(root, name)
-    with _explained(place), _locked(place):
+    with _explained(place), locked(place):
         current, previous = read_link(place, CURRENT), read_link(place, PREVIOUS)
         if previous is None or previous == current:
             raise UsageError("there is no previous version", where=str(place), cure="install the one you want")
@@ -133,7 +133,7 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
         UsageError: there is no such bundle.
     """
     place = locate(root, name)
-    with _explained(place), _locked(place):
+    with _explained(place), locked(place):
         _sweep(place)
         kept = {read_link(place, CURRENT), read_link(place, PREVIOUS)}
         dropped = tuple(one for one in list_ids(place) if one not in kept)
@@ -143,16 +143,6 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
         sync(place / VERSIONS)
         _sweep(place)
     return dropped
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Let one process at a time change a bundle; the system lets go of the lock when the process ends, however."""
-    import fcntl
-
-    with (place / _LOCK).open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

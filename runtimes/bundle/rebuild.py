@@ -35,7 +35,7 @@ class Rebuilding:
 def describe_build(library: LibraryName, build: BuildOptions) -> dict[str, Any]:
     """Return ``rebuild.options`` of a plan that is yet to be built.
 
-    Where the plan is for (``sms``, ``hardware``), whether it is portable and what becomes of its weights on disk is left
+    Where the plan is for (``sms``, ``hardware``), whether it is portable and where its weights are stored is left
     out: it is built where it runs.
     """
     flags = {_SPARSE: build.sparse, _STREAMED: build.weight_streaming}

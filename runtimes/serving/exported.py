@@ -13,9 +13,9 @@ from typing import Any
 from runtimes.artifact import MANIFEST_NAME, Manifest, hash_file
 from runtimes.errors import CorruptArtifact, MissingDependency
 from runtimes.isa import detect, may_run_on
+from runtimes.kernel_check import check_kernels
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
-from runtimes.serving.kernel_check import check_kernels
 from runtimes.trt.record import describe_plan, verify_plan
 from runtimes.trt.runtime import TensorRt
 from runtimes.versions import count_version

@@ -13,6 +13,9 @@ from pathlib import Path
 from runtimes.errors import CorruptArtifact
 from runtimes.protocol import Session
 
+#: Tokens kept of a text where nothing says another number.
+DEFAULT_MAX_LENGTH = 128
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -24,6 +27,7 @@ class Subject:
         tokenizer: The file, if there is one.
         labels: The names of the classes by index; empty where the model has none.
         notes: What is worth knowing of how it runs here, one sentence each.
+        max_length: Tokens kept of a text, unless more or fewer are asked for.
     """
 
     session: Session
@@ -31,10 +35,19 @@ class Subject:
     tokenizer: Path | None
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    max_length: int = DEFAULT_MAX_LENGTH
 
 
-def make_subject(session: Session, task: str | None, directory: Path, notes: tuple[str, ...] = ()) -> Subject:
-    """Return the subject of a session, with the tokenizer and the class names that lie in ``directory``.
+def make_subject(
+    session: Session,
+    task: str | None,
+    directory: Path,
+    *,
+    labels: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    max_length: int = DEFAULT_MAX_LENGTH,
+) -> Subject:
+    """Return the subject of a session, with the tokenizer and, unless they are given, the class names in ``directory``.
 
     Raises:
         CorruptArtifact: the class names cannot be read.
@@ -44,8 +57,9 @@ def make_subject(session: Session, task: str | None, directory: Path, notes: tup
         session=session,
         task=task,
         tokenizer=tokenizer if tokenizer.is_file() else None,
-        labels=read_labels(directory),
+        labels=labels or read_labels(directory),
         notes=notes,
+        max_length=max_length,
     )
 
 

@@ -7,10 +7,10 @@ import pytest
 from exporter.bench_subjects import SubjectOptions, resolve_subjects
 from exporter.inspect_model import inspect_model
 from exporter.subject import open_subject
+from runtimes import kernel_check
 from runtimes.artifact import read_manifest, write_manifest
 from runtimes.errors import CorruptArtifact, MissingDependency
-from runtimes.serving import kernel_check
-from runtimes.serving.kernel_check import check_kernels
+from runtimes.kernel_check import check_kernels
 from runtimes.sparse.library import KernelBuild
 from tests.cli.tiny_artifact import write_artifact
 
