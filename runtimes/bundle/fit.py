@@ -197,8 +197,14 @@ def _has_kernels(variant: Variant, sm: int, library: LibraryName) -> bool:
     named_sms = options.get("sms")
     listed = [item for item in named_sms if type(item) is int] if isinstance(named_sms, list) else []
     sms = (int(variant.requires.sm or 0), *listed)
-    hardware = next((known for known in _HARDWARE if known == options.get("hardware")), "this")
-    return runs_on(library, sms, hardware, sm)
+    return runs_on(library, sms, _read_hardware(options.get("hardware")), sm)
+
+
+def _read_hardware(value: object) -> Hardware:
+    for known in _HARDWARE:
+        if known == value:
+            return known
+    return "this"
 
 
 def _read_options(variant: Variant) -> Any:  # noqa: ANN401 (a mapping of JSON)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from re import Pattern
 from typing import Any, TypeVar
@@ -30,8 +31,26 @@ def corrupt(what: str, where: str) -> CorruptArtifact:
     return CorruptArtifact(what, where=where, cure=CURE)
 
 
-def load_json(data: bytes, where: str) -> Any:  # noqa: ANN401 (JSON is what it is)
+class Mismatch(CorruptArtifact):
+    """Something is not what the bundle says; ``expected`` and ``found`` say both."""
+
+    def __init__(self, what: str, *, where: str, expected: str, found: str) -> None:
+        self.expected, self.found = expected, found
+        super().__init__(f"{what}: expected {expected}, found {found}", where=where, cure=CURE)
+
+
+def mismatch(what: str, where: str, *, expected: object, found: object) -> Mismatch:
+    """Return the error for something that is not what the bundle says of it."""
+    return Mismatch(what, where=where, expected=str(expected), found=str(found))
+
+
+def load_json(data: bytes, where: str, *, large_integers: bool = False) -> Any:  # noqa: ANN401 (JSON is what it is)
     """Parse bytes strictly.
+
+    Args:
+        data: UTF-8.
+        where: Its place, for messages.
+        large_integers: Whether whole numbers beyond 2**53 may be there, as files of other tools have them.
 
     Raises:
         CorruptArtifact: not UTF-8, not JSON, or JSON with something that is refused (see the module).
@@ -40,7 +59,7 @@ def load_json(data: bytes, where: str) -> Any:  # noqa: ANN401 (JSON is what it 
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
         )
-        _check_value(value, 0)
+        _check_value(value, 0, large_integers=large_integers)
     except (ValueError, RecursionError) as error:
         raise corrupt(f"it cannot be read: {error}", where) from error
     return value
@@ -159,8 +178,8 @@ def _kind(value: object) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = counts.most_common(1)[0][0]
         raise ValueError(f"{twice[:80]!r} is there twice")
     return found
 
@@ -176,18 +195,18 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _check_value(value: object, depth: int) -> None:
+def _check_value(value: object, depth: int, *, large_integers: bool) -> None:
     """Refuse nesting that later code would recurse into, numbers that others read otherwise, and half characters."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, str):
         value.encode("utf-8")  # half of a surrogate pair, written as an escape, is a UnicodeEncodeError: a ValueError
-    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER and not large_integers:
         raise ValueError("a whole number beyond 2**53")
     elif isinstance(value, dict):
         for key, inner in value.items():
             key.encode("utf-8")
-            _check_value(inner, depth + 1)
+            _check_value(inner, depth + 1, large_integers=large_integers)
     elif isinstance(value, list):
         for inner in value:
-            _check_value(inner, depth + 1)
+            _check_value(inner, depth + 1, large_integers=large_integers)
