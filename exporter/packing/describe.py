@@ -7,7 +7,7 @@ import a runtime.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from exporter.packing.blobs import Blobs
 from exporter.packing.draft import Draft
 from exporter.packing.exports import Export
+from exporter.packing.match import Match
 from exporter.packing.options import PackOptions
 from exporter.packing.probe import INPUTS, OUTPUTS, ProbeFiles
 from exporter.packing.provenance import clean, describe_provenance
@@ -35,13 +36,8 @@ def describe_bundle(
     Raises:
         UsageError: the policy asks for what the bundle does not hold.
     """
-    exports = list({id(draft.match.export): draft.match.export for draft in drafts}.values())
-    shared, own = _share(exports)
-    variants = tuple(
-        _make_variant(draft, probe, own[id(draft.match.export)], blobs)
-        for draft, probe in zip(drafts, probes, strict=True)
-    )
-    first = exports[0]
+    variants = tuple(_make_variant(draft, probe, blobs) for draft, probe in zip(drafts, probes, strict=True))
+    first = drafts[0].match.export
     provenance = describe_provenance([draft.match for draft in drafts])
     description = BundleDescription(
         name=options.name or _choose_name(first),
@@ -51,7 +47,7 @@ def describe_bundle(
         labels=first.labels,
         max_length=options.max_length or _choose_length(first),
         blobs={},
-        files={path: blobs.add(source) for path, source in shared.items()},
+        files={path: blobs.add(source) for path, source in _place_tops(drafts).items()},
         variants=variants,
         policy=_choose_policy(options.policy, variants),
         provenance=provenance,
@@ -71,19 +67,25 @@ def describe_bundle(
     return replace(description, files=dict(sorted(files.items())), blobs=blobs.sizes())
 
 
-def _share(exports: Sequence[Export]) -> tuple[Mapping[str, Path], Mapping[int, Mapping[str, Path]]]:
-    """Return the files at the top that all exports have alike, and of each export, by its id, the others."""
-    shared = {
-        name: path
-        for name, path in exports[0].top.items()
-        if all(name in other.top and other.top[name].read_bytes() == path.read_bytes() for other in exports[1:])
-    }
-    own = {id(export): {name: path for name, path in export.top.items() if name not in shared} for export in exports}
-    return shared, own
+def _place_tops(drafts: Sequence[Draft]) -> dict[str, Path]:
+    """Return where the files at the top of the exports go: once what all have alike, else apart by a variant's name."""
+    first_of: dict[int, Match] = {}
+    for draft in drafts:
+        first_of.setdefault(id(draft.match.export), draft.match)
+    placed: dict[str, Path] = {}
+    for match in first_of.values():
+        for name, path in match.export.top.items():
+            alike = all(_holds(other.export, name, path) for other in first_of.values())
+            placed[name if alike else f"exports/{match.name}/{name}"] = path
+    return placed
 
 
-def _make_variant(draft: Draft, probe: ProbeFiles, own: Mapping[str, Path], blobs: Blobs) -> Variant:
-    sources: dict[str, Path | bytes] = {**own, **draft.files, INPUTS: probe.inputs, OUTPUTS: probe.outputs}
+def _holds(export: Export, name: str, path: Path) -> bool:
+    return name in export.top and export.top[name].read_bytes() == path.read_bytes()
+
+
+def _make_variant(draft: Draft, probe: ProbeFiles, blobs: Blobs) -> Variant:
+    sources: dict[str, Path | bytes] = {**draft.files, INPUTS: probe.inputs, OUTPUTS: probe.outputs}
     return Variant(
         name=draft.match.name,
         runtime=draft.match.runtime,

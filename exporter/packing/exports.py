@@ -17,7 +17,7 @@ from runtimes.serving.exported import verify_files
 from runtimes.serving.subject import read_labels
 
 # Texts that belong to the model's licence; who exported it lays them beside it, so no manifest names them.
-_LEGAL = re.compile(r"(?:LICEN[SC]E|NOTICE|COPYING)[A-Za-z0-9._-]*", flags=re.IGNORECASE)
+_LEGAL = re.compile(r"(?:LICEN[SC]E|NOTICE|COPYING)(?:\.txt|\.md)?", flags=re.IGNORECASE)
 # What makes two exports two forms of one model: a text is the same tokens and a class the same name.
 _SAME = ("tokenizer.json",)
 

@@ -6,7 +6,7 @@ import a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,12 @@ class _Said:
     kernels: KernelBuild | None
 
 
-def draft_onnxruntime(match: Match, kernels: Sequence[Path]) -> Draft:
+def draft_onnxruntime(match: Match, kernels: Mapping[str, Path]) -> Draft:
     """Draft the variant.
 
     Args:
         match: A model for ONNX Runtime, and its device.
-        kernels: Libraries of sparse kernels; this installation's serves its own architecture.
+        kernels: Libraries of sparse kernels by architecture; this installation's serves its own.
 
     Raises:
         CorruptArtifact: the manifest does not hold together, or the model does not fit the device.
@@ -125,11 +125,10 @@ def _check_device(match: Match, said: _Said) -> None:
         )
 
 
-def _choose_kernels(arch: str, given: Sequence[Path]) -> Path:
+def _choose_kernels(arch: str, given: Mapping[str, Path]) -> Path:
     """Return the library for an architecture: a given one before this installation's."""
-    by_arch = {read_architecture(library): library for library in given}
-    if arch in by_arch:
-        return by_arch[arch]
+    if arch in given:
+        return given[arch]
     try:
         own = library_path()
     except MissingDependency as error:

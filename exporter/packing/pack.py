@@ -14,6 +14,7 @@ from pathlib import Path
 from exporter.packing.blobs import Blobs
 from exporter.packing.describe import describe_bundle
 from exporter.packing.draft import Draft
+from exporter.packing.elf import sort_kernels
 from exporter.packing.exports import Export, read_exports
 from exporter.packing.match import Match, match_devices
 from exporter.packing.oci import INDEX, measure_layout, write_layout
@@ -48,8 +49,10 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     _check_options(options)
     progress.step("verifying what was exported")
     exports = read_exports(options.exports)
-    matches = match_devices(exports, options.devices)
-    drafts = tuple(_draft(match, options) for match in matches)
+    matches, kernels = match_devices(exports, options.devices), sort_kernels(options.kernels)
+    drafts = tuple(
+        draft_tensorrt(match) if match.runtime == "tensorrt" else draft_onnxruntime(match, kernels) for match in matches
+    )
     probes = []
     for draft in drafts:
         progress.step(f"probing {draft.match.name}")
@@ -95,10 +98,6 @@ def _check_options(options: PackOptions) -> None:
         raise UsageError("a policy names each step once, and at least one", where="--policy", cure="plan,rebuild,cpu")
     check_licence(options.licence)
     sign(b"", options.keys)
-
-
-def _draft(match: Match, options: PackOptions) -> Draft:
-    return draft_tensorrt(match) if match.runtime == "tensorrt" else draft_onnxruntime(match, options.kernels)
 
 
 def _write_archive(
@@ -162,6 +161,10 @@ def _collect_notes(
         notes += [f"{export.directory}: {name} is left out: the manifest does not name it" for name in export.ignored]
     if len({export.manifest.source.get("sha256") for export in exports}) > 1:
         notes.append("the variants were made from different weights: their answers may differ more than rounding does")
+    taken = {path for draft in drafts for path in draft.files.values()}
+    notes += [
+        f"{library} is left out: no variant has a use for it" for library in options.kernels if library not in packed
+    ]
     if options.licence == UNKNOWN_LICENCE:
         notes.append("the licence of the model is unknown: say it with --licence")
     if not options.keys:

@@ -66,7 +66,7 @@ def check_licence(licence: str) -> None:
     from cyclonedx.spdx import is_expression, is_supported_id
 
     known = licence == UNKNOWN_LICENCE or _OWN_LICENCE.fullmatch(licence) is not None
-    if not known and not is_supported_id(licence) and not is_expression(licence):
+    if not licence or not (known or is_supported_id(licence) or is_expression(licence)):
         raise UsageError(
             f"{licence!r} is no SPDX licence expression",
             where="--licence",
