@@ -163,7 +163,7 @@ def _collect_notes(
         notes.append("the variants were made from different weights: their answers may differ more than rounding does")
     taken = {path for draft in drafts for path in draft.files.values()}
     notes += [
-        f"{library} is left out: no variant has a use for it" for library in options.kernels if library not in packed
+        f"{library} is left out: no variant has a use for it" for library in options.kernels if library not in taken
     ]
     if options.licence == UNKNOWN_LICENCE:
         notes.append("the licence of the model is unknown: say it with --licence")
