@@ -15,6 +15,7 @@ from tests.unit.runtimes.bundle.tiny_bundle import BLOBS, make_description
 # descriptor.md: "registered algorithms"; manifest.md: RFC 6838 media types; annotations.md: the grammar of tags.
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 MEDIA_TYPE = re.compile(r"application/vnd\.[a-z0-9.]+(\+json)?")
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 TAG = re.compile(r"[A-Za-z0-9]+([-._:@+/][A-Za-z0-9]+)*")
 
 
@@ -43,17 +44,23 @@ def read_layout(layout):
     """Follow the layout from its entry as the specification does; return the layers by title."""
     assert json.loads((layout / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     index = json.loads((layout / "index.json").read_bytes())
-    assert (index["schemaVersion"], index["mediaType"]) == (2, "application/vnd.oci.image.index.v1+json")
+    # Media type and artifact type are optional in an index, and other tools leave them out.
+    assert (index["schemaVersion"], index.get("mediaType", INDEX_TYPE)) == (2, INDEX_TYPE)
     (entry,) = index["manifests"]
     assert TAG.fullmatch(entry["annotations"]["org.opencontainers.image.ref.name"])
     manifest = json.loads(read_blob(layout, entry))
     assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, entry["mediaType"])
-    assert manifest["artifactType"] == entry["artifactType"] == ARTIFACT_TYPE
+    assert manifest["artifactType"] == entry.get("artifactType", ARTIFACT_TYPE) == ARTIFACT_TYPE
     assert read_blob(layout, manifest["config"]) == b"{}"
     assert manifest["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
     titles = [layer["annotations"]["org.opencontainers.image.title"] for layer in manifest["layers"]]
     assert len(set(titles)) == len(titles)
     return dict(zip(titles, (read_blob(layout, layer) for layer in manifest["layers"]), strict=True))
+
+
+def test_the_index_says_what_it_is(layout):
+    index = json.loads((layout / "index.json").read_bytes())
+    assert (index["mediaType"], index["manifests"][0]["artifactType"]) == (INDEX_TYPE, ARTIFACT_TYPE)
 
 
 def test_the_layers_are_the_members_of_the_archive_in_their_order(layout):
