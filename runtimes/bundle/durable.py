@@ -30,9 +30,17 @@ def sync(path: Path) -> None:
 
 def point(link: Path, target: str) -> None:
     """Let ``link`` point to ``target`` from now on, by a rename: a reader finds the old target or the new one."""
-    fresh = link.with_name(f".{link.name}.new")
-    # Left by one that was killed: who points holds the lock.
-    fresh.unlink(missing_ok=True)
+    drop_half_switched(link)
+    fresh = _name_fresh(link)
     fresh.symlink_to(target)
     fresh.replace(link)
     sync(link.parent)
+
+
+def drop_half_switched(link: Path) -> None:
+    """Remove what a process left that was killed while it let ``link`` point elsewhere. Only for who holds the lock."""
+    _name_fresh(link).unlink(missing_ok=True)
+
+
+def _name_fresh(link: Path) -> Path:
+    return link.with_name(f".{link.name}.new")

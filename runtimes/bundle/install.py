@@ -20,7 +20,7 @@ from runtimes.artifact import hash_file
 from runtimes.atomic import explain_no_room, make_directory
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
-from runtimes.bundle.durable import point, sync, sync_tree
+from runtimes.bundle.durable import drop_half_switched, point, sync, sync_tree
 from runtimes.bundle.home import Home, check_files, identify, read_home
 from runtimes.bundle.lock import locked
 from runtimes.bundle.root import CURRENT, PREVIOUS, VERSIONS, list_ids, locate, read_current, read_link
@@ -233,3 +233,5 @@ def _sweep(place: Path) -> None:
     for pattern in (_STAGED, _DROPPED):
         for left in (place / VERSIONS).glob(f"{pattern}*"):
             shutil.rmtree(left)
+    for link in (CURRENT, PREVIOUS):
+        drop_half_switched(place / link)

@@ -100,7 +100,8 @@ def test_what_an_earlier_process_left_half_done_is_swept_away(root, tmp_path):
     versions = root / "tiny" / "versions"
     for name in (".new.abc", f".old.{number(9)}"):
         (versions / name / "shared").mkdir(parents=True)
-    (root / "tiny" / ".current.new").symlink_to("nowhere")
+    for link in (".current.new", ".previous.new"):
+        (root / "tiny" / link).symlink_to("nowhere")
     install(bundle(tmp_path, 4), root)
     assert list_names(versions) == sorted([number(3), number(4)])
     assert list_names(root / "tiny") == [".lock", "current", "previous", "versions"]
