@@ -16,7 +16,21 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter.cli import bench, calibrate, compress, doctor, evaluate, export, gate, inspect, lint, pack, plan, run
+from exporter.cli import (
+    bench,
+    calibrate,
+    compress,
+    doctor,
+    evaluate,
+    export,
+    gate,
+    inspect,
+    lint,
+    pack,
+    plan,
+    run,
+    verify,
+)
 from exporter.cli.outcome import Outcome, Verb, format_json
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
@@ -42,6 +56,7 @@ VERBS: Mapping[str, Verb] = {
     "bench": bench,
     "gate": gate,
     "pack": pack,
+    "verify": verify,
     "inspect": inspect,
     "lint": lint,
     "doctor": doctor,

@@ -25,7 +25,7 @@ from runtimes.bundle.archive_format import (
 )
 from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, parse_description
 from runtimes.bundle.inflate import Inflater
-from runtimes.bundle.strict_json import corrupt
+from runtimes.bundle.strict_json import corrupt, mismatch
 from runtimes.errors import UsageError
 
 
@@ -83,7 +83,12 @@ class Archive:
             if name != BLOB_FOLDER + sha256:
                 raise corrupt(f"the next member should be {BLOB_FOLDER}{sha256}, it is {name[:100]!r}", self._where)
             if size != expected:
-                raise corrupt(f"it has {size} bytes, {expected} are listed", f"{self._where}: {name}")
+                raise mismatch(
+                    "a blob has another length",
+                    f"{self._where}: {name}",
+                    expected=f"{expected} bytes",
+                    found=f"{size} bytes",
+                )
             yield sha256, self._pieces(sha256, size)
             self._skip_padding(size)
             self._pending = self._next_header()
@@ -134,9 +139,8 @@ class Archive:
             digest.update(piece)
             yield piece
         if digest.hexdigest() != sha256:
-            raise corrupt(
-                f"its sha256 is {digest.hexdigest()}, {sha256} is listed", f"{self._where}: {BLOB_FOLDER}{sha256}"
-            )
+            where = f"{self._where}: {BLOB_FOLDER}{sha256}"
+            raise mismatch("a blob has another sha256", where, expected=sha256, found=digest.hexdigest())
 
     def _read_small(self, header: tuple[str, int], expected: str, most: int) -> bytes:
         name, size = header

@@ -32,10 +32,10 @@ def corrupt(what: str, where: str) -> CorruptArtifact:
 
 
 class Mismatch(CorruptArtifact):
-    """Something is not what the bundle says; ``expected`` and ``found`` say both."""
+    """Something is not what the bundle says: ``problem`` names it, ``expected`` and ``found`` say both."""
 
     def __init__(self, what: str, *, where: str, expected: str, found: str) -> None:
-        self.expected, self.found = expected, found
+        self.problem, self.expected, self.found = what, expected, found
         super().__init__(f"{what}: expected {expected}, found {found}", where=where, cure=CURE)
 
 

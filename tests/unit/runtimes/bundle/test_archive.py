@@ -196,14 +196,14 @@ def test_other_content_of_the_same_length_is_refused(tmp_path):
     members = good_members()
     name, data = members[2]
     members[2] = (name, bytes([data[0] ^ 1]) + data[1:])
-    error = refuse(tmp_path, make_gzip(make_tar(members)), "sha256 is [0-9a-f]{64}, [0-9a-f]{64} is listed")
+    error = refuse(tmp_path, make_gzip(make_tar(members)), "another sha256: expected [0-9a-f]{64}, found [0-9a-f]{64}")
     assert name in error.where
 
 
 def test_content_of_another_length_is_refused(tmp_path):
     members = good_members()
     members[2] = (members[2][0], members[2][1] + b"x")
-    refuse(tmp_path, make_gzip(make_tar(members)), r"it has \d+ bytes, \d+ are listed")
+    refuse(tmp_path, make_gzip(make_tar(members)), r"another length: expected \d+ bytes, found \d+ bytes")
 
 
 @pytest.mark.parametrize(
