@@ -6,6 +6,7 @@ import a runtime.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,11 +19,13 @@ from exporter.packing.exports import Export
 from exporter.packing.match import Match
 from exporter.packing.options import PackOptions
 from exporter.packing.probe import INPUTS, OUTPUTS, ProbeFiles
-from exporter.packing.provenance import clean, describe_provenance
+from exporter.packing.provenance import describe_provenance, make_finite
 from exporter.packing.sbom import SBOM, Contents, make_sbom
 from runtimes.bundle.description import BundleDescription, FallbackStep, Probe, Variant
-from runtimes.errors import UsageError
+from runtimes.bundle.strict_json import dump_json
+from runtimes.errors import CorruptArtifact, UsageError
 
+TOKENIZER = "tokenizer.json"
 # What `stepdown run` keeps of a text unless told otherwise.
 _MAX_LENGTH = 128
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -47,7 +50,7 @@ def describe_bundle(
         labels=first.labels,
         max_length=options.max_length or _choose_length(first),
         blobs={},
-        files={path: blobs.add(source) for path, source in _place_tops(drafts).items()},
+        files={path: blobs.add(_read_strict(source)) for path, source in _place_tops(drafts).items()},
         variants=variants,
         policy=_choose_policy(options.policy, variants),
         provenance=provenance,
@@ -80,6 +83,18 @@ def _place_tops(drafts: Sequence[Draft]) -> dict[str, Path]:
     return placed
 
 
+def _read_strict(path: Path) -> Path | bytes:
+    """Return a file as it is, but JSON with infinities (an open bound of a measurement) with null in their place."""
+    if path.suffix != ".json" or path.name == TOKENIZER:
+        return path
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CorruptArtifact(f"it is no JSON: {error}", where=str(path), cure="export it again") from error
+    finite = make_finite(told)
+    return path if finite == told else dump_json(finite)
+
+
 def _holds(export: Export, name: str, path: Path) -> bool:
     return name in export.top and export.top[name].read_bytes() == path.read_bytes()
 
@@ -91,7 +106,7 @@ def _make_variant(draft: Draft, probe: ProbeFiles, blobs: Blobs) -> Variant:
         runtime=draft.match.runtime,
         model=draft.model,
         files={path: blobs.add(sources[path]) for path in sorted(sources)},
-        artifact=clean(draft.artifact),
+        artifact=make_finite(draft.artifact),
         device=draft.match.profile.to_json(),
         requires=draft.requires,
         rebuild=draft.rebuild,

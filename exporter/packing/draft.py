@@ -18,6 +18,7 @@ from runtimes.bundle.description import Rebuild, Requirements
 from runtimes.errors import CorruptArtifact
 from runtimes.trt.profiles import Ranges
 
+KERNELS = "kernels/libstepdown_sparse.so"
 # Python, numpy, tokenizers and ONNX Runtime are 56 MB before a model is opened (Linux, ONNX Runtime 1.31).
 _BASE_BYTES = 64_000_000
 # MiniLM in INT8 takes 2.3 times its file while it is loaded: the file, the weights, and what kernels pack of them.
@@ -102,10 +103,10 @@ def check_profile(draft: Draft) -> None:
         CorruptArtifact: it has operators of its own, 16-bit floats or a size that the profile excludes.
     """
     match, profile = draft.match, draft.match.profile
-    if draft.facts.custom_domains and not profile.custom_ops:
+    if KERNELS in draft.files and not profile.custom_ops:
         raise misfit(
             match,
-            f"operators of {', '.join(draft.facts.custom_domains)}, and the profile allows none but the runtime's own",
+            "it has sparse layers, and the profile allows no operators but the runtime's own",
             "export a model that is not pruned, or allow custom_ops in the profile",
         )
     if draft.facts.float16 and not profile.float16:

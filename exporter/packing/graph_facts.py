@@ -1,4 +1,4 @@
-"""What a finished ONNX graph asks of a device: foreign operators, 16-bit floats, integer arithmetic.
+"""What a finished ONNX graph computes in: 16-bit floats, and integers.
 
 In: an ONNX file. Out: :class:`GraphFacts`; no weight is read. Must not import a runtime.
 """
@@ -11,12 +11,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-# Those that come with every ONNX Runtime (onnxruntime/core/graph/constants.h).
-_OWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.preview"})
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _INTEGER_OPS = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "ConvInteger"}
-    | {"QLinearMatMul", "QLinearConv", "QGemm", "SparseLinearInt8"}
+    | {"QLinearMatMul", "QLinearConv", "QGemm", "SparseLinearInt8", "MatMulNBits"}
 )
 
 
@@ -25,12 +23,10 @@ class GraphFacts:
     """What a graph is made of.
 
     Attributes:
-        custom_domains: Domains of operators that ONNX Runtime does not bring.
         float16: Whether anything in it is a 16-bit float.
         rounds: Whether it rounds activations to integers, so that a value near a boundary can land on either side.
     """
 
-    custom_domains: tuple[str, ...]
     float16: bool
     rounds: bool
 
@@ -40,7 +36,6 @@ def read_graph_facts(model: Path) -> GraphFacts:
     graph = ir.load(model).graph
     nodes = list(graph.all_nodes())
     return GraphFacts(
-        custom_domains=tuple(sorted({node.domain for node in nodes} - _OWN_DOMAINS)),
         float16=any(kind in _HALVES for kind in _list_types(graph, nodes)),
         rounds=any(node.op_type in _INTEGER_OPS for node in nodes),
     )

@@ -11,20 +11,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.packing.draft import Draft, broken_entry, check_profile, describe_entry, make_requirements, misfit
+from exporter.packing.draft import (
+    KERNELS,
+    Draft,
+    broken_entry,
+    check_profile,
+    describe_entry,
+    make_requirements,
+    misfit,
+)
 from exporter.packing.elf import read_architecture
 from exporter.packing.graph_facts import read_graph_facts
 from exporter.packing.match import Match
 from runtimes.artifact import hash_file
+from runtimes.bundle.onnx_safety import check_onnx
 from runtimes.errors import MissingDependency, UsageError
 from runtimes.isa import Isa, may_run_on, named
-from runtimes.onnx_file import read_header
 from runtimes.ort import describe_onnx
 from runtimes.ort_providers import CPU
-from runtimes.sparse.library import DOMAIN, KernelBuild, library_path
+from runtimes.sparse.library import KernelBuild, library_path
 from runtimes.versions import count_version
 
-KERNELS = "kernels/libstepdown_sparse.so"
 # Of a sum, as much as tells two builds apart.
 _SHOWN = 12
 
@@ -48,7 +55,8 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path]) -> Draft:
         kernels: Libraries of sparse kernels by architecture; this installation's serves its own.
 
     Raises:
-        CorruptArtifact: the manifest does not hold together, or the model does not fit the device.
+        CorruptArtifact: the manifest does not hold together, the model does not fit the device, or has operators that
+            no bundle may bring.
         UsageError: it needs kernels, and none is given for the device's architecture.
         MissingDependency: it needs this installation's kernels, and they were not built.
     """
@@ -60,7 +68,7 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path]) -> Draft:
     files = {path.relative_to(model.parent).as_posix(): path for path in described.files}
     artifact = describe_entry(match, described)
     notes: tuple[str, ...] = ()
-    if DOMAIN in read_header(model).domains:
+    if check_onnx(model.parent, model.name, tuple(files)).kernels:
         if said.kernels is None:
             raise broken_entry(match, "the model has sparse layers, and no kernels are named")
         library = _choose_kernels(match.profile.arch, kernels)
@@ -79,8 +87,6 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path]) -> Draft:
         exact=said.exact,
         notes=notes,
     )
-    if draft.facts.custom_domains and draft.facts.custom_domains != (DOMAIN,):
-        raise misfit(match, f"operators of {', '.join(draft.facts.custom_domains)}", "export it with ONNX's own")
     check_profile(draft)
     return draft
 

@@ -7,33 +7,25 @@ same input, whatever the clock, the user, the locale or the folders are. Must no
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from exporter.packing.blobs import Blobs
-from exporter.packing.describe import describe_bundle
+from exporter.packing.describe import TOKENIZER, describe_bundle
 from exporter.packing.draft import Draft
 from exporter.packing.elf import sort_kernels
 from exporter.packing.exports import Export, read_exports
 from exporter.packing.match import Match, match_devices
-from exporter.packing.oci import INDEX, measure_layout, write_layout
 from exporter.packing.onnxruntime_draft import draft_onnxruntime
 from exporter.packing.options import UNKNOWN_LICENCE, PackOptions, PackResult
 from exporter.packing.probe import make_probe
 from exporter.packing.sbom import check_licence
 from exporter.packing.tensorrt_draft import draft_tensorrt
+from exporter.packing.write import Packed, locate_signature, write_bundle
 from exporter.progress import Progress
-from runtimes.artifact import hash_file
-from runtimes.atomic import new_directory, write_bytes
-from runtimes.bundle.archive_writer import write_archive
-from runtimes.bundle.description import BundleDescription, parse_description
 from runtimes.bundle.names import NAME
-from runtimes.bundle.profiles import DeviceProfile
 from runtimes.bundle.signature import sign
-from runtimes.errors import CorruptArtifact, UsageError
+from runtimes.errors import UsageError
 
-_TOKENIZER = "tokenizer.json"
 _ID_DIGITS = 16
 
 
@@ -56,18 +48,24 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     probes = []
     for draft in drafts:
         progress.step(f"probing {draft.match.name}")
-        probes.append(make_probe(draft, draft.match.export.top.get(_TOKENIZER)))
+        probes.append(make_probe(draft, draft.match.export.top.get(TOKENIZER)))
     blobs = Blobs()
     description = describe_bundle(options, drafts, probes, blobs)
     progress.step(f"writing {options.output}")
     head = description.to_bytes()
-    parse_description(head)  # what no reader would take is not written
     signatures = sign(head, options.keys) if options.keys else None
-    write = _write_layout if options.format == "oci" else _write_archive
-    sha256, size_bytes = write(options, description, blobs, signatures, [match.profile for match in matches])
+    sha256, size_bytes = write_bundle(
+        options,
+        Packed(
+            description=description,
+            blobs=blobs,
+            signatures=signatures,
+            profiles=[match.profile for match in matches],
+        ),
+    )
     return PackResult(
         output=options.output,
-        signature=_locate_signature(options.output) if options.detached else None,
+        signature=locate_signature(options.output) if options.detached else None,
         sha256=sha256,
         size_bytes=size_bytes,
         bundle_id=hashlib.sha256(head).hexdigest()[:_ID_DIGITS],
@@ -81,7 +79,7 @@ def _check_options(options: PackOptions) -> None:
     """Refuse early what would be refused after the work."""
     if not options.exports:
         raise UsageError("nothing to pack", cure="give what `export -o` wrote")
-    for path in (options.output, *([_locate_signature(options.output)] if options.format == "tar" else [])):
+    for path in (options.output, *([locate_signature(options.output)] if options.format == "tar" else [])):
         if path.exists() and not options.force:
             raise UsageError("the output exists", where=str(path), cure="pass --force to replace it")
     if options.name is not None and NAME.fullmatch(options.name) is None:
@@ -98,56 +96,6 @@ def _check_options(options: PackOptions) -> None:
         raise UsageError("a policy names each step once, and at least one", where="--policy", cure="plan,rebuild,cpu")
     check_licence(options.licence)
     sign(b"", options.keys)
-
-
-def _write_archive(
-    options: PackOptions,
-    description: BundleDescription,
-    blobs: Blobs,
-    signatures: bytes | None,
-    profiles: Sequence[DeviceProfile],
-) -> tuple[str, int]:
-    """Write the archive beside its place, and put it there when its size is known to fit."""
-    with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=f".{options.output.name}.") as scratch:
-        written = Path(scratch) / options.output.name
-        write_archive(written, description, blobs.sources(), None if options.detached else signatures)
-        sha256, size = hash_file(written), written.stat().st_size
-        _check_size(size, profiles)
-        # One of an older archive would be taken for this one's.
-        _locate_signature(options.output).unlink(missing_ok=True)
-        written.replace(options.output)
-    if options.detached and signatures is not None:
-        write_bytes(_locate_signature(options.output), signatures)
-    return sha256, size
-
-
-def _write_layout(
-    options: PackOptions,
-    description: BundleDescription,
-    blobs: Blobs,
-    signatures: bytes | None,
-    profiles: Sequence[DeviceProfile],
-) -> tuple[str, int]:
-    with new_directory(options.output, force=options.force) as staging:
-        write_layout(staging, description, blobs.sources(), signatures)
-        sha256, size = hash_file(staging / INDEX), measure_layout(staging)
-        _check_size(size, profiles)
-    return sha256, size
-
-
-def _check_size(size: int, profiles: Sequence[DeviceProfile]) -> None:
-    for profile in profiles:
-        if profile.bundle_bytes is not None and size > profile.bundle_bytes:
-            raise CorruptArtifact(
-                f"it does not fit {profile.name}: the bundle has {size:,} bytes, the profile allows "
-                f"{profile.bundle_bytes:,}",
-                where=profile.name,
-                cure="compress the model further, or pack fewer variants into one bundle",
-            )
-
-
-def _locate_signature(output: Path) -> Path:
-    return output.with_name(f"{output.name}.sig")
 
 
 def _collect_notes(

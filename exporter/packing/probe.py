@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.packing.draft import Draft
+from exporter.packing.draft import KERNELS, Draft
 from exporter.packing.elf import read_architecture
-from exporter.packing.onnxruntime_draft import KERNELS
 from exporter.probe_feeds import make_feeds, usable_shapes
 from exporter.tolerances import read_tolerance
 from runtimes.artifact import TensorSpec

@@ -22,30 +22,40 @@ def describe_provenance(matches: Sequence[Match]) -> dict[str, Any]:
     exports = list(dict.fromkeys(id(match.export) for match in matches))
     found = [next(match.export for match in matches if id(match.export) == one) for one in exports]
     return {
-        "source": clean(found[0].manifest.source),
+        "source": cut_paths(make_finite(found[0].manifest.source)),
         "exports": [_describe(export, [match.name for match in matches if match.export is export]) for export in found],
     }
 
 
-def clean(value: Any) -> Any:  # noqa: ANN401 (JSON in, JSON out)
-    """Return JSON data that says the same anywhere: paths cut to their last part, and null for what is no number."""
+def make_finite(value: Any) -> Any:  # noqa: ANN401 (JSON in, JSON out)
+    """Return JSON data with null for what is no number, which JSON has no word for."""
     if isinstance(value, Mapping):
-        return {str(key): clean(inner) for key, inner in value.items()}
+        return {str(key): make_finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return [make_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cut_paths(value: Any) -> Any:  # noqa: ANN401 (JSON in, JSON out)
+    """Return JSON data that says the same anywhere: paths of one machine are cut to their last part.
+
+    Only for what holds paths: names of nodes begin with a slash too.
+    """
+    if isinstance(value, Mapping):
+        return {key: cut_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [cut_paths(inner) for inner in value]
     return _cut(value) if isinstance(value, str) else value
 
 
 def _describe(export: Export, variants: list[str]) -> dict[str, Any]:
     manifest = export.manifest
     return {
-        "tool": clean(manifest.tool),
-        "recipe": clean(manifest.recipe),
-        "steps": clean(manifest.steps),
-        "machine": clean(manifest.machine),
-        "measurements": clean(manifest.measurements),
+        "tool": make_finite(manifest.tool),
+        "recipe": cut_paths(make_finite(manifest.recipe)),
+        "steps": make_finite(manifest.steps),
+        "machine": cut_paths(make_finite(manifest.machine)),
+        "measurements": make_finite(manifest.measurements),
         "variants": variants,
     }
 

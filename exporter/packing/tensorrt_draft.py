@@ -14,6 +14,7 @@ from exporter.packing.graph_facts import read_graph_facts
 from exporter.packing.match import Match
 from runtimes.artifact import TensorSpec
 from runtimes.bundle.description import Rebuild
+from runtimes.bundle.onnx_safety import check_onnx
 from runtimes.bundle.profiles import DeviceProfile
 from runtimes.bundle.rebuild import describe_build, describe_rebuild, read_rebuild
 from runtimes.ort import describe_onnx
@@ -43,6 +44,8 @@ def draft_tensorrt(match: Match) -> Draft:
     path = match.export.directory / entry["path"]
     graph = describe_onnx(path.parent / GRAPH)
     files = {found.relative_to(path.parent).as_posix(): found for found in graph.files}
+    if check_onnx(path.parent, GRAPH, tuple(files)).kernels:
+        raise misfit(match, "it has operators of stepdown's, which TensorRT lacks", "export it for TensorRT again")
     why_not, record = _read_plan(match, path)
     described, version = graph, None
     if record is not None and not why_not:
@@ -64,8 +67,6 @@ def draft_tensorrt(match: Match) -> Draft:
         exact=False,
         notes=(f"{match.name}: {why_not}; the graph goes in, and the device builds its plan",) if why_not else (),
     )
-    if draft.facts.custom_domains:
-        raise misfit(match, f"operators of {', '.join(draft.facts.custom_domains)}", "export it for TensorRT again")
     check_profile(draft)
     return draft
 

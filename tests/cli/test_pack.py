@@ -13,6 +13,7 @@ from safetensors.numpy import load
 
 from runtimes.bundle.archive import open_archive
 from tests.unit.exporter.packing.test_elf import AARCH64, write_library
+from tests.unit.exporter.packing.test_oci import read_layout
 from tests.unit.exporter.packing.tiny_export import add_plan, change_entry, change_manifest, write_export
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,49 @@ def test_what_a_profile_has_no_room_for_is_refused(stepdown, export, bundle, tmp
     assert said in result.err
     assert "camera" in result.err
     assert not bundle.exists()
+    assert list_leftovers(tmp_path) == []
+
+
+def test_an_open_bound_of_a_measurement_is_null_in_the_report(stepdown, export, bundle):
+    (export / "report.json").write_text('{"high": Infinity, "node": "/layer/MatMul"}', encoding="utf-8")
+    change_manifest(export)
+    assert stepdown("pack", export, "-o", bundle).code == 0
+    description, blobs = read_bundle(bundle)
+    assert json.loads(blobs[description.files["report.json"]]) == {"high": None, "node": "/layer/MatMul"}
+
+
+@pytest.mark.parametrize("name", ["report.json", "weights.bin"])
+def test_what_no_device_would_take_is_not_written(stepdown, export, bundle, name, tmp_path):
+    (export / name).write_bytes(b"\x80\x04K\x01.")
+    change_manifest(export)
+    result = stepdown("pack", export, "-o", bundle)
+    assert result.code == 8, result.err
+    assert name in result.err
+    assert not bundle.exists()
+    assert list_leftovers(tmp_path) == []
+
+
+def test_an_operator_that_runs_other_code_is_refused(stepdown, export, bundle):
+    import onnx
+
+    path = export / "onnxruntime" / "model.onnx"
+    model = onnx.load(path)
+    model.graph.node[1].op_type, model.graph.node[1].domain = "PyOp", "ai.onnx.contrib"
+    onnx.save(model, path)
+    change_manifest(export)
+    result = stepdown("pack", export, "-o", bundle)
+    assert result.code == 8
+    assert "ai.onnx.contrib" in result.err
+
+
+def test_an_oci_layout_is_written_whole(stepdown, export, tmp_path):
+    layout = tmp_path / "layout"
+    result = stepdown("pack", export, "-o", layout, "--format", "oci", "--version", 3, "--json")
+    assert result.code == 0, result.err
+    assert result.json()["sha256"] == hashlib.sha256((layout / "index.json").read_bytes()).hexdigest()
+    layers = read_layout(layout)
+    assert {"bundle.json"} < set(layers)
+    assert stepdown("pack", export, "-o", layout, "--format", "oci").code == 2
     assert list_leftovers(tmp_path) == []
 
 
@@ -376,7 +420,7 @@ def test_a_profile_without_operators_of_our_own_refuses_them(stepdown, tmp_path,
     (tmp_path / "camera.toml").write_text(CAMERA.replace("x86_64", "aarch64").replace("avx2", "neon"), encoding="utf-8")
     result = stepdown("pack", export, "-o", bundle, "--device", tmp_path / "camera.toml", "--kernels", library)
     assert result.code == 8
-    assert "allows none but the runtime's own" in result.err
+    assert "allows no operators but the runtime's own" in result.err
 
 
 def test_sparse_layers_without_a_word_on_their_kernels_are_refused(stepdown, tmp_path, bundle):
