@@ -15,7 +15,7 @@ from pathlib import Path
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.trust import Trust
-from runtimes.errors import UnsupportedModel
+from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.serving.bundle import is_bundle, open_bundle
 from runtimes.serving.exported import open_exported, verify_files
@@ -46,10 +46,12 @@ def open_subject(
 
     Raises:
         CorruptArtifact: a file of an exported directory or a bundle is missing, changed, or made for another CPU.
-        UsageError: a plan brings code that is not allowed.
+        UsageError: a plan brings code that is not allowed, or a signature is asked for of what has none.
         UnsupportedModel: it is not a model, or cannot be traced.
     """
     path = Path(reference)
+    if trust is not None and (trust.keys or trust.require_signature) and not is_bundle(path):
+        raise UsageError("only bundles are signed", where=reference, cure="leave --key and --require-signature out")
     tensorrt = TensorRt(TrtOptions(run=RunOptions(allow_host_code=allow_host_code)))
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)

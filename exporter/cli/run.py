@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.cli.outcome import Outcome
 from exporter.cli.parsing import add_host_code, parse_positive
+from exporter.cli.trust import add_trust, read_trust
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", metavar="N", type=parse_positive, help="tokens a text (the bundle's, else 128)")
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
     add_host_code(parser)
+    add_trust(parser)
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
@@ -48,7 +50,11 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
     progress.step(f"opening {arguments.model}")
     opened = open_subject(
-        arguments.model, task=arguments.task, threads=arguments.threads, allow_host_code=arguments.allow_host_code
+        arguments.model,
+        task=arguments.task,
+        threads=arguments.threads,
+        allow_host_code=arguments.allow_host_code,
+        trust=read_trust(arguments, Path(arguments.model)),
     )
     with opened as subject:
         if arguments.inputs:

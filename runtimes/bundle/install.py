@@ -4,7 +4,8 @@ In: an archive and ``ROOT``. Out: ``ROOT/<name>/versions/<id>/``, and ``current`
 them. A version is written beside the others, waited for until it is on the disk, and renamed to its place; then
 ``current`` is switched by a rename. A process that is killed at any moment, or a machine that loses its power, leaves
 ``current`` on the old version or the new one, whole; what it leaves half-written is dropped by the next install.
-Nothing of a bundle is run. Must not import a runtime.
+Nothing of a bundle is run. Must not import a
+runtime at module level.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from runtimes.artifact import hash_file
 from runtimes.atomic import explain_no_room, make_directory
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
+from runtimes.bundle.contents import check_contents
+from runtimes.bundle.description import BundleDescription
 from runtimes.bundle.durable import drop_half_switched, point, sync, sync_tree
+from runtimes.bundle.fit import find_misfits, fits
 from runtimes.bundle.home import Home, check_files, identify, read_home
 from runtimes.bundle.lock import locked
+from runtimes.bundle.machine import detect_machine
 from runtimes.bundle.root import CURRENT, PREVIOUS, VERSIONS, list_ids, locate, read_current, read_link
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, UsageError
@@ -38,10 +43,12 @@ class InstallOptions:
     Attributes:
         trust: Whose signature is asked for.
         allow_downgrade: Whether it may be older than what is current, or unsigned where that is signed.
+        allow_unfit: Whether it may be installed where no variant of it runs, as for another machine's disk.
     """
 
     trust: Trust = field(default_factory=Trust)
     allow_downgrade: bool = False
+    allow_unfit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +90,8 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
     options = options or InstallOptions()
     with open_archive(bundle) as archive:
         trusted = check_trust(archive.description_bytes, archive.signatures, options.trust)
+        if not options.allow_unfit:
+            _require_fit(archive.description)
         place = root / archive.description.name
         make_directory(place / VERSIONS)
         with _explained(place), locked(place):
@@ -179,6 +188,24 @@ def _refuse_downgrade(before: Home, archive: Archive) -> None:
         raise CorruptArtifact("the bundle is unsigned, the installed version is signed", where=where, cure=cure)
 
 
+def _require_fit(description: BundleDescription) -> None:
+    """Refuse what cannot run here, not even with a plan that is built here.
+
+    Raises:
+        CorruptArtifact: no variant fits; every one is named with what it asks.
+    """
+    machine = detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in description.variants))
+    if any(fits(variant, machine) for variant in description.variants):
+        return
+    found = [(variant.name, misfit) for variant in description.variants for misfit in find_misfits(variant, machine)]
+    reasons = (f"{name}: {one.what} (expected {one.expected}, found {one.found})" for name, one in found)
+    raise CorruptArtifact(
+        f"nothing of the bundle runs here ({'; '.join(reasons)})",
+        where=description.name,
+        cure="; or ".join(dict.fromkeys(one.cure for _, one in found)),
+    )
+
+
 def _put(archive: Archive, detached: bytes | None, target: Path) -> None:
     """Unpack beside ``target`` and rename to it, once all is on the disk."""
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
@@ -186,6 +213,7 @@ def _put(archive: Archive, detached: bytes | None, target: Path) -> None:
         archive.unpack(staging)
         if archive.signatures is None and detached is not None:
             (staging / SIGNATURES_NAME).write_bytes(detached)
+        check_contents(staging, archive.description)
         _set_modes(staging)
         sync_tree(staging)
         if target.exists():

@@ -12,6 +12,7 @@ from pathlib import Path
 from runtimes.artifact import Artifact
 from runtimes.bundle.description import Variant
 from runtimes.bundle.home import Home
+from runtimes.bundle.kernels import find_kernels
 from runtimes.errors import CorruptArtifact
 from runtimes.kernel_check import check_kernels
 from runtimes.ort import OnnxRuntime, OrtOptions
@@ -20,8 +21,6 @@ from runtimes.protocol import Session
 from runtimes.trt.options import RunOptions, TrtOptions
 from runtimes.trt.record import describe_plan, verify_plan
 from runtimes.trt.runtime import TensorRt
-
-KERNEL_FOLDER = "kernels/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,8 @@ def open_onnx(home: Home, variant: Variant, options: ServeOptions) -> OpenedVari
         MissingDependency: ONNX Runtime or its provider is not there, or sparse kernels are asked for and are not.
         UnsupportedModel: ONNX Runtime lacks an operator of it.
     """
-    kernels = find_kernels(home, variant)
+    brought = find_kernels(variant)
+    kernels = home.locate(variant) / brought if brought is not None else None
     where = f"bundle.json:{variant.name}.artifact"
     notes = () if kernels is not None else check_kernels({"requires": {}, **variant.artifact}, where)
     provider = variant.artifact.get("provider", CPU)
@@ -79,27 +79,6 @@ def open_plan(home: Home, variant: Variant, options: ServeOptions) -> OpenedVari
         raise CorruptArtifact("the bundle brings no plan", where=variant.name, cure="build one from its graph")
     runtime = TensorRt(TrtOptions(run=RunOptions(allow_host_code=options.allow_host_code)))
     return OpenedVariant(session=runtime.open(describe_plan(plan, verify_plan(plan))))
-
-
-def find_kernels(home: Home, variant: Variant) -> Path | None:
-    """Return the library of sparse kernels that a variant brings, the one that its model names.
-
-    Raises:
-        CorruptArtifact: it brings a library that is not the one its model names.
-    """
-    brought = {path: sha256 for path, sha256 in variant.files.items() if path.startswith(KERNEL_FOLDER)}
-    if not brought:
-        return None
-    named = variant.artifact.get("sparse_kernels")
-    wanted = named.get("sha256") if isinstance(named, dict) else None
-    for path, sha256 in brought.items():
-        if sha256 == wanted:
-            return home.locate(variant) / path
-    raise CorruptArtifact(
-        "the bundle brings kernels that its model does not name",
-        where=f"{variant.name}: {next(iter(brought))}",
-        cure="pack it again",
-    )
 
 
 def _describe(home: Home, variant: Variant) -> Artifact:

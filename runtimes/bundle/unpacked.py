@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runtimes.atomic import explain_no_room, make_directory
 from runtimes.bundle.archive import Archive, open_archive
+from runtimes.bundle.contents import check_contents
 from runtimes.bundle.home import Home, check_files, identify, is_home, read_home
 from runtimes.bundle.lock import locked
 from runtimes.bundle.trust import Trust, check_trust
@@ -22,7 +23,7 @@ def unpack_to_cache(bundle: Path, trust: Trust, cache: Path) -> Home:
     """Return the unpacked form of an archive, which is made where it is not there or is damaged.
 
     The signature is checked before anything is unpacked. An archive whose description is that of what lies in the cache
-    is not read any further: the files there are what the description lists.
+    is not read any further: the files there are what the description lists, and were found to be what they should.
 
     Raises:
         CorruptArtifact: the archive is damaged, or not signed as asked.
@@ -59,6 +60,7 @@ def _unpack(archive: Archive, target: Path) -> None:
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         archive.unpack(staging)
+        check_contents(staging, archive.description)
         staging.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)

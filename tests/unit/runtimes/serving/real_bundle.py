@@ -12,14 +12,25 @@ from runtimes.ort import describe_onnx
 from runtimes.parity import Tolerance
 from tests.cli.tiny_artifact import write_artifact
 
-PROBE = {
-    "probe/inputs.safetensors": save({"input_ids": np.array([[2, 3]], np.int64)}),
-    "probe/outputs.safetensors": save({"logits": np.array([[4.0, 4.0]], np.float32)}),
-}
+# What the classifier answers to "good bad"; any other model here answers zeros to zeros.
+_ANSWERS = {"input_ids": np.array([[2, 3]], np.int64), "logits": np.array([[4.0, 4.0]], np.float32)}
 
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def make_probe(described):
+    sides = {"inputs": described.inputs, "outputs": described.outputs}
+    return {
+        f"probe/{side}.safetensors": save({spec.name: make_array(spec) for spec in specs})
+        for side, specs in sides.items()
+    }
+
+
+def make_array(spec):
+    zeros = np.zeros([axis if isinstance(axis, int) else 2 for axis in spec.shape], spec.dtype)
+    return _ANSWERS.get(spec.name, zeros)
 
 
 class Maker:
@@ -50,11 +61,13 @@ class Maker:
             "arch": detect().arch, "isa": None, "onnxruntime": ">=1.17" if runtime == "onnxruntime" else None,
             "memory_bytes": 1 << 20, "sm": None, "tensorrt": None,
         }  # fmt: skip
-        held = {"model.onnx": path.read_bytes(), **(files or {}), **PROBE}
+        plan = next((name for name in files or () if name.endswith(".plan")), None)
+        graph = {"model.onnx": path.read_bytes()} if plan is None or rebuild is not None else {}
+        held = {**graph, **(files or {}), **make_probe(described)}
         return Variant(
             name=name,
             runtime=runtime,
-            model=next((name for name in held if name.endswith(".plan")), "model.onnx"),
+            model=plan or "model.onnx",
             files=self.keep(held),
             artifact={**specs, "isa": "avx2", "exact_on_any_cpu": True, "kind": "onnx", **(artifact or {})},
             device={"name": name, "tensorrt_library": "tensorrt"},

@@ -16,7 +16,7 @@ from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.trust import Trust
 from runtimes.errors import CorruptArtifact, MissingDependency, UsageError
 from runtimes.serving.bundle import is_bundle, open_bundle
-from tests.unit.runtimes.serving.real_bundle import Maker
+from tests.unit.runtimes.serving.real_bundle import Maker, sha256
 
 
 @pytest.fixture
@@ -247,17 +247,19 @@ def test_kernels_that_the_model_does_not_name_are_not_loaded(maker, tmp_path):
 
 def test_the_bundles_own_kernels_are_loaded_and_not_this_installations(maker, tmp_path):
     """A library that is none is refused by the loader: so it is the bundle's that was tried."""
+    from runtimes.bundle.archive import open_archive
     from runtimes.bundle.home import read_home
-    from runtimes.bundle.open_variant import find_kernels, open_onnx
+    from runtimes.bundle.open_variant import open_onnx
 
     data = b"not a library"
-    named = {"version": "0.1.0", "sha256": __import__("hashlib").sha256(data).hexdigest()}
+    named = {"version": "0.1.0", "sha256": sha256(data)}
     model = write_custom(tmp_path / "custom.onnx")
     variant = maker.variant(
         "cpu", model=model, files={"kernels/libstepdown_sparse.so": data}, artifact={"sparse_kernels": named}
     )
-    home = read_home(install(maker.write(tmp_path / "b.stepdown.tar.gz", variant), tmp_path / "root").path)
-    assert find_kernels(home, variant) == home.locate(variant) / "kernels" / "libstepdown_sparse.so"
+    with open_archive(maker.write(tmp_path / "b.stepdown.tar.gz", variant)) as archive:
+        archive.unpack(tmp_path / "home")
+    home = read_home(tmp_path / "home")
     with pytest.raises(MissingDependency) as caught:
         open_onnx(home, variant, ServeOptions())
     assert str(home.path) in caught.value.where
