@@ -15,6 +15,7 @@ from typing import Any
 
 from runtimes.bundle.strict_json import corrupt, load_json
 from runtimes.errors import MissingDependency
+from runtimes.tokenizer_errors import tokenizer_errors
 
 # The largest in use hold a quarter of a million words and half a million merges in 35 MB.
 MAX_FILE_BYTES = 64 << 20
@@ -23,6 +24,9 @@ _MAX_WORDS = 2_000_000
 _MAX_TOKENS = 1 << 24
 _MAX_WORD_ID = 1 << 31
 _MAX_PATTERN = 10_000
+# What every tokenizer takes: plain words, marks, and letters that its vocabulary may lack.
+_TEXTS = ("A plain text, no. 1!", "caf\u00e9 \u6771\u4eac \U0001f600")
+_TOKENS = 16
 _PARTS = frozenset(
     {
         "version",
@@ -39,7 +43,7 @@ _PARTS = frozenset(
 
 
 def check_tokenizer(path: Path, where: str) -> None:
-    """Check the file, then let the library read it.
+    """Check the file, then let the library read it and take a text.
 
     Raises:
         CorruptArtifact: it is too large, not JSON, not a tokenizer, or has sizes that no tokenizer has.
@@ -50,15 +54,12 @@ def check_tokenizer(path: Path, where: str) -> None:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingDependency("tokenizers is not installed", cure='pip install "stepdown[device]"') from error
-    try:
-        Tokenizer.from_buffer(path.read_bytes())
-    except Exception as error:  # the library raises plain Exception
-        raise corrupt(f"not a tokenizer: {str(error)[:200]}", where) from error
-    except BaseException as error:
-        # A panic in Rust is no Exception (pyo3's PanicException); everything else that is none goes on its way.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise corrupt(f"not a tokenizer: {str(error)[:200]}", where) from error
+    with tokenizer_errors("not a tokenizer", where):
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(_TOKENS)
+        for text in _TEXTS:
+            tokenizer.encode(text)
 
 
 def check_tokenizer_file(path: Path, where: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.artifact import TensorSpec, hash_file
-from runtimes.errors import CorruptArtifact, DataError, MissingDependency
+from runtimes.errors import DataError, MissingDependency
+from runtimes.tokenizer_errors import tokenizer_errors
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -54,11 +55,9 @@ class Tokeniser:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingDependency("tokenizers is not installed", cure='pip install "stepdown[device]"') from error
-        try:
+        self._path = path
+        with tokenizer_errors("not a tokenizer", str(path)):
             self._tokenizer = Tokenizer.from_buffer(path.read_bytes())
-        except (OSError, ValueError) as error:
-            cure = "export the model with its tokenizer, or give a tokenizer.json"
-            raise CorruptArtifact(f"not a tokenizer: {error}", where=str(path), cure=cure) from error
         fixed = [axis for spec in inputs for axis in spec.shape[1:] if isinstance(axis, int)]
         self.fixed_length = min(fixed) if fixed else None
         self.max_length = self.fixed_length or max_length
@@ -70,9 +69,14 @@ class Tokeniser:
         self.identity = f"{hash_file(path)}:{self.max_length}:{self.fixed_length}:{[spec.name for spec in inputs]}"
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Return one encoding a text (or pair), without padding."""
+        """Return one encoding a text (or pair), without padding.
+
+        Raises:
+            CorruptArtifact: the tokenizer contradicts itself, and this is a text for which that shows.
+        """
         items = [text if len(text) == 2 else text[0] for text in texts]
-        return list(self._tokenizer.encode_batch(items))
+        with tokenizer_errors("the tokenizer does not take this text", str(self._path)):
+            return list(self._tokenizer.encode_batch(items))
 
     def find_masks(self, encoding: Encoding) -> list[int]:
         """Return where the tokens stand that the model is asked to fill in."""
