@@ -104,7 +104,7 @@ def choose_plan(directory: Path, manifest: Manifest) -> Path:
         CorruptArtifact: it holds none: another target, the graph alone, or ONNX Runtime was faster.
     """
     try:
-        plan = directory / manifest.artifacts["tensorrt"]["path"]
+        plan: Path = directory / manifest.artifacts["tensorrt"]["path"]
     except (KeyError, TypeError) as error:
         raise CorruptArtifact(
             f"the manifest describes nothing for TensorRT: {error}",

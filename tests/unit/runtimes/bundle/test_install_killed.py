@@ -27,7 +27,7 @@ def bundles(tmp_path_factory):
     maker = Maker(folder)
     paths = [folder / f"{version}.stepdown.tar.gz" for version in (1, 2, 3)]
     for version, path in enumerate(paths, 1):
-        weights = {"spare.txt": str(version).encode() * 200_000}
+        weights = {"spare.txt": f"of version {version}\n".encode() * 10_000}
         maker.write(path, maker.variant("one", files=weights), maker.variant("two"), version=version)
     return paths
 
