@@ -40,6 +40,8 @@ _MAX_FIELDS = 50_000_000
 # Subgraphs in subgraphs: loops in branches reach four or five.
 _MAX_DEPTH = 32
 _MAX_TEXT = 1 << 16
+# Of a name, in a message.
+_SHOWN = 200
 # ONNX Runtime takes tensors of up to a few dozen axes; a product of thousands of sizes takes forever.
 _MAX_AXES = 64
 
@@ -123,13 +125,15 @@ def locate_external_data(path: Path, locations: tuple[str, ...]) -> tuple[Path, 
         inside = not Path(location).is_absolute() and (folder / location).resolve().is_relative_to(folder)
         if not inside:
             raise CorruptArtifact(
-                f"external data points outside the model's folder: '{location}'",
+                f"external data points outside the model's folder: '{location[:_SHOWN]}'",
                 where=str(path),
                 cure="keep the weights beside the model and save it with relative locations",
             )
         if not (folder / location).is_file():
             raise CorruptArtifact(
-                f"external data is missing: '{location}'", where=str(path), cure="copy it beside the model file"
+                f"external data is missing: '{location[:_SHOWN]}'",
+                where=str(path),
+                cure="copy it beside the model file",
             )
         found.append(path.parent / location)
     return tuple(found)
@@ -353,10 +357,12 @@ def _read_value(value: _Message) -> TensorSpec:
     name, kind = value.string(1), value.only(2)
     tensor = kind.only(1) if isinstance(kind, _Message) else None
     if not isinstance(tensor, _Message):
-        raise UnsupportedModel("an input or output is not a tensor", where=name, cure="export the model without it")
+        raise UnsupportedModel(
+            "an input or output is not a tensor", where=name[:_SHOWN], cure="export the model without it"
+        )
     elem_type, shape = tensor.only(1), tensor.only(2)
     if not isinstance(elem_type, int):
-        raise _Malformed(f"'{name}' has no element type")
+        raise _Malformed(f"'{name[:_SHOWN]}' has no element type")
     axes = list(shape.messages(1)) if isinstance(shape, _Message) else []
     return TensorSpec(
         name=name,

@@ -31,6 +31,4 @@ def tokenizer_errors(what: str, where: str) -> Iterator[None]:
 
 
 def _explain(what: str, where: str, error: BaseException) -> CorruptArtifact:
-    # Its words may quote the file, with marks that a terminal would obey.
-    said = "".join(letter if letter.isprintable() else "?" for letter in str(error)[:_SHOWN])
-    return CorruptArtifact(f"{what}: {said}", where=where, cure=_CURE)
+    return CorruptArtifact(f"{what}: {str(error)[:_SHOWN]}", where=where, cure=_CURE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
-from runtimes.errors import CorruptArtifact
+from runtimes.errors import CorruptArtifact, make_printable
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
@@ -53,7 +53,9 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     )
     progress.step(f"verifying {arguments.bundle}")
     report = verify_bundle(arguments.bundle, options)
-    return Outcome(document=_make_document(report), text="\n".join(_describe(report)), failure=_make_error(report))
+    return Outcome(
+        document=_make_document(report), text=make_printable("\n".join(_describe(report))), failure=_make_error(report)
+    )
 
 
 def _find_detached(bundle: Path) -> Path | None:

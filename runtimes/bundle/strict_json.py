@@ -24,11 +24,13 @@ MAX_DEPTH = 32
 # Above this a double has no room for every whole number, so that readers of JSON would disagree.
 MAX_INTEGER = 2**53 - 1
 _MAX_TEXT = 100_000
+# Of a message and its place: names in a bundle may be as long as it likes.
+_SHOWN = 500
 
 
 def corrupt(what: str, where: str) -> CorruptArtifact:
     """Return the error for something that does not hold together in a bundle."""
-    return CorruptArtifact(what, where=where, cure=CURE)
+    return CorruptArtifact(what[:_SHOWN], where=where[:_SHOWN], cure=CURE)
 
 
 class Mismatch(CorruptArtifact):
@@ -41,7 +43,7 @@ class Mismatch(CorruptArtifact):
 
 def mismatch(what: str, where: str, *, expected: object, found: object) -> Mismatch:
     """Return the error for something that is not what the bundle says of it."""
-    return Mismatch(what, where=where, expected=str(expected), found=str(found))
+    return Mismatch(what, where=where[:_SHOWN], expected=str(expected)[:_SHOWN], found=str(found)[:_SHOWN])
 
 
 def load_json(data: bytes, where: str, *, large_integers: bool = False) -> Any:  # noqa: ANN401 (JSON is what it is)

@@ -12,8 +12,8 @@ from runtimes.bundle.archive_format import END, make_header, padding
 # What a field may be made into: what parsers trip over.
 NASTY = (
     None, True, False, 0, 1, -1, 2**31, 2**53 - 1, 2**53, 2**63, -(2**63), 1e308, 0.5, -0.0, "", "a", "../a", "/a",
-    "a/b", ".a", "A", "a\0b", "a\nb", "\x1b[2J", "é", "a" * 300, [], {}, [[]], [0], [-1], [""], {"": 0}, {"a": 1}, "0" * 64,
-    "f" * 64, "x86_64", "onnxruntime", "tensorrt", ">=1", "*/_ORT_MEM_ADDR_/*", "model.onnx", "9" * 30, "-1",
+    "a/b", ".a", "A", "a\0b", "a\nb", "\x1b[2J", "é", "a" * 300, [], {}, [[]], [0], [-1], [""], {"": 0}, {"a": 1},
+    "0" * 64, "f" * 64, "x86_64", "onnxruntime", "tensorrt", ">=1", "*/_ORT_MEM_ADDR_/*", "model.onnx", "9" * 30, "-1",
 )  # fmt: skip
 
 
