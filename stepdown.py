@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from exporter.progress import Progress, SilentProgress
     from exporter.report import CandidateRow, Ratio, Report
     from exporter.subject import open_subject
+    from runtimes.bundle.install import Installed, InstallOptions, collect_garbage, install, roll_back
+    from runtimes.bundle.open_variant import ServeOptions
+    from runtimes.bundle.root import InstalledVersion, list_installed
+    from runtimes.bundle.signature import PublicKey, read_public_key
+    from runtimes.bundle.trust import Trust
     from runtimes.errors import (
         BudgetMissed,
         CorruptArtifact,
@@ -38,12 +43,15 @@ if TYPE_CHECKING:
         UsageError,
     )
     from runtimes.serving.answer import Answer, answer_texts
+    from runtimes.serving.bundle import Bundle, open_bundle
     from runtimes.serving.subject import Subject
+    from runtimes.serving.text_session import TextSession
     from runtimes.sparse.library import library_path
 
 __all__ = [
     "Answer",
     "BudgetMissed",
+    "Bundle",
     "CandidateRow",
     "CompressOptions",
     "CompressResult",
@@ -63,22 +71,30 @@ __all__ = [
     "Gated",
     "Inconclusive",
     "Inspection",
+    "InstallOptions",
+    "Installed",
+    "InstalledVersion",
     "Layer",
     "MissingDependency",
     "OutputError",
     "ParityFailure",
     "Progress",
+    "PublicKey",
     "Ratio",
     "Regression",
     "Report",
+    "ServeOptions",
     "ShapeVerdict",
     "SilentProgress",
     "StepdownError",
     "Subject",
     "SubjectFailed",
+    "TextSession",
+    "Trust",
     "UnsupportedModel",
     "UsageError",
     "answer_texts",
+    "collect_garbage",
     "compress",
     "evaluate",
     "evaluate_cosine",
@@ -87,8 +103,13 @@ __all__ = [
     "gate",
     "gate_history",
     "inspect_model",
+    "install",
     "library_path",
+    "list_installed",
+    "open_bundle",
     "open_subject",
+    "read_public_key",
+    "roll_back",
 ]
 
 _MODULES = {
@@ -105,8 +126,15 @@ _MODULES = {
     "exporter.progress": ("Progress", "SilentProgress"),
     "exporter.report": ("CandidateRow", "Ratio", "Report"),
     "exporter.subject": ("open_subject",),
+    "runtimes.bundle.install": ("InstallOptions", "Installed", "collect_garbage", "install", "roll_back"),
+    "runtimes.bundle.open_variant": ("ServeOptions",),
+    "runtimes.bundle.root": ("InstalledVersion", "list_installed"),
+    "runtimes.bundle.signature": ("PublicKey", "read_public_key"),
+    "runtimes.bundle.trust": ("Trust",),
     "runtimes.serving.answer": ("Answer", "answer_texts"),
+    "runtimes.serving.bundle": ("Bundle", "open_bundle"),
     "runtimes.serving.subject": ("Subject",),
+    "runtimes.serving.text_session": ("TextSession",),
     "runtimes.sparse.library": ("library_path",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

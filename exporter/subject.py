@@ -20,9 +20,7 @@ from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.serving.bundle import is_bundle, open_bundle
 from runtimes.serving.exported import open_exported, verify_files
 from runtimes.serving.subject import Subject, make_subject
-from runtimes.trt.options import RunOptions, TrtOptions
-from runtimes.trt.record import describe_plan, verify_plan
-from runtimes.trt.runtime import TensorRt
+from runtimes.trt.open_plan import open_plan
 
 
 @contextmanager
@@ -52,11 +50,10 @@ def open_subject(
     path = Path(reference)
     if trust is not None and (trust.keys or trust.require_signature) and not is_bundle(path):
         raise UsageError("only bundles are signed", where=reference, cure="leave --key and --require-signature out")
-    tensorrt = TensorRt(TrtOptions(run=RunOptions(allow_host_code=allow_host_code)))
     if (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
         verify_files(path, manifest)
-        opened, notes = open_exported(path, manifest, threads, tensorrt)
+        opened, notes = open_exported(path, manifest, threads, allow_host_code=allow_host_code)
         with closing(opened) as session:
             yield make_subject(session, task or manifest.source.get("task"), path, notes=notes)
     elif is_bundle(path):
@@ -65,7 +62,7 @@ def open_subject(
         with open_bundle(path, trust=trust).session(options, say=lambda _: None) as answering:
             yield replace(answering.subject, task=task or answering.subject.task)
     elif path.suffix == ".plan":
-        with closing(tensorrt.open(describe_plan(path, verify_plan(path)))) as session:
+        with closing(open_plan(path, allow_host_code=allow_host_code)) as session:
             yield make_subject(session, task, path.parent)
     elif path.suffix == ".onnx":
         if not path.is_file():

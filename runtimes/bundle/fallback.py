@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from runtimes.bundle.build_here import open_built_here
 from runtimes.bundle.description import FallbackStep, RuntimeName, Variant
 from runtimes.bundle.fit import Misfit, find_misfits
 from runtimes.bundle.home import Home, check_files
@@ -21,7 +20,16 @@ from runtimes.protocol import Session
 
 _Open = Callable[[Home, Variant, ServeOptions], OpenedVariant]
 _RUNTIMES: Mapping[FallbackStep, RuntimeName] = {"plan": "tensorrt", "rebuild": "tensorrt", "cpu": "onnxruntime"}
-_OPENERS: Mapping[FallbackStep, _Open] = {"plan": open_plan, "rebuild": open_built_here, "cpu": open_onnx}
+
+
+def _rebuild(home: Home, variant: Variant, options: ServeOptions) -> OpenedVariant:
+    # Imported when a plan is built: every start on a CPU would pay for TensorRT's modules.
+    from runtimes.bundle.build_here import open_built_here
+
+    return open_built_here(home, variant, options)
+
+
+_OPENERS: Mapping[FallbackStep, _Open] = {"plan": open_plan, "rebuild": _rebuild, "cpu": open_onnx}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

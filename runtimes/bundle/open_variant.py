@@ -18,9 +18,7 @@ from runtimes.kernel_check import check_kernels
 from runtimes.ort import OnnxRuntime, OrtOptions
 from runtimes.ort_providers import CPU
 from runtimes.protocol import Session
-from runtimes.trt.options import RunOptions, TrtOptions
-from runtimes.trt.record import describe_plan, verify_plan
-from runtimes.trt.runtime import TensorRt
+from runtimes.trt.open_plan import open_plan as open_plan_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +75,7 @@ def open_plan(home: Home, variant: Variant, options: ServeOptions) -> OpenedVari
     plan = home.locate(variant) / variant.model
     if plan.suffix != ".plan":
         raise CorruptArtifact("the bundle brings no plan", where=variant.name, cure="build one from its graph")
-    runtime = TensorRt(TrtOptions(run=RunOptions(allow_host_code=options.allow_host_code)))
-    return OpenedVariant(session=runtime.open(describe_plan(plan, verify_plan(plan))))
+    return OpenedVariant(session=open_plan_file(plan, allow_host_code=options.allow_host_code))
 
 
 def _describe(home: Home, variant: Variant) -> Artifact:

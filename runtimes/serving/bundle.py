@@ -7,7 +7,6 @@ is verified, and nothing runs that does not fit this machine. Must not import to
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,11 @@ from runtimes.bundle.home import Home, is_home, read_home
 from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.root import CURRENT
 from runtimes.bundle.trust import Trust, check_trust
-from runtimes.bundle.unpacked import unpack_to_cache
 from runtimes.errors import UsageError
 from runtimes.serving.exported import open_exported, verify_files
 from runtimes.serving.subject import make_subject
 from runtimes.serving.text_session import TextSession
-from runtimes.trt.options import RunOptions, TrtOptions
-from runtimes.trt.runtime import TensorRt
 
-_LOG = logging.getLogger("stepdown")
 Say = Callable[[str], object]
 
 
@@ -99,7 +94,7 @@ class PackedBundle:
         description = self.home.description
         opened = open_bundle_files(self.home, options or ServeOptions(), only=variant, is_checked=self.is_checked)
         for fallback in opened.list_fallbacks():
-            (say or _LOG.warning)(f"{self.name}: {fallback}")
+            (say or _warn)(f"{self.name}: {fallback}")
         subject = make_subject(
             opened.session,
             description.task,
@@ -135,8 +130,9 @@ class ExportedBundle:
         if variant is not None:
             raise UsageError("an exported directory has no variants", where="--variant", cure="leave it out")
         asked = options or ServeOptions()
-        tensorrt = TensorRt(TrtOptions(run=RunOptions(allow_host_code=asked.allow_host_code)))
-        opened, notes = open_exported(self.directory, self.manifest, asked.threads, tensorrt)
+        opened, notes = open_exported(
+            self.directory, self.manifest, asked.threads, allow_host_code=asked.allow_host_code
+        )
         return TextSession(make_subject(opened, self.task, self.directory, notes=notes))
 
 
@@ -157,6 +153,9 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | N
     if found is not None:
         return _open_home(read_home(found), asked, is_checked=False)
     if path.is_file():
+        # What judges the contents of an archive is of no use to what is installed.
+        from runtimes.bundle.unpacked import unpack_to_cache
+
         return _open_home(unpack_to_cache(path, asked, find_cache(cache) / "bundles"), asked, is_checked=True)
     if not (path / MANIFEST_NAME).is_file():
         raise UsageError(
@@ -172,6 +171,13 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | N
 def is_bundle(path: Path) -> bool:
     """Whether a path is an archive by its name, or an installed bundle by what it holds."""
     return path.name.endswith(".stepdown.tar.gz") or is_home(path) or is_home(path / CURRENT)
+
+
+def _warn(said: str) -> None:
+    # Imported when there is something to say: every start would pay for it.
+    import logging
+
+    logging.getLogger("stepdown").warning(said)
 
 
 def _open_home(home: Home, trust: Trust, *, is_checked: bool) -> PackedBundle:

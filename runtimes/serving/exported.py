@@ -16,8 +16,7 @@ from runtimes.isa import detect, may_run_on
 from runtimes.kernel_check import check_kernels
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session
-from runtimes.trt.record import describe_plan, verify_plan
-from runtimes.trt.runtime import TensorRt
+from runtimes.trt.open_plan import open_plan
 from runtimes.versions import count_version
 
 
@@ -48,7 +47,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
 
 
 def open_exported(
-    directory: Path, manifest: Manifest, threads: int | None, tensorrt: TensorRt
+    directory: Path, manifest: Manifest, threads: int | None, *, allow_host_code: bool = False
 ) -> tuple[Session, tuple[str, ...]]:
     """Open what ships: the ONNX Runtime model where there is one, else the TensorRT plan; never one for the other."""
     if "onnxruntime" in manifest.artifacts or "tensorrt" not in manifest.artifacts:
@@ -58,8 +57,7 @@ def open_exported(
     if "provider" in entry:
         options = OrtOptions(threads=threads, providers=(entry["provider"],))
         return OnnxRuntime(options).open(describe_onnx(directory / entry["path"])), ()
-    plan = choose_plan(directory, manifest)
-    return tensorrt.open(describe_plan(plan, verify_plan(plan))), ()
+    return open_plan(choose_plan(directory, manifest), allow_host_code=allow_host_code), ()
 
 
 def choose_artifact(directory: Path, manifest: Manifest, threads: int | None) -> ChosenModel:
