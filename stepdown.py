@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runtimes.bundle.root import InstalledVersion, list_installed
     from runtimes.bundle.signature import PublicKey, read_public_key
     from runtimes.bundle.trust import Trust
+    from runtimes.bundle.verify import VerifyOptions, VerifyReport, verify_bundle
     from runtimes.errors import (
         BudgetMissed,
         CorruptArtifact,
@@ -93,6 +94,8 @@ __all__ = [
     "Trust",
     "UnsupportedModel",
     "UsageError",
+    "VerifyOptions",
+    "VerifyReport",
     "answer_texts",
     "collect_garbage",
     "compress",
@@ -110,6 +113,7 @@ __all__ = [
     "open_subject",
     "read_public_key",
     "roll_back",
+    "verify_bundle",
 ]
 
 _MODULES = {
@@ -131,6 +135,7 @@ _MODULES = {
     "runtimes.bundle.root": ("InstalledVersion", "list_installed"),
     "runtimes.bundle.signature": ("PublicKey", "read_public_key"),
     "runtimes.bundle.trust": ("Trust",),
+    "runtimes.bundle.verify": ("VerifyOptions", "VerifyReport", "verify_bundle"),
     "runtimes.serving.answer": ("Answer", "answer_texts"),
     "runtimes.serving.bundle": ("Bundle", "open_bundle"),
     "runtimes.serving.subject": ("Subject",),
