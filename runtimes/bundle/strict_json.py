@@ -181,7 +181,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)
-        twice = counts.most_common(1)[0][0]
+        twice = max(counts, key=counts.__getitem__)
         raise ValueError(f"{twice[:80]!r} is there twice")
     return found
 

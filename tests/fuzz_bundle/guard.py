@@ -21,6 +21,9 @@ _FORBIDDEN = (
 )  # fmt: skip
 
 
+_PYTHON = tuple(os.path.realpath(prefix) + os.sep for prefix in (sys.prefix, sys.base_prefix))
+
+
 class Escape(BaseException):
     """Something outside of the room was touched; no handler of ours takes it for a bad bundle."""
 
@@ -55,7 +58,7 @@ def _judge(event, arguments):
         return
     if event == "open":
         path, _, flags = arguments
-        if not isinstance(path, int) and not _inside(path, room):
+        if not isinstance(path, int) and not _inside(path, room) and not _is_import(path, flags):
             _escape(f"{'writes' if flags & _WRITES else 'reads'} {path!r}")
     elif event in _CHANGES:
         for path in arguments[: _CHANGES[event]]:
@@ -68,6 +71,12 @@ def _judge(event, arguments):
 def _inside(path, room):
     found = os.path.realpath(os.fsdecode(path))
     return found.startswith(room) or found + os.sep == room
+
+
+def _is_import(path, flags):
+    """Whether Python reads a module of its own, as it does at its first use."""
+    found = os.path.realpath(os.fsdecode(path))
+    return not flags & _WRITES and found.startswith(_PYTHON) and found.endswith((".py", ".pyc"))
 
 
 def _escape(what):
