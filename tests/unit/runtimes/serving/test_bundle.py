@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +18,8 @@ from runtimes.bundle.trust import Trust
 from runtimes.errors import CorruptArtifact, MissingDependency, UsageError
 from runtimes.serving.bundle import is_bundle, open_bundle
 from tests.unit.runtimes.serving.real_bundle import Maker, sha256
+
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture
@@ -284,3 +287,31 @@ def test_a_cache_that_cannot_be_written_is_said(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("STEPDOWN_CACHE", os.fspath(tmp_path / "file"))
     with pytest.raises(UsageError, match="cannot be written"):
         open_bundle(archive)
+
+
+def write_large_table(folder):
+    """A model that looks up a table which lies beside it."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 18]>
+        lookup (int64[batch, sequence] input_ids) => (float[batch, sequence, 256] y) {
+            y = Gather <axis = 0> (table, input_ids)
+        }"""
+    )
+    table = np.arange(1000 * 256, dtype=np.float32).reshape(1000, 256)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
+    path = folder / "lookup.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    return path
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="needs Linux")
+def test_weights_beside_the_graph_are_mapped_and_not_read(maker, tmp_path):
+    model = write_large_table(tmp_path)
+    files = {"model.onnx.data": (tmp_path / "model.onnx.data").read_bytes()}
+    path = maker.write(
+        tmp_path / "b.stepdown.tar.gz", maker.variant("cpu", model=model, files=files), task=None, labels=()
+    )
+    done = install(path, tmp_path / "root")
+    with open_bundle(done.path).session() as session:
+        assert str(done.path / "variants" / "cpu" / "model.onnx.data") in MAPS.read_text()
+        assert session.run({"input_ids": np.array([[3]])})["y"][0, 0, 1] == 3 * 256 + 1
