@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from exporter.cli.outcome import Outcome, format_bytes, format_table
-from exporter.cli.parsing import add_output, parse_positive
+from exporter.cli.parsing import add_output, parse_positive, require_folder
 
 if TYPE_CHECKING:
     from exporter.packing.options import PackResult
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Pack."""
+    require_folder(arguments.output)
     from exporter.packing.options import PackOptions
     from exporter.packing.pack import pack
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from safetensors.numpy import load
 
 from runtimes.bundle.archive import open_archive
+from runtimes.isa import normalise_arch
 from tests.unit.exporter.packing.test_elf import AARCH64, write_library
 from tests.unit.exporter.packing.test_oci import read_layout
 from tests.unit.exporter.packing.tiny_export import add_plan, change_entry, change_manifest, write_export
@@ -254,6 +256,24 @@ def test_a_wrong_option_is_refused_and_nothing_is_written(stepdown, export, bund
     assert result.code == 2, result.err
     assert said in result.err
     assert not bundle.exists()
+
+
+def test_an_output_in_no_folder_is_refused_before_any_work(stepdown, export, tmp_path):
+    result = stepdown("pack", export, "-o", tmp_path / "no" / "films.stepdown.tar.gz")
+    assert result.code == 2
+    assert "no such folder" in result.err
+
+
+def test_what_is_packed_is_verified_and_runs(stepdown, export, bundle):
+    if normalise_arch(platform.machine()) != "x86_64":
+        pytest.skip("the export is of an x86-64 machine")
+    assert stepdown("pack", export, "-o", bundle, "--version", 2).code == 0
+    verified = stepdown("verify", bundle)
+    assert verified.code == 0, verified.err
+    assert "unsigned" in verified.out + verified.err
+    result = stepdown("run", bundle, "--text", "good film", "--json")
+    assert result.code == 0, result.err
+    assert result.json()["answers"][0]["value"]["label"] == "positive"
 
 
 def test_an_output_that_exists_is_kept_without_force(stepdown, export, bundle):
