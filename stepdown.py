@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from exporter.gate import Gated, GateOptions, gate, gate_history
     from exporter.inspect_model import Inspection, Layer, inspect_model
     from exporter.options import ExportOptions
+    from exporter.packing.options import PackOptions, PackResult
+    from exporter.packing.pack import pack
     from exporter.pipeline import ExportResult, export
     from exporter.progress import Progress, SilentProgress
     from exporter.report import CandidateRow, Ratio, Report
@@ -78,6 +80,8 @@ __all__ = [
     "Layer",
     "MissingDependency",
     "OutputError",
+    "PackOptions",
+    "PackResult",
     "ParityFailure",
     "Progress",
     "PublicKey",
@@ -111,6 +115,7 @@ __all__ = [
     "list_installed",
     "open_bundle",
     "open_subject",
+    "pack",
     "read_public_key",
     "roll_back",
     "verify_bundle",
@@ -126,6 +131,8 @@ _MODULES = {
     "exporter.gate": ("GateOptions", "Gated", "gate", "gate_history"),
     "exporter.inspect_model": ("Inspection", "Layer", "inspect_model"),
     "exporter.options": ("ExportOptions",),
+    "exporter.packing.options": ("PackOptions", "PackResult"),
+    "exporter.packing.pack": ("pack",),
     "exporter.pipeline": ("ExportResult", "export"),
     "exporter.progress": ("Progress", "SilentProgress"),
     "exporter.report": ("CandidateRow", "Ratio", "Report"),
