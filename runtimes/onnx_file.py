@@ -34,9 +34,9 @@ _BITS = {
     "complex128": 128,
 }
 _CURE = "fetch or export the file again"
-# A graph of a hundred thousand nodes has about two million fields, and each is read a few times; more is a file that
-# is made to keep a reader busy.
-_MAX_FIELDS = 50_000_000
+# A graph of a hundred thousand nodes has about a million fields, and each is read a few times; more is a file that is
+# made to keep a reader busy (a million are read in a second).
+_MAX_FIELDS = 10_000_000
 # Subgraphs in subgraphs: loops in branches reach four or five.
 _MAX_DEPTH = 32
 _MAX_TEXT = 1 << 16

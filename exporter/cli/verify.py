@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
+from exporter.cli.trust import add_trust, read_trust
 from runtimes.errors import CorruptArtifact, make_printable
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ EXTRA = "device"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="an archive, or the folder of an installed version")
-    parser.add_argument(
-        "--key", metavar="PUB", type=Path, action="append", default=[], help="a public key that is trusted (repeatable)"
-    )
-    parser.add_argument("--require-signature", action="store_true", help="refuse where no key vouches")
-    parser.add_argument(
-        "--signature", metavar="FILE", type=Path, help="a detached signature (BUNDLE.sig, if it is there)"
-    )
+    add_trust(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not run the stored inputs")
     parser.add_argument("--device", metavar="NAME", help="judge for this device, not for this machine; runs nothing")
 
@@ -37,17 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Verify the bundle."""
     from runtimes.bundle.profiles import read_profile
-    from runtimes.bundle.signature import read_public_key
-    from runtimes.bundle.trust import Trust
     from runtimes.bundle.verify import VerifyOptions, verify_bundle
 
-    trust = Trust(
-        keys=tuple(map(read_public_key, arguments.key)),
-        require_signature=arguments.require_signature,
-        detached=arguments.signature or _find_detached(arguments.bundle),
-    )
     options = VerifyOptions(
-        trust=trust,
+        trust=read_trust(arguments, arguments.bundle),
         probe=not arguments.no_probe,
         device=read_profile(arguments.device) if arguments.device is not None else None,
     )
@@ -56,11 +44,6 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(
         document=_make_document(report), text=make_printable("\n".join(_describe(report))), failure=_make_error(report)
     )
-
-
-def _find_detached(bundle: Path) -> Path | None:
-    beside = bundle.with_name(f"{bundle.name}.sig")
-    return beside if beside.is_file() else None
 
 
 def _make_document(report: VerifyReport) -> dict[str, object]:

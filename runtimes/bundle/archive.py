@@ -36,7 +36,7 @@ class Limits:
     Attributes:
         total_bytes: Unpacked, headers included.
         ratio: Unpacked to packed, past the first MiB. Deflate reaches 1032; weights that are 99 % zeros about 60.
-        members: Blobs.
+        members: Blobs, and files.
         description_bytes: ``bundle.json``, which is held in memory.
         signatures_bytes: ``signatures.json``, which is too.
     """
@@ -183,15 +183,22 @@ def open_archive(path: Path, limits: Limits | None = None) -> Iterator[Archive]:
 
 
 def check_limits(description: BundleDescription, limits: Limits) -> None:
-    """Refuse what would exceed the limits before a byte of it is unpacked."""
-    sizes = description.blobs.values()
-    place = f"{DESCRIPTION_NAME}:blobs"
-    if len(sizes) > limits.members:
-        raise corrupt(f"{len(sizes):,} blobs are listed, {limits.members:,} are allowed", place)
-    if max(sizes, default=0) > MAX_MEMBER_BYTES:
-        raise corrupt(f"a blob has {max(sizes):,} bytes, {MAX_MEMBER_BYTES:,} are allowed", place)
-    if sum(sizes) > limits.total_bytes:
-        raise corrupt(f"it unpacks to {sum(sizes):,} bytes, {limits.total_bytes:,} are allowed", place)
+    """Refuse what would exceed the limits before a byte of it is unpacked.
+
+    What is stored once may be asked for in many places, so files count as well as blobs: where a file system has no
+    hard links each of them is a copy.
+    """
+    blobs = description.blobs
+    placed = description.placed_files().values()
+    _limit(max(len(blobs), len(placed)), limits.members, "files", "files")
+    _limit(max(blobs.values(), default=0), MAX_MEMBER_BYTES, "bytes in one blob", "blobs")
+    _limit(sum(blobs.values()), limits.total_bytes, "bytes in all blobs", "blobs")
+    _limit(sum(blobs[sha256] for sha256 in placed), limits.total_bytes, "bytes in all files", "files")
+
+
+def _limit(found: int, most: int, what: str, field: str) -> None:
+    if found > most:
+        raise corrupt(f"{found:,} {what} are listed, {most:,} are allowed", f"{DESCRIPTION_NAME}:{field}")
 
 
 def _list_targets(description: BundleDescription, variants: Collection[str] | None) -> dict[str, list[str]]:

@@ -138,7 +138,7 @@ def _check_text(data: bytes, where: str) -> None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise corrupt(f"not a text: {error}", where) from error
-    if "\0" in text or _is_pickle(data):
+    if "\0" in text or _is_pickle(data, whole=True):
         raise corrupt("not a text", where)
 
 
@@ -148,16 +148,16 @@ def _refuse_pickle(path: Path, where: str) -> None:
         head = stream.read(_PICKLE_HEAD_BYTES)
     # Protocol 2 and later say which they are first; numpy's and torch's containers hold pickles.
     begins = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
-    if head.startswith((b"PK\x03\x04", b"\x93NUMPY")) or (begins and _is_pickle(head)):
+    if head.startswith((b"PK\x03\x04", b"\x93NUMPY")) or (begins and _is_pickle(head, whole=False)):
         raise corrupt("pickles, and what holds them, are refused", where)
 
 
-def _is_pickle(head: bytes) -> bool:
-    """Whether bytes are a pickle, or the beginning of one: instructions up to the last, or up to where they are cut."""
-    stream, count = io.BytesIO(head), 0
+def _is_pickle(data: bytes, *, whole: bool) -> bool:
+    """Whether bytes are instructions of a pickle up to its last, or, where they are cut off, up to there."""
+    stream, count = io.BytesIO(data), 0
     try:
         for _ in pickletools.genops(stream):
             count += 1
     except (ValueError, IndexError, OverflowError, MemoryError):  # an instruction there is none of, or the end
-        return count > 2 and stream.tell() == len(head)
+        return not whole and count > 2 and stream.tell() == len(data)
     return count > 1

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from runtimes.bundle.description import Variant
 from runtimes.bundle.machine import Machine
 from runtimes.isa import LEVELS, may_run_on, named
 from runtimes.trt.fit import runs_on
 from runtimes.trt.library import LIBRARIES, LibraryName
-from runtimes.trt.options import Hardware
+from runtimes.trt.record import PlanRecord
 from runtimes.versions import count_version
 
 Part = Literal["arch", "isa", "onnxruntime", "tensorrt", "plan-version", "gpu", "plan-gpu", "memory"]
@@ -28,7 +28,6 @@ _RANKS: dict[str, tuple[str, ...]] = {
     "aarch64": ("baseline", "neon", "dotprod"),
 }
 _PACKAGES: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
-_HARDWARE: tuple[Hardware, ...] = get_args(Hardware)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +54,15 @@ class Misfit:
         return self.part in _REBUILDABLE
 
 
-def find_misfits(variant: Variant, machine: Machine) -> tuple[Misfit, ...]:
-    """Return everything that a variant asks and a machine has not; nothing where it fits."""
+def find_misfits(variant: Variant, machine: Machine, record: PlanRecord | None = None) -> tuple[Misfit, ...]:
+    """Return everything that a variant asks and a machine has not; nothing where it fits.
+
+    Args:
+        variant: What is judged.
+        machine: What is there.
+        record: That of the variant's plan, which knows for which other GPUs and versions it was built as well; None
+            takes the plan for those alone that the requirements name.
+    """
     requires = variant.requires
     if requires.arch != machine.arch:
         # The rest would only repeat it in other words.
@@ -69,14 +75,22 @@ def find_misfits(variant: Variant, machine: Machine) -> tuple[Misfit, ...]:
                 cure=f"pack it with --device for {machine.arch}",
             ),
         )
-    own = _check_tensorrt if variant.runtime == "tensorrt" else _check_onnxruntime
-    return (*_check_arithmetic(variant, machine), *own(variant, machine), *_check_memory(variant, machine))
+    runtime = (
+        _check_tensorrt(variant, machine, record)
+        if variant.runtime == "tensorrt"
+        else _check_onnxruntime(variant, machine)
+    )
+    return (*_check_arithmetic(variant, machine), *runtime, *_check_memory(variant, machine))
+
+
+def can_run(variant: Variant, misfits: Sequence[Misfit]) -> bool:
+    """Whether a variant runs in spite of misfits: those that building its plan on the device mends."""
+    return not misfits or (variant.rebuild is not None and all(misfit.rebuildable for misfit in misfits))
 
 
 def fits(variant: Variant, machine: Machine) -> bool:
     """Whether a variant runs on a machine as it is, or after its plan was built there, where that can be done."""
-    misfits = find_misfits(variant, machine)
-    return not misfits or (variant.rebuild is not None and all(misfit.rebuildable for misfit in misfits))
+    return can_run(variant, find_misfits(variant, machine))
 
 
 def _check_arithmetic(variant: Variant, machine: Machine) -> Iterator[Misfit]:
@@ -130,7 +144,7 @@ def _check_onnxruntime(variant: Variant, machine: Machine) -> Iterator[Misfit]:
         )
 
 
-def _check_tensorrt(variant: Variant, machine: Machine) -> Iterator[Misfit]:
+def _check_tensorrt(variant: Variant, machine: Machine, record: PlanRecord | None) -> Iterator[Misfit]:
     library = _read_library(variant)
     version, required = machine.tensorrt.get(library), variant.requires.tensorrt
     package = _PACKAGES[library]
@@ -143,7 +157,7 @@ def _check_tensorrt(variant: Variant, machine: Machine) -> Iterator[Misfit]:
             found=", ".join(f"{name} {found}" for name, found in machine.tensorrt.items()) or "none",
             cure=cure,
         )
-    elif required is not None and not _opens(variant, version, required):
+    elif required is not None and not _opens(version, required, record):
         yield Misfit(
             part="plan-version",
             what="the plan is of another version of TensorRT",
@@ -151,10 +165,10 @@ def _check_tensorrt(variant: Variant, machine: Machine) -> Iterator[Misfit]:
             found=version,
             cure=f"build it anew on the device from the bundled graph, or pip install {package}=={required}",
         )
-    yield from _check_gpu(variant, machine, library)
+    yield from _check_gpu(variant, machine, record)
 
 
-def _check_gpu(variant: Variant, machine: Machine, library: LibraryName) -> Iterator[Misfit]:
+def _check_gpu(variant: Variant, machine: Machine, record: PlanRecord | None) -> Iterator[Misfit]:
     required = variant.requires.sm
     if machine.sm is None:
         yield Misfit(
@@ -164,7 +178,7 @@ def _check_gpu(variant: Variant, machine: Machine, library: LibraryName) -> Iter
             found="none",
             cure="take the variant for ONNX Runtime",
         )
-    elif required is not None and not _has_kernels(variant, machine.sm, library):
+    elif required is not None and not _has_kernels(int(required), machine.sm, record):
         yield Misfit(
             part="plan-gpu",
             what="the plan is for another GPU",
@@ -186,29 +200,14 @@ def _check_memory(variant: Variant, machine: Machine) -> Iterator[Misfit]:
         )
 
 
-def _opens(variant: Variant, version: str, built: str) -> bool:
+def _opens(version: str, built: str, record: PlanRecord | None) -> bool:
     """Whether a package opens a plan (:func:`runtimes.trt.fit.require_version` has the last word on opening it)."""
     found, wanted = _count(version), _count(built)
-    return found == wanted or (_read_options(variant).get("version_compatible") is True and found >= wanted)
+    return found == wanted or (record is not None and record.version_compatible and found >= wanted)
 
 
-def _has_kernels(variant: Variant, sm: int, library: LibraryName) -> bool:
-    options = _read_options(variant)
-    named_sms = options.get("sms")
-    listed = [item for item in named_sms if type(item) is int] if isinstance(named_sms, list) else []
-    sms = (int(variant.requires.sm or 0), *listed)
-    return runs_on(library, sms, _read_hardware(options.get("hardware")), sm)
-
-
-def _read_hardware(value: object) -> Hardware:
-    for known in _HARDWARE:
-        if known == value:
-            return known
-    return "this"
-
-
-def _read_options(variant: Variant) -> Any:  # noqa: ANN401 (a mapping of JSON)
-    return variant.rebuild.options if variant.rebuild is not None else {}
+def _has_kernels(required: int, sm: int, record: PlanRecord | None) -> bool:
+    return sm == required or (record is not None and runs_on(record.library, record.sms, record.hardware, sm))
 
 
 def _read_library(variant: Variant) -> LibraryName:

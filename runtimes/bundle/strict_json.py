@@ -24,6 +24,9 @@ MAX_DEPTH = 32
 # Above this a double has no room for every whole number, so that readers of JSON would disagree.
 MAX_INTEGER = 2**53 - 1
 _MAX_TEXT = 100_000
+# A tokenizer of a quarter of a million words and half a million merges has two million; each takes up to a hundred
+# bytes of memory, whatever it takes in the file.
+_MAX_VALUES = 4_000_000
 # Of a message and its place: names in a bundle may be as long as it likes.
 _SHOWN = 500
 
@@ -57,6 +60,8 @@ def load_json(data: bytes, where: str, *, large_integers: bool = False) -> Any: 
     Raises:
         CorruptArtifact: not UTF-8, not JSON, or JSON with something that is refused (see the module).
     """
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:  # those in strings count too, so at most too many
+        raise corrupt(f"it has more than {_MAX_VALUES:,} values", where)
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite

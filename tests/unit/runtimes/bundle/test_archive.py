@@ -355,7 +355,12 @@ def test_a_bomb_in_the_signatures_is_refused(tmp_path):
 def test_what_is_listed_too_large_is_refused_before_it_is_read(tmp_path):
     blobs = dict.fromkeys(BLOBS, 100000)
     inside = make_tar([("bundle.json", make_description(blobs=blobs).to_bytes())])
-    refuse(tmp_path, make_gzip(inside), "unpacks to 400,000 bytes, 50,000 are allowed", Limits(total_bytes=50_000))
+    refuse(
+        tmp_path,
+        make_gzip(inside),
+        "400,000 bytes in all blobs are listed, 50,000 are allowed",
+        Limits(total_bytes=50_000),
+    )
 
 
 def test_headers_count_as_well(tmp_path):
@@ -364,7 +369,17 @@ def test_headers_count_as_well(tmp_path):
 
 
 def test_too_many_members_are_refused(tmp_path):
-    refuse(tmp_path, make_gzip(make_tar(good_members())), "4 blobs are listed, 3 are allowed", Limits(members=3))
+    refuse(tmp_path, make_gzip(make_tar(good_members())), "4 files are listed, 3 are allowed", Limits(members=3))
+
+
+def test_one_blob_in_many_places_counts_as_often(tmp_path):
+    """A copy bomb: what is stored once fills a disk that has no hard links."""
+    files = {f"f{number}.txt": sha256(CONTENTS["model.onnx"]) for number in range(100)}
+    description = make_description(files={**make_description().files, **files})
+    inside = make_tar([("bundle.json", description.to_bytes()), *good_members()[1:]])
+    refuse(tmp_path, make_gzip(inside), "104 files are listed, 50 are allowed", Limits(members=50))
+    (tmp_path / "other").mkdir()
+    refuse(tmp_path / "other", make_gzip(inside), "bytes in all files are listed", Limits(total_bytes=100_000))
 
 
 def test_a_listed_length_beyond_a_tar_is_refused(tmp_path):
@@ -372,8 +387,8 @@ def test_a_listed_length_beyond_a_tar_is_refused(tmp_path):
     blobs[sha256(b"{}")] = 8**11
     description = make_description(blobs=blobs)
     members = [("bundle.json", description.to_bytes()), *good_members()[1:]]
-    refuse(tmp_path, make_gzip(make_tar(members)), "a blob has")
-    with pytest.raises(CorruptArtifact, match="a blob has"):
+    refuse(tmp_path, make_gzip(make_tar(members)), "bytes in one blob are listed")
+    with pytest.raises(CorruptArtifact, match="bytes in one blob are listed"):
         write_archive(tmp_path / "b", description, BLOBS)
 
 

@@ -290,6 +290,12 @@ def test_texts_are_texts(home):
         refuse(home, "text")
 
 
+@pytest.mark.parametrize("text", ["0000", "1" * 200_000, "N", "no pickle."])
+def test_texts_of_a_pickles_letters_pass(home, text):
+    (home / "shared" / "NOTICE").write_text(text)
+    check_contents(home, describe(home))
+
+
 @pytest.mark.parametrize("data", [b"{", b'{"a": NaN}', b"[" * 1000, b'{"a": 1, "a": 2}'])
 def test_json_is_json(home, data):
     (home / "shared" / "report.json").write_bytes(data)

@@ -175,3 +175,10 @@ def test_variants_that_collide_are_refused():
 def test_what_json_should_not_hold_is_refused(data, message):
     with pytest.raises(CorruptArtifact, match=message):
         parse_description(data)
+
+
+@pytest.mark.parametrize("data", [b"[" + b"[]," * 2_000_000 + b"[]]", b"{" * 4_000_001])
+def test_values_without_end_are_refused_before_they_are_made(data, monkeypatch):
+    monkeypatch.setattr("json.loads", lambda *_, **__: pytest.fail("it was parsed"))
+    with pytest.raises(CorruptArtifact, match="more than 4,000,000 values"):
+        parse_description(data)

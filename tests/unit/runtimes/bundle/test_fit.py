@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from runtimes.bundle.description import Rebuild, Requirements
-from runtimes.bundle.fit import find_misfits, fits
+from runtimes.bundle.fit import can_run, find_misfits
 from runtimes.bundle.machine import Machine, describe_device, detect_machine, find_memory
 from runtimes.bundle.profiles import list_profiles, read_profile
 from runtimes.isa import detect
+from runtimes.trt.options import Expectation
+from runtimes.trt.record import PlanRecord
 from tests.unit.runtimes.bundle.tiny_bundle import make_variant
 
 MACHINE = Machine(name="m", arch="x86_64", level="avx2", onnxruntime="1.31.1", memory_bytes=1 << 30)
@@ -35,7 +37,7 @@ def parts(variant, machine=MACHINE):
 
 def test_what_fits_has_no_misfit():
     assert find_misfits(make(isa="avx2"), MACHINE) == ()
-    assert fits(make(), MACHINE)
+    assert can_run(make(), ())
 
 
 def test_another_architecture_is_said_once():
@@ -99,13 +101,40 @@ def test_a_plan_needs_its_package_its_version_and_its_gpu():
     assert parts(make_plan(sm="87"), GPU) == ["plan-gpu"]
 
 
-def test_what_was_built_for_more_runs_on_more():
-    assert parts(make_plan({"hardware": "ampere-plus"}, sm="86"), GPU) == []
-    assert parts(make_plan({"hardware": "this"}, sm="86"), GPU) == ["plan-gpu"]
-    assert parts(make_plan({"sms": [86, 89]}, sm="86"), GPU) == []
-    assert parts(make_plan({"version_compatible": True}, tensorrt="10.15.0"), GPU) == []
-    assert parts(make_plan({"version_compatible": True}, tensorrt="10.17.0"), GPU) == ["plan-version"]
-    assert parts(make_plan({"sms": "89", "hardware": 3, "version_compatible": 1}, sm="86"), GPU) == ["plan-gpu"]
+def make_record(**changes):
+    parts = {
+        "library": "tensorrt",
+        "version": "10.16.1",
+        "sms": (86,),
+        "hardware": "this",
+        "version_compatible": False,
+        "profiles": (),
+        "flags": (),
+        "settings": {},
+        "model_sha256": "",
+        "plan_sha256": "",
+        "inputs": (),
+        "outputs": (),
+        "expected": Expectation(),
+        "repeats": False,
+    }
+    return PlanRecord(**{**parts, **changes})
+
+
+@pytest.mark.parametrize(
+    ("record", "requires", "found"),
+    [
+        (None, {"sm": "86"}, ["plan-gpu"]),
+        ({}, {"sm": "86"}, ["plan-gpu"]),
+        ({"hardware": "ampere-plus"}, {"sm": "86"}, []),
+        ({"sms": (86, 89)}, {"sm": "86"}, []),
+        ({"version_compatible": True}, {"tensorrt": "10.15.0"}, []),
+        ({"version_compatible": True}, {"tensorrt": "10.17.0"}, ["plan-version"]),
+    ],
+)
+def test_the_record_knows_what_else_a_plan_was_built_for(record, requires, found):
+    made = make_record(**record) if record is not None else None
+    assert [misfit.part for misfit in find_misfits(make_plan(**requires), GPU, made)] == found
 
 
 def test_a_graph_alone_needs_a_package_and_a_gpu():
@@ -114,12 +143,16 @@ def test_a_graph_alone_needs_a_package_and_a_gpu():
     assert parts(graph, MACHINE) == ["tensorrt", "gpu"]
 
 
-def test_a_plan_that_can_be_built_anew_fits():
+def test_a_plan_that_can_be_built_anew_runs():
     other = replace(GPU, tensorrt={"tensorrt": "10.3.0"}, sm=87)
     assert parts(make_plan({}), other) == ["plan-version", "plan-gpu"]
-    assert fits(make_plan({}), other)
-    assert not fits(make_plan(None), other)
-    assert not fits(make_plan({}), replace(other, sm=None))
+    assert runs(make_plan({}), other)
+    assert not runs(make_plan(None), other)
+    assert not runs(make_plan({}), replace(other, sm=None))
+
+
+def runs(variant, machine):
+    return can_run(variant, find_misfits(variant, machine))
 
 
 def test_this_machine_is_looked_at():

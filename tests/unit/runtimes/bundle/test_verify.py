@@ -1,6 +1,7 @@
 """The whole verdict: a good bundle passes, each failure is named with what to do, and nothing runs too early."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from runtimes.bundle.signature import read_public_key, sign
 from runtimes.bundle.trust import Trust
 from runtimes.bundle.verify import VerifyOptions, verify_bundle
 from runtimes.errors import UsageError
-from runtimes.isa import detect
+from runtimes.isa import detect, named
 from tests.unit.runtimes.bundle.real_bundle import describe, make_model, pack, write_home
 from tests.unit.runtimes.bundle.test_signature import write_keys
 from tests.unit.runtimes.bundle.tiny_bundle import make_gzip, make_tar
@@ -130,6 +131,23 @@ def test_one_variant_that_fits_is_enough(home, tmp_path):
         ("there", False, False),
         ("here", True, True),
     ]
+
+
+def test_an_avx2_machine_refuses_vnni_and_runs_the_avx2_sibling(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("runtimes.bundle.machine.detect", lambda: named("avx2"))
+    description = describe(home, requires=replace(describe(home).variants[0].requires, arch="x86_64", isa="avx2"))
+    (avx2,) = description.variants
+    artifact = {**avx2.artifact, "isa": "vnni", "exact_on_any_cpu": False}
+    vnni = replace(avx2, name="vnni", artifact=artifact, requires=replace(avx2.requires, isa="vnni"))
+    shutil.copytree(home / "variants" / "here", home / "variants" / "vnni")
+    both = verify(home, tmp_path, description=replace(description, variants=(vnni, avx2)))
+    assert (both.verdict, [one.fits for one in both.variants]) == ("pass", [False, True])
+    assert "agrees" in both.variants[1].probe
+    (failure,) = verify(home, tmp_path, description=replace(description, variants=(vnni,))).failures
+    assert (failure.stage, failure.expected, failure.found) == ("fit", "vnni", "avx2")
+    lying = replace(vnni, requires=replace(vnni.requires, isa="avx2"))
+    (failure,) = verify(home, tmp_path, description=replace(description, variants=(lying,))).failures
+    assert (failure.stage, failure.expected, failure.found) == ("fit", "vnni", "avx2")
 
 
 def test_other_answers_are_a_failure_of_the_probe(home, tmp_path):
