@@ -117,7 +117,7 @@ def _answers_alike(artifact: Any, made_for: str, machine: Machine) -> bool:  # n
 def _make_arithmetic(required: str, machine: Machine) -> Misfit:
     return Misfit(
         part="isa",
-        what="its answers would differ on this CPU, or be slow",
+        what="its answers would differ on such a CPU, or be slow",
         expected=required,
         found=machine.level,
         cure=f"use a variant for {machine.level}: export with --for-isa {machine.level}, and pack that",
