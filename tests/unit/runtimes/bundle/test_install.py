@@ -1,11 +1,13 @@
 """Installed bundles: where they lie, what becomes current, what is refused, and what is dropped."""
 
+import errno
 import os
+import threading
 from dataclasses import replace
 
 import pytest
 
-from runtimes.bundle.home import identify, read_home
+from runtimes.bundle.home import check_files, identify, read_home
 from runtimes.bundle.install import InstallOptions, collect_garbage, install, roll_back
 from runtimes.bundle.root import list_installed
 from runtimes.bundle.trust import Trust
@@ -282,3 +284,57 @@ def test_what_no_bundle_may_hold_is_not_installed(root, bundle, maker):
     with pytest.raises(CorruptArtifact):
         install(bundle(4, maker.variant("cpu", files={"run.sh": b"#!/bin/sh"})), root)
     assert list_names(root / "tiny" / "versions") == [read_home(root / "tiny" / "current").id]
+
+
+def test_installs_at_once_come_one_after_the_other(root, bundle):
+    """Each finds whole versions, whoever is first; what is current at last is one of them."""
+    archives = [bundle(version) for version in (1, 2, 3, 4)]
+    install(archives[0], root)
+    options, errors = InstallOptions(allow_downgrade=True), []
+
+    def work(archive):
+        try:
+            install(archive, root, options)
+        except Exception as error:  # noqa: BLE001 - shown by the assertion
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(archive,)) for archive in archives * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    found = list_installed(root)
+    assert sorted(one.version for one in found) == [1, 2, 3, 4]
+    for one in found:
+        check_files(read_home(root / "tiny" / "versions" / one.id))
+    assert {".lock", "current", "previous", "versions"} == set(list_names(root / "tiny"))
+
+
+def test_new_signatures_of_what_is_installed_take_the_place_of_the_old(root, bundle, number, keys, maker):
+    from runtimes.bundle.signature import sign
+
+    path, trusted, _ = keys
+    install(bundle(3), root)
+    signatures = sign(maker.describe(version=3, name="tiny").to_bytes(), [path])
+    done = install(bundle(3, signatures=signatures), root, InstallOptions(trust=Trust(keys=(trusted,))))
+    assert (done.id, done.replaced) == (number(3), None)
+    assert read_home(root / "tiny" / "current").signatures == signatures
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("step", ["sync_tree", "check_contents", "sync", "point"])
+def test_who_is_interrupted_or_finds_no_room_leaves_what_was_there(root, bundle, number, monkeypatch, error, step):
+    install(bundle(3), root)
+
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(f"runtimes.bundle.install.{step}", stop)
+    with pytest.raises((KeyboardInterrupt, OutputError)) as caught:
+        install(bundle(4), root)
+    assert "no room left" in str(caught.value) or isinstance(caught.value, KeyboardInterrupt)
+    assert list_links(root) == {"current": f"versions/{number(3)}"}
+    assert not [name for name in list_names(root / "tiny" / "versions") if name.startswith(".")]
+    monkeypatch.undo()
+    assert install(bundle(4), root).replaced == number(3)
