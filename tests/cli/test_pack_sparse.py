@@ -1,9 +1,7 @@
 """A bundle of a model with sparse layers brings the kernels of the device's CPU, and no other."""
 
 import platform
-import subprocess
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +13,10 @@ from runtimes.isa import normalise_arch
 from runtimes.sparse.library import KernelBuild, describe_build
 from runtimes.sparse.reference import sparse_linear
 from runtimes.sparse.storage import encode
-from tests.contract.test_sparse_builds import find_tool
+from tests.aarch64 import build_kernels
 from tests.unit.exporter.packing.tiny_export import change_entry, change_manifest, write_export
 from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes, make_model
 
-ROOT = Path(__file__).parents[2]
 OUT, IN = 33, 70
 OWN, OTHER = {
     "x86_64": ("x86-64-avx2", "arm64-neon-dotprod"),
@@ -90,15 +87,7 @@ def test_without_kernels_for_the_device_nothing_is_written(stepdown, export, bun
 @pytest.mark.slow
 @pytest.mark.skipif(OWN.startswith("arm"), reason="the compiler for the other architecture is that for ARM")
 def test_kernels_built_for_an_arm_device_are_packed_here(stepdown, export, bundle, tmp_path):
-    compiler, library = find_tool("aarch64-linux-gnu-g++"), tmp_path / "build" / "libstepdown_sparse.so"
-    configure = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    output = f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={library.parent}"
-    for command in (
-        [find_tool("cmake"), "-S", str(ROOT), "-B", str(library.parent), *configure, output],
-        [find_tool("cmake"), "--build", str(library.parent)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    library = build_kernels(tmp_path / "build")
     result = stepdown("pack", export, "-o", bundle, "--device", OTHER, "--kernels", library)
     assert result.code == 0, result.err
     variant, _ = read_variant(bundle)
