@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.evaluate import EvalData, Evaluated, cosine_rows, cosine_samples, evaluate
-from runtimes.serving.pool import pool_outputs
-from runtimes.serving.subject import Subject
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Session, Tensors
+from runtimes.serving.pool import pool_outputs
+from runtimes.serving.subject import Subject
 
 Feeds = Mapping[str, NDArray[np.generic]]
 

@@ -20,7 +20,7 @@ from runtimes.bundle.cache import find_cache
 from runtimes.bundle.description import Variant
 from runtimes.bundle.home import Home
 from runtimes.bundle.lock import locked
-from runtimes.bundle.open_variant import OpenedVariant, ServeOptions
+from runtimes.bundle.open_variant import OpenedVariant, ServeOptions, closed_on_error
 from runtimes.bundle.rebuild import read_rebuild
 from runtimes.errors import CorruptArtifact, MissingDependency
 from runtimes.ort import describe_onnx
@@ -62,7 +62,8 @@ def open_built_here(home: Home, variant: Variant, options: ServeOptions) -> Open
         plan = runtime.build(graph.path, place / "model.plan")
         is_new = _read_time(plan.path) != before
     session = runtime.open(plan)
-    unpicked = describe_unpicked(session.list_layers(), wanted.build.expected)
+    with closed_on_error(session):
+        unpicked = describe_unpicked(session.list_layers(), wanted.build.expected)
     how = f"built here in {time.monotonic() - started:.1f} s" if is_new else "built here before"
     notes = (f"its plan was {how} by {library.title} for sm{sm}, and lies in {place}",)
     return OpenedVariant(session=session, notes=notes + ((f"not as in the export: {unpicked}",) if unpicked else ()))

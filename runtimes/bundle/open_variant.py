@@ -6,6 +6,8 @@ is taken from a listed and hashed file or not at all. Must not import onnx or to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,16 @@ class OpenedVariant:
 
     session: Session
     notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def closed_on_error(session: Session) -> Iterator[None]:
+    """Close a session where the block fails: what it holds of a GPU would stay taken for what is tried next."""
+    try:
+        yield
+    except BaseException:
+        session.close()
+        raise
 
 
 def open_onnx(home: Home, variant: Variant, options: ServeOptions) -> OpenedVariant:

@@ -16,7 +16,7 @@ from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.bundle.cache import find_cache
 from runtimes.bundle.fallback import open_bundle_files
 from runtimes.bundle.home import Home, is_home, read_home
-from runtimes.bundle.open_variant import ServeOptions
+from runtimes.bundle.open_variant import ServeOptions, closed_on_error
 from runtimes.bundle.root import CURRENT
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import UsageError
@@ -28,13 +28,7 @@ Say = Callable[[str], object]
 
 
 class Bundle(Protocol):
-    """What was opened: a name, what the model does, and sessions that do it.
-
-    Attributes:
-        name: Of the bundle, or of the exported directory.
-        task: What the model does, where that is known.
-        labels: Names of the classes by index.
-    """
+    """What was opened: a name, what the model does, and sessions that do it."""
 
     @property
     def name(self) -> str:
@@ -95,14 +89,15 @@ class PackedBundle:
         opened = open_bundle_files(self.home, options or ServeOptions(), only=variant, is_checked=self.is_checked)
         for fallback in opened.list_fallbacks():
             (say or _warn)(f"{self.name}: {fallback}")
-        subject = make_subject(
-            opened.session,
-            description.task,
-            self.home.shared,
-            labels=description.labels,
-            notes=(self.signature, *(step.describe() for step in opened.steps), *opened.notes),
-            max_length=description.max_length,
-        )
+        with closed_on_error(opened.session):
+            subject = make_subject(
+                opened.session,
+                description.task,
+                self.home.shared,
+                labels=description.labels,
+                notes=(self.signature, *(step.describe() for step in opened.steps), *opened.notes),
+                max_length=description.max_length,
+            )
         return TextSession(subject, variant=opened.variant.name)
 
 
@@ -133,7 +128,8 @@ class ExportedBundle:
         opened, notes = open_exported(
             self.directory, self.manifest, asked.threads, allow_host_code=asked.allow_host_code
         )
-        return TextSession(make_subject(opened, self.task, self.directory, notes=notes))
+        with closed_on_error(opened):
+            return TextSession(make_subject(opened, self.task, self.directory, notes=notes))
 
 
 def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | None = None) -> Bundle:

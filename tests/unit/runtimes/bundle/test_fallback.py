@@ -233,3 +233,26 @@ def test_a_bundle_that_lies_about_the_gpu_runs_no_plan_without_kernels_for_it(tm
     variant, notes, _ = run(place)
     assert notes[0].startswith("rtx (plan) does not run here: the plan is for sm89")
     assert (variant, notes[1]) == ("rtx", "runs rtx (rebuild)")
+
+
+def test_a_plan_that_fails_after_it_was_opened_gives_its_memory_back(tmp_path, monkeypatch):
+    """The CPU runs then, and the GPU is free."""
+    from runtimes.errors import UnsupportedModel
+    from runtimes.trt.session import TrtSession
+
+    machine = make_machine("10", monkeypatch)
+    graph = write_copy(tmp_path / "copy.onnx")
+    maker = Maker(tmp_path)
+    options = describe_build("tensorrt", BuildOptions(profiles=(PROFILE,)))
+    gpu = maker.variant("orin", model=graph, runtime="tensorrt", sm="89", rebuild=options)
+    path = maker.write(tmp_path / "b.stepdown.tar.gz", gpu, maker.variant("cpu", model=graph), task=None, labels=())
+    place = install(path, tmp_path / "root").path
+
+    def fail(_):
+        raise UnsupportedModel("the inspector says nothing")
+
+    monkeypatch.setattr(TrtSession, "list_layers", fail)
+    variant, notes, _ = run(place)
+    assert variant == "cpu"
+    assert "the inspector says nothing" in notes[1]
+    assert machine.gpu.left() == {}
