@@ -60,6 +60,12 @@ class Export:
             raise CorruptArtifact("the artifact is not among the manifest's files", where=where, cure="export it again")
         return entry
 
+    def list_beside(self, model: Path) -> tuple[str, ...]:
+        """Return the files of the manifest in the folder of ``model``, by their paths from there."""
+        folder = model.parent.relative_to(self.directory).as_posix() + "/"
+        paths = (record.path for record in self.manifest.files)
+        return tuple(path.removeprefix(folder) for path in paths if path.startswith(folder))
+
 
 def read_exports(directories: Sequence[Path]) -> tuple[Export, ...]:
     """Read and verify every directory, and that they hold forms of one model.

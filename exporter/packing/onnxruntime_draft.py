@@ -23,6 +23,7 @@ from exporter.packing.draft import (
 from exporter.packing.elf import read_architecture
 from exporter.packing.graph_facts import read_graph_facts
 from exporter.packing.match import Match
+from exporter.packing.weights import split_weights
 from runtimes.artifact import hash_file
 from runtimes.bundle.onnx_safety import check_onnx
 from runtimes.errors import MissingDependency, UsageError
@@ -47,12 +48,13 @@ class _Said:
     kernels: KernelBuild | None
 
 
-def draft_onnxruntime(match: Match, kernels: Mapping[str, Path]) -> Draft:
+def draft_onnxruntime(match: Match, kernels: Mapping[str, Path], work: Path) -> Draft:
     """Draft the variant.
 
     Args:
         match: A model for ONNX Runtime, and its device.
         kernels: Libraries of sparse kernels by architecture; this installation's serves its own.
+        work: A folder that stays until the bundle is written.
 
     Raises:
         CorruptArtifact: the manifest does not hold together, the model does not fit the device, or has operators that
@@ -62,9 +64,11 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path]) -> Draft:
     """
     entry = match.export.find_entry(match.runtime)
     said = _read_entry(match, entry)
-    model = match.export.directory / entry["path"]
-    described = describe_onnx(model)
     _check_device(match, said)
+    exported = match.export.directory / entry["path"]
+    check_onnx(exported.parent, exported.name, match.export.list_beside(exported))
+    model = split_weights(exported, work / hash_file(exported))
+    described = describe_onnx(model)
     files = {path.relative_to(model.parent).as_posix(): path for path in described.files}
     artifact = describe_entry(match, described)
     notes: tuple[str, ...] = ()

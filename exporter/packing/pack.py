@@ -7,7 +7,9 @@ same input, whatever the clock, the user, the locale or the folders are. Must no
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from exporter.packing.blobs import Blobs
 from exporter.packing.describe import TOKENIZER, describe_bundle
@@ -42,27 +44,26 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     progress.step("verifying what was exported")
     exports = read_exports(options.exports)
     matches, kernels = match_devices(exports, options.devices), sort_kernels(options.kernels)
-    drafts = tuple(
-        draft_tensorrt(match) if match.runtime == "tensorrt" else draft_onnxruntime(match, kernels) for match in matches
-    )
-    probes = []
-    for draft in drafts:
-        progress.step(f"probing {draft.match.name}")
-        probes.append(make_probe(draft, draft.match.export.top.get(TOKENIZER)))
-    blobs = Blobs()
-    description = describe_bundle(options, drafts, probes, blobs)
-    progress.step(f"writing {options.output}")
-    head = description.to_bytes()
-    signatures = sign(head, options.keys) if options.keys else None
-    sha256, size_bytes = write_bundle(
-        options,
-        Packed(
+    with tempfile.TemporaryDirectory() as work:
+        drafts = tuple(
+            draft_tensorrt(match) if match.runtime == "tensorrt" else draft_onnxruntime(match, kernels, Path(work))
+            for match in matches
+        )
+        probes = []
+        for draft in drafts:
+            progress.step(f"probing {draft.match.name}")
+            probes.append(make_probe(draft, draft.match.export.top.get(TOKENIZER)))
+        blobs = Blobs()
+        description = describe_bundle(options, drafts, probes, blobs)
+        progress.step(f"writing {options.output}")
+        head = description.to_bytes()
+        packed = Packed(
             description=description,
             blobs=blobs,
-            signatures=signatures,
+            signatures=sign(head, options.keys) if options.keys else None,
             profiles=[match.profile for match in matches],
-        ),
-    )
+        )
+        sha256, size_bytes = write_bundle(options, packed)
     return PackResult(
         output=options.output,
         signature=locate_signature(options.output) if options.detached else None,
