@@ -51,7 +51,7 @@ def test_the_limits_are_those_of_the_reader():
     rows = dict(re.findall(r"^\| (.+) \| (.+) \|$", PAGE.partition("### Limits")[2].partition("##")[0], re.MULTILINE))
     assert rows["unpacked, headers included"] == f"{limits.total_bytes >> 30} GiB"
     assert rows["unpacked to packed, past the first MiB"] == str(limits.ratio)
-    assert rows["blobs"] == str(limits.members)
+    assert rows["blobs, and files that they become"] == str(limits.members)
     assert rows["`bundle.json`"] == f"{limits.description_bytes >> 20} MiB"
     assert rows["`signatures.json`"].startswith(f"{limits.signatures_bytes >> 10} KiB")
     texts = f"{MAX_JSON_BYTES >> 20} MiB, {MAX_TEXT_BYTES >> 20} MiB"
