@@ -47,7 +47,9 @@ def measure_tree(folder: Path) -> int:
 
 def _describe(folder: Path, requirements: Sequence[str]) -> Environment:
     python = open_environment(folder, requirements)
-    return Environment(python=python, size_bytes=measure_tree(folder), packages=list_installed(folder))
+    # Of what was installed from a folder, the name alone.
+    packages = tuple(package.partition(" @ ")[0] for package in list_installed(folder))
+    return Environment(python=python, size_bytes=measure_tree(folder), packages=packages)
 
 
 def _hash_sources() -> str:
