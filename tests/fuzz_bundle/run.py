@@ -8,9 +8,11 @@ tests replay it). A crash, an input that takes over 20 s, more than 2 GB, or any
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 SEEDS = Path(__file__).parent / "corpus"
 WORK = ROOT / "build" / "fuzz_bundle"
 LEDGER = WORK / "executions.json"
+# A disk in memory, where there is one: each execution of some targets writes a few files.
+MEMORY = Path("/dev/shm")
 # One process of libFuzzer ends after as many, so that little is lost when a run is stopped, and memory is given back.
 ROUND = 50_000
 LIMITS = ("-timeout=20", "-rss_limit_mb=2048", "-max_len=16384", "-print_final_stats=1", "-verbosity=0")
@@ -79,7 +83,12 @@ def run_round(name, runs, seed, seconds):
         *((f"-max_total_time={max(1, int(seconds))}",) if seconds != float("inf") else ()),
         *(f"-dict={Path(__file__).parent}/words.dict", str(corpus), str(SEEDS / name)),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+    # libFuzzer leaves without a word to Python, which would have removed its folder.
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", check=False
+        )
     log = WORK / f"{name}.log"
     log.write_text(done.stdout + done.stderr)
     found = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)

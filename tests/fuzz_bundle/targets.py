@@ -45,7 +45,7 @@ _DATA = bytes(range(256)) * 4
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a room in it, on a memory disk where there is one."""
+    """A folder with a room in it, below the folder for temporary files."""
 
     base: Path
     room: Path
@@ -53,8 +53,7 @@ class Place:
 
 @cache
 def _find_base():
-    memory = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(prefix="fuzz-bundle-", dir=memory if memory.is_dir() else None)
+    return tempfile.TemporaryDirectory(prefix="fuzz-bundle-")
 
 
 @cache
