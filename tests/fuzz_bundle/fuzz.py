@@ -8,13 +8,13 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["runtimes.bundle", "runtimes.onnx_file", "runtimes.trt.record"]):
-    from tests.fuzz_bundle import targets
+    from tests.fuzz_bundle import seeds, targets
 
 
 def main(words):
     name, *options = words
     target = targets.TARGETS[name]
-    for seed in targets.make_seeds()[name]:
+    for seed in seeds.make_seeds()[name]:
         target(seed)  # loads what is imported late, before a guard watches
     atheris.Setup([sys.argv[0], *options], target)
     atheris.Fuzz()

@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz_bundle.targets import TARGETS, make_seeds
+from tests.fuzz_bundle.seeds import make_seeds
+from tests.fuzz_bundle.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = Path(__file__).parent / "corpus"

@@ -6,7 +6,6 @@ the same to the reader that comes after ours (protobuf for ONNX, safetensors, to
 """
 
 import hashlib
-import json
 import posixpath
 import tempfile
 import zlib
@@ -35,6 +34,7 @@ from runtimes.serving.tokenise import Tokeniser
 from runtimes.trt.record import read_record
 from tests.fuzz_bundle.edits import Bytes, dump, edit_json, edit_members
 from tests.fuzz_bundle.guard import list_outside, watching
+from tests.fuzz_bundle.tokenizers import make_tokenizers
 from tests.unit.runtimes.bundle import real_bundle, tiny_bundle
 
 LIMITS = Limits(total_bytes=1 << 20, members=64)
@@ -281,7 +281,7 @@ def fuzz_contents(data):
     """A whole unpacked bundle with one file replaced: its hashes are right, and it is looked at from end to end."""
     place, source = find_place(), Bytes(data)
     home = place.room / "home"
-    files = dict(_read_home())
+    files = dict(read_home_files())
     name = source.choose([*sorted(files), "shared/NOTICE", "shared/x.json", "variants/here/x.bin"])
     files[name] = source.rest()
     _write(home, files)
@@ -313,61 +313,7 @@ TARGETS = {
 
 
 @cache
-def make_tokenizers():
-    """One tokenizer of each kind of model, with as many parts as it may have."""
-    parts = {
-        "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
-        "padding": {
-            "strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0,
-            "pad_token": "a",
-        },
-        "added_tokens": [
-            {"id": 0, "content": "a", "single_word": False, "lstrip": True, "rstrip": True, "normalized": True,
-             "special": True}
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "NFKC"}, {"type": "StripAccents"}, {"type": "Lowercase"}, {"type": "Prepend", "prepend": "_"},
-                {"type": "Replace", "pattern": {"Regex": "[0-9]+"}, "content": "0"},
-                {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
-                 "lowercase": True},
-            ],
-        },
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": "\\s+"}, "behavior": "Removed", "invert": False},
-                {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True},
-                {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-                {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": "Isolated"},
-            ],
-        },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
-        },
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-    }  # fmt: skip
-    vocabulary = {"a": 0, "b": 1, "ab": 2, "##b": 3}
-    models = (
-        {"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"},
-        {"type": "WordPiece", "vocab": vocabulary, "unk_token": "a", "continuing_subword_prefix": "##",
-         "max_input_chars_per_word": 100},
-        {"type": "BPE", "dropout": None, "unk_token": "a", "continuing_subword_prefix": None,
-         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-         "vocab": vocabulary, "merges": [["a", "b"]]},
-        {"type": "Unigram", "unk_id": 0, "vocab": [["a", -1.0], ["b", -2.0], ["ab", -1.5]], "byte_fallback": False},
-    )  # fmt: skip
-    bert = {**parts, "post_processor": {"type": "BertProcessing", "sep": ["a", 0], "cls": ["b", 1]}, "padding": None}
-    return [{**parts, "model": model} for model in models] + [{**bert, "model": models[1]}]
-
-
-@cache
-def _read_home():
+def read_home_files():
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         real_bundle.write_home(home)
@@ -437,38 +383,3 @@ def _list_nodes(model):
         yield node
         for attribute in node.attribute:
             waiting += [inner for graph in (attribute.g, *attribute.graphs) for inner in graph.node]
-
-
-def make_seeds():
-    """Return well-formed inputs of each target, from which a fuzzer starts."""
-    tiny, edits = tiny_bundle, [bytes(range(0, 96, 3)), bytes(64), b""]
-    tar = tiny.make_tar(tiny.good_members())
-    key = {"key_id": "0" * 16, "algorithm": "ed25519", "signature": "A" * 86 + "=="}
-    models = [
-        real_bundle.make_model(),
-        real_bundle.make_model(external=[("location", "model.onnx.data"), ("offset", "8"), ("length", "64")]),
-    ]
-    probe = dict(_read_home())["variants/here/probe/inputs.safetensors"]
-    record = {
-        "library": "tensorrt", "version": "10.16.1", "sms": [89], "hardware": "this", "version_compatible": False,
-        "profiles": [{"x": {"min": [1], "opt": [1], "max": [2]}}], "flags": ["a"], "settings": {"a": 1},
-        "model_sha256": "0" * 64, "plan_sha256": "0" * 64, "inputs": [{"name": "x", "dtype": "int64", "shape": ["b"]}],
-        "outputs": [], "expected": {"int8": [], "sparse": []}, "repeats": False, "schema": 1,
-    }  # fmt: skip
-    return {
-        "description": [tiny.make_description().to_bytes()],
-        "description_edits": edits,
-        "archive": [tiny.make_gzip(tar), tiny.make_gzip(b"")],
-        "tar": [tar, tiny.make_tar([tiny.good_members()[0], ("signatures.json", b"x"), *tiny.good_members()[1:]])],
-        "members": edits,
-        "onnx": models,
-        "onnx_fields": [b"\x03\x00\x00\x01\x01\x00\x01\x02\x00\x01", *edits],
-        "tensors": [probe],
-        "tensors_edits": edits,
-        "tokenizer": [dump(document) for document in make_tokenizers()],
-        "tokenizer_edits": [bytes([kind]) + edit for kind in range(5) for edit in edits],
-        "kernels": edits,
-        "signatures": [json.dumps({"schema": 1, "signatures": [key]}).encode()],
-        "record": [json.dumps(record).encode()],
-        "contents": [bytes([at]) + b"{}" for at in range(10)],
-    }

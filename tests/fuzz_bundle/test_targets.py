@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz_bundle.guard import Escape, watching
-from tests.fuzz_bundle.targets import TARGETS, make_seeds
+from tests.fuzz_bundle.seeds import make_seeds
+from tests.fuzz_bundle.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
