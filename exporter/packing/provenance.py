@@ -19,8 +19,7 @@ _ABSOLUTE = re.compile(r"(?:~|[A-Za-z]:)?[/\\].*", flags=re.DOTALL)
 
 def describe_provenance(matches: Sequence[Match]) -> dict[str, Any]:
     """Return the source once, and of each export what it was made with, how, and for which variants."""
-    exports = list(dict.fromkeys(id(match.export) for match in matches))
-    found = [next(match.export for match in matches if id(match.export) == one) for one in exports]
+    found = list({id(match.export): match.export for match in matches}.values())
     return {
         "source": cut_paths(make_finite(found[0].manifest.source)),
         "exports": [_describe(export, [match.name for match in matches if match.export is export]) for export in found],
