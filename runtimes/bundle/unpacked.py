@@ -32,10 +32,10 @@ def unpack_to_cache(bundle: Path, trust: Trust, cache: Path) -> Home:
     with open_archive(bundle) as archive:
         check_trust(archive.description_bytes, archive.signatures, trust)
         target = cache / identify(archive.description_bytes)
-        if not _is_whole(target):
+        if not _is_whole(target, archive):
             make_directory(cache)
             with locked(cache):
-                if not _is_whole(target):
+                if not _is_whole(target, archive):
                     _unpack(archive, target)
         found = read_home(target)
         return Home(
@@ -46,14 +46,16 @@ def unpack_to_cache(bundle: Path, trust: Trust, cache: Path) -> Home:
         )
 
 
-def _is_whole(target: Path) -> bool:
+def _is_whole(target: Path, archive: Archive) -> bool:
+    """Whether what lies there is what the archive holds: by the archive's own description, not by the one found."""
     if not is_home(target):
         return False
     try:
-        check_files(read_home(target))
+        found = read_home(target)
+        check_files(found)
     except CorruptArtifact:
         return False
-    return True
+    return found.description_bytes == archive.description_bytes
 
 
 def _unpack(archive: Archive, target: Path) -> None:

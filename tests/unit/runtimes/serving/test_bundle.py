@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx
 import pytest
 
 from runtimes.bundle import fallback
+from runtimes.bundle.archive import open_archive
 from runtimes.bundle.install import install
 from runtimes.bundle.machine import detect_machine
 from runtimes.bundle.open_variant import ServeOptions
@@ -100,6 +102,22 @@ def test_an_archive_is_unpacked_once_and_again_where_the_cache_was_changed(archi
     (place_of(cache) / "shared" / "tokenizer.json").unlink()
     assert ask(archive) == "positive"
     assert [path.name for path in (cache / "bundles").iterdir() if path.name.startswith(".")] == [".lock"]
+
+
+def test_a_cache_that_holds_another_bundle_under_this_ones_name_is_unpacked_again(archive, maker, cache, tmp_path):
+    """Whole in itself, but not what the archive holds."""
+    assert ask(archive) == "positive"
+    turned = onnx.load(maker.folder / "onnxruntime" / "model.onnx")
+    (weight,) = (one for one in turned.graph.initializer if one.name == "weight")
+    weight.CopyFrom(onnx.numpy_helper.from_array(-np.eye(2, dtype=np.float32), "weight"))
+    onnx.save(turned, tmp_path / "turned.onnx")
+    other = maker.write(tmp_path / "other.stepdown.tar.gz", maker.variant("cpu", model=tmp_path / "turned.onnx"))
+    place = place_of(cache)
+    shutil.rmtree(place)
+    with open_archive(other) as opened:
+        opened.unpack(place)
+    assert ask(archive) == "positive"
+    assert ask(other) == "negative"
 
 
 def test_processes_that_open_at_once_unpack_one_after_the_other(archive, cache):
@@ -250,7 +268,6 @@ def test_kernels_that_the_model_does_not_name_are_not_loaded(maker, tmp_path):
 
 def test_the_bundles_own_kernels_are_loaded_and_not_this_installations(maker, tmp_path):
     """A library that is none is refused by the loader: so it is the bundle's that was tried."""
-    from runtimes.bundle.archive import open_archive
     from runtimes.bundle.home import read_home
     from runtimes.bundle.open_variant import open_onnx
 
