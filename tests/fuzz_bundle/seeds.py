@@ -4,7 +4,7 @@ import json
 
 from tests.fuzz_bundle.edits import dump
 from tests.fuzz_bundle.targets import read_home_files
-from tests.fuzz_bundle.tokenizers import make_tokenizers
+from tests.fuzz_bundle.tiny_tokenizers import make_tokenizers
 from tests.unit.runtimes.bundle import real_bundle, tiny_bundle
 
 

@@ -34,7 +34,7 @@ from runtimes.serving.tokenise import Tokeniser
 from runtimes.trt.record import read_record
 from tests.fuzz_bundle.edits import Bytes, dump, edit_json, edit_members
 from tests.fuzz_bundle.guard import list_outside, watching
-from tests.fuzz_bundle.tokenizers import make_tokenizers
+from tests.fuzz_bundle.tiny_tokenizers import make_tokenizers
 from tests.unit.runtimes.bundle import real_bundle, tiny_bundle
 
 LIMITS = Limits(total_bytes=1 << 20, members=64)

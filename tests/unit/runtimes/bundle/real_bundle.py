@@ -42,6 +42,11 @@ def make_model(*, external=None, nodes=None, opsets=()):
     return helper.make_model(graph, opset_imports=ids, ir_version=10).SerializeToString()
 
 
+def make_custom(domain, name="Spmm", extra=()):
+    node = helper.make_node(name, ["input_ids"], ["logits"], domain=domain)
+    return make_model(nodes=[node, *extra], opsets=[domain] if domain else [])
+
+
 def make_tokenizer():
     """The library's own form of a list of words."""
     return {
