@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from exporter.cli.outcome import Outcome, format_bytes, format_table
-from exporter.cli.parsing import add_output, parse_positive, require_folder
+from exporter.cli.parsing import add_output, parse_positive, refuse_existing, require_folder
+from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
     from exporter.packing.options import PackResult
@@ -25,7 +26,11 @@ _STEPS = ("plan", "rebuild", "cpu")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "exports", metavar="DIR", type=Path, nargs="+", help="what `export -o` wrote; several: one a --device"
+        "exports",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        help="what `export -o` wrote; several: one a --device; or an OCI layout, of which the archive is made again",
     )
     add_output(parser, "the bundle")
     parser.add_argument(
@@ -62,6 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Pack."""
     require_folder(arguments.output)
+    from runtimes.bundle.oci_layout import is_layout
+
+    if is_layout(arguments.exports[0]):
+        return _archive(arguments, progress)
     from exporter.packing.options import PackOptions
     from exporter.packing.pack import pack
 
@@ -84,6 +93,36 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
         progress,
     )
     return Outcome(document=_make_document(result), text=_describe(result), notes=result.notes)
+
+
+def _archive(arguments: argparse.Namespace, progress: Progress) -> Outcome:
+    """Make the archive of a layout; everything else about it is decided."""
+    from runtimes.artifact import hash_file
+    from runtimes.bundle.oci_layout import archive_layout
+
+    layout, output = arguments.exports[0], arguments.output
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    free = {"exports", "output", "force"}
+    options = {
+        name: value for name, value in vars(arguments).items() if name in vars(parser.parse_args(["", "-o", ""]))
+    }
+    decided = [name for name, value in options.items() if name not in free and value != parser.get_default(name)]
+    if len(arguments.exports) > 1 or decided:
+        raise UsageError(
+            "a layout holds a bundle that is packed already",
+            where=f"--{decided[0].replace('_', '-')}" if decided else str(arguments.exports[1]),
+            cure="give the layout and -o alone",
+        )
+    refuse_existing(output, force=arguments.force)
+    progress.step(f"writing {output}")
+    description = archive_layout(layout, output)
+    sha256, size = hash_file(output), output.stat().st_size
+    return Outcome(
+        document={"output": str(output), "sha256": sha256, "bytes": size, "name": description.name},
+        text=f"{output}: {description.name}, {format_bytes(size)}\nsha256 {sha256}",
+        notes=(f"`stepdown verify {output}` says whether it may be used",),
+    )
 
 
 def _parse_policy(text: str) -> tuple[FallbackStep, ...]:

@@ -21,9 +21,8 @@ from runtimes.artifact import hash_file
 from runtimes.atomic import new_file, write_bytes
 from runtimes.bundle.archive_format import BLOB_FOLDER, SIGNATURES_NAME
 from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription
+from runtimes.bundle.oci_layout import ARTIFACT_TYPE, INDEX, TITLE
 
-INDEX = "index.json"
-ARTIFACT_TYPE = "application/vnd.stepdown.bundle.v1"
 DESCRIPTION_TYPE = "application/vnd.stepdown.bundle.description.v1+json"
 SIGNATURES_TYPE = "application/vnd.stepdown.bundle.signatures.v1+json"
 BLOB_TYPE = "application/vnd.stepdown.bundle.blob.v1"
@@ -86,7 +85,7 @@ def _add(folder: Path, source: Path | bytes, media_type: str) -> dict[str, Any]:
 
 
 def _name(descriptor: dict[str, Any], title: str) -> dict[str, Any]:
-    return {**descriptor, "annotations": {f"{_ANNOTATION}.title": title}}
+    return {**descriptor, "annotations": {TITLE: title}}
 
 
 def _annotate(description: BundleDescription) -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.packing.blobs import Blobs
-from exporter.packing.oci import INDEX, measure_layout, write_layout
+from exporter.packing.oci import measure_layout, write_layout
 from exporter.packing.options import PackOptions
 from runtimes.artifact import hash_file
 from runtimes.atomic import new_directory, write_bytes
@@ -20,6 +20,7 @@ from runtimes.bundle.archive import open_archive
 from runtimes.bundle.archive_writer import write_archive
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import BundleDescription
+from runtimes.bundle.oci_layout import INDEX
 from runtimes.bundle.profiles import DeviceProfile
 from runtimes.errors import CorruptArtifact
 

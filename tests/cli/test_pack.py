@@ -191,6 +191,30 @@ def test_an_oci_layout_is_written_whole(stepdown, export, tmp_path):
     assert list_leftovers(tmp_path) == []
 
 
+def test_the_archive_of_a_layout_is_the_same_to_the_byte(stepdown, export, bundle, key, tmp_path):
+    words = ("--version", 3, "--sign", key)
+    assert stepdown("pack", export, "-o", bundle, *words).code == 0
+    assert stepdown("pack", export, "-o", tmp_path / "layout", "--format", "oci", *words).code == 0
+    again = tmp_path / "again.stepdown.tar.gz"
+    result = stepdown("pack", tmp_path / "layout", "-o", again, "--json")
+    assert result.code == 0, result.err
+    assert again.read_bytes() == bundle.read_bytes()
+    assert result.json()["sha256"] == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert stepdown("pack", tmp_path / "layout", "-o", again).code == 2
+
+
+@pytest.mark.parametrize("words", [("--version", 4), ("--device", "x86-64"), ("--max-length", 8), ("--format", "oci")])
+def test_what_a_layout_holds_is_not_packed_otherwise(stepdown, export, tmp_path, words):
+    layout = tmp_path / "layout"
+    assert stepdown("pack", export, "-o", layout, "--format", "oci").code == 0
+    result = stepdown("pack", layout, "-o", tmp_path / "out.tar.gz", *words)
+    assert result.code == 2
+    assert words[0] in result.err
+    result = stepdown("pack", layout, export, "-o", tmp_path / "out.tar.gz")
+    assert result.code == 2
+    assert "packed already" in result.err
+
+
 def test_a_model_whose_answers_would_differ_there_is_refused(stepdown, tmp_path, bundle):
     export = write_export(tmp_path / "films", isa="vnni")
     result = stepdown("pack", export, "-o", bundle, "--device", "x86-64-avx2")

@@ -13,6 +13,7 @@ from runtimes.bundle.archive import Limits
 from runtimes.bundle.archive_format import GZIP_HEADER
 from runtimes.bundle.contents import MAX_JSON_BYTES, MAX_TEXT_BYTES
 from runtimes.bundle.description import BundleDescription, Probe, Rebuild, Requirements, Variant
+from runtimes.bundle.oci_layout import ARTIFACT_TYPE
 from runtimes.bundle.profiles import list_profiles, make_profile, read_profile
 from runtimes.bundle.signature import PREFIX
 from runtimes.parity import Tolerance
@@ -66,5 +67,5 @@ def test_the_fixed_bytes_are_those_of_the_writer():
 
 
 def test_the_media_types_are_those_of_the_layout():
-    for media_type in (oci.ARTIFACT_TYPE, oci.DESCRIPTION_TYPE, oci.SIGNATURES_TYPE, oci.BLOB_TYPE):
+    for media_type in (ARTIFACT_TYPE, oci.DESCRIPTION_TYPE, oci.SIGNATURES_TYPE, oci.BLOB_TYPE):
         assert f"`{media_type}`" in PAGE

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
-from exporter.packing.oci import ARTIFACT_TYPE, measure_layout, write_layout
+from exporter.packing.oci import measure_layout, write_layout
 from runtimes.bundle.description import parse_description
+from runtimes.bundle.oci_layout import ARTIFACT_TYPE
 from tests.unit.runtimes.bundle.tiny_bundle import BLOBS, make_description
 
 # descriptor.md: "registered algorithms"; manifest.md: RFC 6838 media types; annotations.md: the grammar of tags.
