@@ -16,7 +16,7 @@ help:
 	@echo 'make demo         export a real model to INT8, for ONNX Runtime and TensorRT, and run it'
 	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
 	@echo 'make check        lint, format, types, import directions and tests'
-	@echo 'make bench        measure (SUITE=encoder, attention, calibration, compression, gate, gate_overhead, interleaving,'
+	@echo 'make bench        measure (SUITE=encoder, attention, bundle, calibration, compression, gate, gate_overhead, interleaving,'
 	@echo '                  sparse, tensorrt, tensorrt_corpus, tensorrt_lint)'
 	@echo 'make docs         write the command line reference anew'
 	@echo 'make picture      draw the table of the last demo into docs/result-table.svg'

@@ -13,17 +13,24 @@ if TYPE_CHECKING:
     from bench.gate import GateLimits
     from bench.gate_history import FoundStep
     from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
-    from exporter.answer import Answer, answer_texts
     from exporter.compressing import CompressOptions, CompressResult, compress
     from exporter.doctor import Finding, examine_machine
     from exporter.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
     from exporter.gate import Gated, GateOptions, gate, gate_history
     from exporter.inspect_model import Inspection, Layer, inspect_model
     from exporter.options import ExportOptions
+    from exporter.packing.options import PackOptions, PackResult
+    from exporter.packing.pack import pack
     from exporter.pipeline import ExportResult, export
     from exporter.progress import Progress, SilentProgress
     from exporter.report import CandidateRow, Ratio, Report
-    from exporter.subject import Subject, open_subject
+    from exporter.subject import open_subject
+    from runtimes.bundle.install import Installed, InstallOptions, collect_garbage, install, roll_back
+    from runtimes.bundle.open_variant import ServeOptions
+    from runtimes.bundle.root import InstalledVersion, list_installed
+    from runtimes.bundle.signature import PublicKey, read_public_key
+    from runtimes.bundle.trust import Trust
+    from runtimes.bundle.verify import VerifyOptions, VerifyReport, verify_bundle
     from runtimes.errors import (
         BudgetMissed,
         CorruptArtifact,
@@ -38,11 +45,16 @@ if TYPE_CHECKING:
         UnsupportedModel,
         UsageError,
     )
+    from runtimes.serving.answer import Answer, answer_texts
+    from runtimes.serving.bundle import Bundle, open_bundle
+    from runtimes.serving.subject import Subject
+    from runtimes.serving.text_session import TextSession
     from runtimes.sparse.library import library_path
 
 __all__ = [
     "Answer",
     "BudgetMissed",
+    "Bundle",
     "CandidateRow",
     "CompressOptions",
     "CompressResult",
@@ -62,22 +74,34 @@ __all__ = [
     "Gated",
     "Inconclusive",
     "Inspection",
+    "InstallOptions",
+    "Installed",
+    "InstalledVersion",
     "Layer",
     "MissingDependency",
     "OutputError",
+    "PackOptions",
+    "PackResult",
     "ParityFailure",
     "Progress",
+    "PublicKey",
     "Ratio",
     "Regression",
     "Report",
+    "ServeOptions",
     "ShapeVerdict",
     "SilentProgress",
     "StepdownError",
     "Subject",
     "SubjectFailed",
+    "TextSession",
+    "Trust",
     "UnsupportedModel",
     "UsageError",
+    "VerifyOptions",
+    "VerifyReport",
     "answer_texts",
+    "collect_garbage",
     "compress",
     "evaluate",
     "evaluate_cosine",
@@ -86,25 +110,43 @@ __all__ = [
     "gate",
     "gate_history",
     "inspect_model",
+    "install",
     "library_path",
+    "list_installed",
+    "open_bundle",
     "open_subject",
+    "pack",
+    "read_public_key",
+    "roll_back",
+    "verify_bundle",
 ]
 
 _MODULES = {
     "bench.gate": ("GateLimits",),
     "bench.gate_history": ("FoundStep",),
     "bench.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
-    "exporter.answer": ("Answer", "answer_texts"),
     "exporter.compressing": ("CompressOptions", "CompressResult", "compress"),
     "exporter.doctor": ("Finding", "examine_machine"),
     "exporter.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
     "exporter.gate": ("GateOptions", "Gated", "gate", "gate_history"),
     "exporter.inspect_model": ("Inspection", "Layer", "inspect_model"),
     "exporter.options": ("ExportOptions",),
+    "exporter.packing.options": ("PackOptions", "PackResult"),
+    "exporter.packing.pack": ("pack",),
     "exporter.pipeline": ("ExportResult", "export"),
     "exporter.progress": ("Progress", "SilentProgress"),
     "exporter.report": ("CandidateRow", "Ratio", "Report"),
-    "exporter.subject": ("Subject", "open_subject"),
+    "exporter.subject": ("open_subject",),
+    "runtimes.bundle.install": ("InstallOptions", "Installed", "collect_garbage", "install", "roll_back"),
+    "runtimes.bundle.open_variant": ("ServeOptions",),
+    "runtimes.bundle.root": ("InstalledVersion", "list_installed"),
+    "runtimes.bundle.signature": ("PublicKey", "read_public_key"),
+    "runtimes.bundle.trust": ("Trust",),
+    "runtimes.bundle.verify": ("VerifyOptions", "VerifyReport", "verify_bundle"),
+    "runtimes.serving.answer": ("Answer", "answer_texts"),
+    "runtimes.serving.bundle": ("Bundle", "open_bundle"),
+    "runtimes.serving.subject": ("Subject",),
+    "runtimes.serving.text_session": ("TextSession",),
     "runtimes.sparse.library": ("library_path",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

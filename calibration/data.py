@@ -24,7 +24,7 @@ from typing import Self
 from calibration.read_tensors import check_arrays, load_callable, load_npz, refuse_nonfinite
 from calibration.read_texts import TEXT_SUFFIXES, Row, read_rows
 from calibration.sources import CallableSource, Source, TensorSource, TextSource, hash_texts
-from calibration.tokenise import Feeds, Tokeniser
+from runtimes.serving.tokenise import Feeds, Tokeniser
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
 

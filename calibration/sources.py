@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.read_tensors import check_arrays, refuse_nonfinite
-from calibration.tokenise import Feeds, Tokeniser, count_tokens
+from runtimes.serving.tokenise import Feeds, Tokeniser, count_tokens
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
 

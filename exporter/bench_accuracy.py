@@ -16,8 +16,8 @@ from bench.process_session import ProcessSession
 from bench.recording import Accuracy
 from exporter.bench_subjects import BenchSubject
 from exporter.evaluate import Advance, EvalData, Evaluated, check_metric, choose_metric, evaluate, evaluate_cosine
-from exporter.subject import read_labels
 from runtimes.errors import StepdownError, UsageError
+from runtimes.serving.subject import read_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

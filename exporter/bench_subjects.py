@@ -17,10 +17,10 @@ from typing import Literal, get_args
 
 from bench.subject import RuntimeName, SubjectSpec
 from exporter.source import open_source
-from exporter.subject import choose_artifact, choose_plan, verify_files
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import UsageError
 from runtimes.ort_providers import name_device
+from runtimes.serving.exported import choose_artifact, choose_plan, verify_files
 from runtimes.trt.record import verify_plan
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)

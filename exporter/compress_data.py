@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from calibration.read_tensors import check_arrays, load_npz
 from calibration.read_texts import TEXT_SUFFIXES, read_rows
-from calibration.tokenise import Tokeniser
 from exporter.evaluate import read_class
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
+from runtimes.serving.tokenise import Tokeniser
 
 if TYPE_CHECKING:
     from compression.samples import Samples

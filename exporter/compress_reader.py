@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.tokenise import Tokeniser
 from exporter.compress_data import Labels, Texts, make_samples, read_arrays
 from exporter.special_tokens import read_special_ids
 from exporter.tracing.companions import TOKENIZER
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
+from runtimes.serving.tokenise import Tokeniser
 
 if TYPE_CHECKING:
     from compression.objective import SpecialTokens

@@ -18,6 +18,7 @@ from calibration.data import Dataset, LabelledDataset, open_dataset, open_labell
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, UnsupportedModel, UsageError
 from runtimes.protocol import Session, Tensors
+from runtimes.serving.pool import pool_outputs
 
 #: What several models can be compared by; all are better when larger.
 METRICS = ("accuracy", "macro-f1", "spearman", "cosine")
@@ -175,28 +176,6 @@ def cosine_samples(first: Floats, second: Floats) -> Floats:
     One number a sample (a reranker's logit) has no direction: all samples together are one vector then.
     """
     return cosine_rows(first.T, second.T) if first.shape[1] == 1 else cosine_rows(first, second)
-
-
-def pool_outputs(outputs: Tensors, feeds: Tensors) -> Floats:
-    """Return one vector a sample, (batch, width) float64: the mean over unmasked tokens of the first output.
-
-    An output that has one vector a sample is returned as it is; further axes are flattened.
-
-    Raises:
-        UnsupportedModel: the first output is not floating point or has no batch axis.
-    """
-    name, first = next(iter(outputs.items()))
-    if first.dtype.kind != "f" or first.ndim < 2:
-        raise UnsupportedModel(
-            f"{name} is {first.dtype}{list(first.shape)}: no vector a sample", cure="export with another task"
-        )
-    values = first.astype(np.float64)
-    mask = feeds.get("attention_mask")
-    if values.ndim == 3 and mask is not None and mask.shape == values.shape[:2]:
-        weights = mask.astype(np.float64)[..., None]
-        pooled: Floats = (values * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
-        return pooled
-    return values.mean(axis=1) if values.ndim == 3 else values.reshape(len(values), -1)
 
 
 def _open_texts(model: Evaluated, data: EvalData) -> Dataset:

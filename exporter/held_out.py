@@ -22,10 +22,10 @@ from exporter.evaluate import EvalData, check_metric, choose_metric
 from exporter.judge import Judge, LabelJudge, OutputJudge
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, usable_shapes
-from exporter.subject import Subject
 from exporter.trace import Traced
 from runtimes.artifact import TensorSpec
 from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.serving.subject import Subject
 
 Feeds = Mapping[str, NDArray[np.generic]]
 

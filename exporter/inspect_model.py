@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from compression.low_bit import Bits
 from exporter.found_weight import FoundWeight, is_weight
 from exporter.inspect_codes import read_described, read_levels
-from exporter.kernel_check import check_kernels
 from exporter.sparsity import describe_convolution, describe_sparsity, name_block
 from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
+from runtimes.kernel_check import check_kernels
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.safetensors_file import StoredTensor, list_tensors
 

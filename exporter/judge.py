@@ -13,10 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.evaluate import EvalData, Evaluated, cosine_rows, cosine_samples, evaluate, pool_outputs
-from exporter.subject import Subject
+from exporter.evaluate import EvalData, Evaluated, cosine_rows, cosine_samples, evaluate
 from runtimes.errors import UnsupportedModel
 from runtimes.protocol import Session, Tensors
+from runtimes.serving.pool import pool_outputs
+from runtimes.serving.subject import Subject
 
 Feeds = Mapping[str, NDArray[np.generic]]
 

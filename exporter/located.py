@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.artifact import MANIFEST_NAME
+from runtimes.serving.bundle import is_bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """An exported directory or a model file, and its task where it is known."""
+    """An exported directory, a bundle or a model file, and its task where it is known."""
 
     reference: str
     task: str | None
@@ -24,14 +25,14 @@ class Located:
 
 @contextmanager
 def open_artifact(reference: str, *, task: str | None = None) -> Iterator[Located]:
-    """Give back an exported directory or a model file as it is; trace anything else, once, for as long as this runs.
+    """Give back an exported directory, a bundle or a model file as it is; trace anything else, once, while this runs.
 
     Raises:
         UsageError: there is no such model.
         UnsupportedModel: it is no model, or cannot be traced.
     """
     path = Path(reference)
-    if (path / MANIFEST_NAME).is_file() or path.suffix in {".plan", ".onnx"}:
+    if (path / MANIFEST_NAME).is_file() or path.suffix in {".plan", ".onnx"} or is_bundle(path):
         yield Located(reference=reference, task=task)
         return
     from exporter.source import open_source

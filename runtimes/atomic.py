@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from runtimes.errors import OutputError, UsageError
 
@@ -43,22 +44,39 @@ def _explained(target: Path) -> Iterator[None]:
         raise
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` by way of a temporary file in the same folder.
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file in the folder of ``path`` and rename it to ``path`` when the block succeeds.
 
     Raises:
         OutputError: no room, no permission or no such place; ``path`` keeps what it had.
     """
     with _explained(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+        with _explained(path):
             temporary.chmod(0o644)
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        full = explain_no_room(error, path)
+        if full is not None:
+            raise full from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` by way of a temporary file in the same folder.
+
+    Raises:
+        OutputError: no room, no permission or no such place; ``path`` keeps what it had.
+    """
+    with new_file(path) as stream:
+        stream.write(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# What a terminal obeys (C0, DEL, C1) and what turns a line around (Unicode's directional marks): messages quote names
+# out of files that nobody vouches for. Ends of lines and tabs stay.
+_OBEYED = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_HARMLESS = {code: "?" for code in _OBEYED if chr(code) not in "\n\t"}
+
+
+def make_printable(text: str) -> str:
+    """Return a text with a question mark for each character that would move or colour what is around it."""
+    return text.translate(_HARMLESS)
+
 
 class StepdownError(Exception):
     """Base of every deliberate failure.
@@ -35,6 +45,7 @@ class StepdownError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, *, where: str | None = None, cure: str | None = None) -> None:
+        what, where = make_printable(what), make_printable(where) if where else where
         self.what, self.where, self.cure = what, where, cure
         located = f"{what} (at {where})" if where else what
         super().__init__(f"{located}\n  to fix: {cure}" if cure else located)

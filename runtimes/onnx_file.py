@@ -11,7 +11,8 @@ import math
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from runtimes.artifact import TensorSpec
@@ -24,7 +25,40 @@ DTYPES = {
     17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", 21: "uint4", 22: "int4",
 }  # fmt: skip
 
+_BITS = {
+    **dict.fromkeys(("uint4", "int4"), 4),
+    **dict.fromkeys(("uint8", "int8", "bool", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"), 8),
+    **dict.fromkeys(("uint16", "int16", "float16", "bfloat16"), 16),
+    **dict.fromkeys(("uint32", "int32", "float32"), 32),
+    **dict.fromkeys(("uint64", "int64", "float64", "complex64"), 64),
+    "complex128": 128,
+}
 _CURE = "fetch or export the file again"
+# A graph of a hundred thousand nodes has about a million fields, and each is read a few times; more is a file that is
+# made to keep a reader busy (a million are read in a second).
+_MAX_FIELDS = 10_000_000
+# Subgraphs in subgraphs: loops in branches reach four or five.
+_MAX_DEPTH = 32
+_MAX_TEXT = 1 << 16
+# Of a name, in a message.
+_SHOWN = 200
+# ONNX Runtime takes tensors of up to a few dozen axes; a product of thousands of sizes takes forever.
+_MAX_AXES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalTensor:
+    """A tensor whose values lie in another file.
+
+    Attributes:
+        name: Of the tensor; may be empty.
+        entries: What is said of the place, as written: ``location``, and perhaps ``offset`` and ``length``.
+        size_bytes: What its type and shape take; None for a type not known here.
+    """
+
+    name: str
+    entries: tuple[tuple[str, str], ...]
+    size_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +69,23 @@ class OnnxHeader:
         inputs: What must be fed.
         outputs: What comes back.
         external: The external data locations, as written.
-        domains: The domains of all operators, those in subgraphs and functions included; ONNX's own is empty.
+        tensors: The tensors with external data.
+        operators: Domain and name of every operator, those in subgraphs and functions included; ONNX's own domain is
+            empty.
+        functions: Domain and name of each function that the file defines.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     external: tuple[str, ...]
-    domains: tuple[str, ...]
+    tensors: tuple[ExternalTensor, ...]
+    operators: tuple[tuple[str, str], ...]
+    functions: tuple[tuple[str, str], ...]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains of all operators; ONNX's own is empty."""
+        return tuple(dict.fromkeys(domain for domain, _ in self.operators))
 
 
 def read_header(path: Path) -> OnnxHeader:
@@ -81,13 +125,15 @@ def locate_external_data(path: Path, locations: tuple[str, ...]) -> tuple[Path, 
         inside = not Path(location).is_absolute() and (folder / location).resolve().is_relative_to(folder)
         if not inside:
             raise CorruptArtifact(
-                f"external data points outside the model's folder: '{location}'",
+                f"external data points outside the model's folder: '{location[:_SHOWN]}'",
                 where=str(path),
                 cure="keep the weights beside the model and save it with relative locations",
             )
         if not (folder / location).is_file():
             raise CorruptArtifact(
-                f"external data is missing: '{location}'", where=str(path), cure="copy it beside the model file"
+                f"external data is missing: '{location[:_SHOWN]}'",
+                where=str(path),
+                cure="copy it beside the model file",
             )
         found.append(path.parent / location)
     return tuple(found)
@@ -97,6 +143,18 @@ class _Malformed(Exception):
     """The bytes are not a protobuf message of the expected kind."""
 
 
+@dataclass(slots=True)
+class _Patience:
+    """How many fields a reader still looks at before it takes a file for an attack on its time."""
+
+    fields: int
+
+    def spend(self) -> None:
+        self.fields -= 1
+        if self.fields < 0:
+            raise _Malformed(f"it has more than {_MAX_FIELDS:,} fields")
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """A protobuf message: a span of the file. Iterating yields (field number, value)."""
@@ -104,20 +162,22 @@ class _Message:
     data: mmap.mmap
     start: int
     stop: int
+    patience: _Patience
 
     def __iter__(self) -> Iterator[tuple[int, int | _Message]]:
         at = self.start
         while at < self.stop:
+            self.patience.spend()
             tag, at = self._varint(at)
             number, wire = tag >> 3, tag & 7
-            if number == 0:
-                raise _Malformed(f"field number 0 at byte {at}")
+            if not 0 < number < 1 << 29:
+                raise _Malformed(f"field number {number} at byte {at}")
             value: int | _Message
             if wire == 0:
                 value, at = self._varint(at)
             elif wire == 2:
                 length, at = self._varint(at)
-                value = _Message(self.data, at, at + length)
+                value = _Message(self.data, at, at + length, self.patience)
                 at += length
             elif wire in {1, 5}:
                 value, at = 0, at + (8 if wire == 1 else 4)
@@ -140,12 +200,15 @@ class _Message:
         raise _Malformed(f"a number of more than ten bytes at byte {at}")
 
     def text(self) -> str:
+        if self.stop - self.start > _MAX_TEXT:
+            raise _Malformed(f"a name of {self.stop - self.start:,} bytes at byte {self.start}")
         return self.data[self.start : self.stop].decode("utf-8")
 
     def varints(self) -> Iterator[int]:
         """Read the span as numbers one after another: a packed field."""
         at = self.start
         while at < self.stop:
+            self.patience.spend()
             value, at = self._varint(at)
             yield value
 
@@ -157,11 +220,15 @@ class _Message:
                     raise _Malformed(f"field {number} is a number")
                 yield value
 
-    def first(self, number: int) -> int | _Message | None:
-        return next((value for found, value in self if found == number), None)
+    def only(self, number: int) -> int | _Message | None:
+        """Return a field that is there once or not; of two, other readers would take the last, or join them."""
+        found = [value for field_number, value in self if field_number == number]
+        if len(found) > 1:
+            raise _Malformed(f"field {number} is there {len(found)} times")
+        return found[0] if found else None
 
     def string(self, number: int) -> str:
-        value = self.first(number)
+        value = self.only(number)
         return value.text() if isinstance(value, _Message) else ""
 
 
@@ -173,91 +240,129 @@ def _opened(path: Path) -> Iterator[_Message]:
         raise CorruptArtifact("the file is empty", where=str(path), cure=_CURE)
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            yield _Message(data, 0, len(data))
+            yield _Message(data, 0, len(data), _Patience(_MAX_FIELDS))
         except (_Malformed, UnicodeDecodeError) as error:
             raise CorruptArtifact(f"not a readable ONNX model: {error}", where=str(path), cure=_CURE) from error
 
 
 def _read_model(model: _Message) -> OnnxHeader:
     graphs = list(model.messages(7))
-    if not graphs:
-        raise _Malformed("it holds no graph")
-    if model.first(8) is None:
+    if len(graphs) != 1:  # of two, other readers would make one
+        raise _Malformed(f"it holds {len(graphs) or 'no'} graph{'s' if graphs else ''}")
+    if not any(True for _ in model.messages(8)):
         raise _Malformed("it names no operator set")
-    graph = graphs[0]
-    external: dict[str, None] = {}
-    domains: dict[str, None] = {}
-    for nodes in (graph, *model.messages(25)):  # functions hold nodes in field 7, graphs in field 1
-        _visit_nodes(nodes, external, domains, node_field=1 if nodes is graph else 7)
+    graph, found = graphs[0], _Found()
+    _visit_nodes(graph, found, node_field=1, depth=0)
+    for function in model.messages(25):
+        found.functions[(function.string(10), function.string(1))] = None
+        _visit_nodes(function, found, node_field=7, depth=0)  # functions hold nodes in field 7, graphs in field 1
+        for attribute in function.messages(11):
+            _visit_attribute(attribute, found, depth=0)
     initialised = {tensor.string(8) for tensor in graph.messages(5)}
     inputs = tuple(spec for spec in map(_read_value, graph.messages(11)) if spec.name not in initialised)
-    outputs = tuple(map(_read_value, graph.messages(12)))
-    return OnnxHeader(inputs=inputs, outputs=outputs, external=tuple(external), domains=tuple(domains))
+    locations = (text for tensor in found.tensors for key, text in tensor.entries if key == "location")
+    return OnnxHeader(
+        inputs=inputs,
+        outputs=tuple(map(_read_value, graph.messages(12))),
+        external=tuple(dict.fromkeys(locations)),
+        tensors=tuple(found.tensors),
+        operators=tuple(found.operators),
+        functions=tuple(found.functions),
+    )
 
 
-def _visit_nodes(holder: _Message, external: dict[str, None], domains: dict[str, None], *, node_field: int) -> None:
-    """Collect the locations of tensors and the domains of nodes, those in subgraphs and attributes included."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a walk over nodes comes upon; the mappings stand for sets that keep their order."""
+
+    tensors: list[ExternalTensor] = field(default_factory=list)
+    operators: dict[tuple[str, str], None] = field(default_factory=dict)
+    functions: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def note_tensor(self, tensor: _Message) -> None:
+        entries = tuple((entry.string(1), entry.string(2)) for entry in tensor.messages(13))
+        if entries or tensor.only(14) == _EXTERNAL:
+            self.tensors.append(ExternalTensor(name=tensor.string(8), entries=entries, size_bytes=_count_bytes(tensor)))
+
+    def note_sparse(self, sparse: _Message) -> None:
+        for number in (1, 2):  # values, indices
+            for tensor in sparse.messages(number):
+                self.note_tensor(tensor)
+
+
+# TensorProto.DataLocation
+_EXTERNAL = 1
+
+
+def _visit_nodes(holder: _Message, found: _Found, *, node_field: int, depth: int) -> None:
+    """Collect the external tensors and the operators of nodes, those in subgraphs and attributes included."""
+    if depth > _MAX_DEPTH:
+        raise _Malformed(f"graphs nested deeper than {_MAX_DEPTH}")
     if node_field == 1:
         for tensor in holder.messages(5):
-            _note_location(tensor, external)
+            found.note_tensor(tensor)
         for sparse in holder.messages(15):
-            _note_sparse(sparse, external)
+            found.note_sparse(sparse)
     for node in holder.messages(node_field):
-        domains[node.string(7)] = None
+        found.operators[(node.string(7), node.string(4))] = None
         for attribute in node.messages(5):
-            for number, value in attribute:
-                if not isinstance(value, _Message):
-                    continue
-                if number in {5, 10}:
-                    _note_location(value, external)
-                elif number in {22, 23}:
-                    _note_sparse(value, external)
-                elif number in {6, 11}:
-                    _visit_nodes(value, external, domains, node_field=1)
+            _visit_attribute(attribute, found, depth)
 
 
-def _count_graph(graph: _Message) -> tuple[int, int]:
+def _visit_attribute(attribute: _Message, found: _Found, depth: int) -> None:
+    for number, value in attribute:
+        if not isinstance(value, _Message):
+            continue
+        if number in {5, 10}:
+            found.note_tensor(value)
+        elif number in {22, 23}:
+            found.note_sparse(value)
+        elif number in {6, 11}:
+            _visit_nodes(value, found, node_field=1, depth=depth + 1)
+
+
+def _count_graph(graph: _Message, depth: int = 0) -> tuple[int, int]:
+    if depth > _MAX_DEPTH:
+        raise _Malformed(f"graphs nested deeper than {_MAX_DEPTH}")
     nodes, elements = 0, sum(_count_elements(tensor) for tensor in graph.messages(5))
     for node in graph.messages(1):
         nodes += 1
         for attribute in node.messages(5):
             for number, value in attribute:
                 if number in {6, 11} and isinstance(value, _Message):
-                    inner = _count_graph(value)
+                    inner = _count_graph(value, depth + 1)
                     nodes, elements = nodes + inner[0], elements + inner[1]
     return nodes, elements
 
 
 def _count_elements(tensor: _Message) -> int:
     """Multiply the dimensions, which proto3 writers pack into one field and others write one by one."""
-    return math.prod(
-        size
-        for number, value in tensor
-        if number == 1
-        for size in (value.varints() if isinstance(value, _Message) else (value,))
-    )
+    sizes: list[int] = []
+    for number, value in tensor:
+        if number == 1:
+            sizes += islice(value.varints(), _MAX_AXES + 1) if isinstance(value, _Message) else (value,)
+            if len(sizes) > _MAX_AXES:
+                raise _Malformed(f"a tensor of more than {_MAX_AXES} axes")
+    return math.prod(sizes)
 
 
-def _note_sparse(sparse: _Message, external: dict[str, None]) -> None:
-    for number in (1, 2):  # values, indices
-        for tensor in sparse.messages(number):
-            _note_location(tensor, external)
-
-
-def _note_location(tensor: _Message, external: dict[str, None]) -> None:
-    for entry in tensor.messages(13):
-        if entry.string(1) == "location":
-            external[entry.string(2)] = None
+def _count_bytes(tensor: _Message) -> int | None:
+    """Return what the values take; 4-bit ones lie two in a byte."""
+    kind = tensor.only(2)
+    bits = _BITS.get(DTYPES.get(kind, "")) if isinstance(kind, int) else None
+    return -(-_count_elements(tensor) * bits // 8) if bits is not None else None
 
 
 def _read_value(value: _Message) -> TensorSpec:
-    name, kind = value.string(1), value.first(2)
-    tensor = kind.first(1) if isinstance(kind, _Message) else None
+    name, kind = value.string(1), value.only(2)
+    tensor = kind.only(1) if isinstance(kind, _Message) else None
     if not isinstance(tensor, _Message):
-        raise UnsupportedModel("an input or output is not a tensor", where=name, cure="export the model without it")
-    elem_type, shape = tensor.first(1), tensor.first(2)
+        raise UnsupportedModel(
+            "an input or output is not a tensor", where=name[:_SHOWN], cure="export the model without it"
+        )
+    elem_type, shape = tensor.only(1), tensor.only(2)
     if not isinstance(elem_type, int):
-        raise _Malformed(f"'{name}' has no element type")
+        raise _Malformed(f"'{name[:_SHOWN]}' has no element type")
     axes = list(shape.messages(1)) if isinstance(shape, _Message) else []
     return TensorSpec(
         name=name,
@@ -267,7 +372,7 @@ def _read_value(value: _Message) -> TensorSpec:
 
 
 def _read_axis(dimension: _Message, unnamed: str) -> int | str:
-    size = dimension.first(1)
+    size = dimension.only(1)
     # A negative size (ten-byte number) is how some tools write a dynamic axis.
     if isinstance(size, int) and size < 1 << 63:
         return size

@@ -46,6 +46,8 @@ class OrtOptions:
             that compiles its part of the graph cannot write it.
         device_inputs: For :meth:`OrtSession.prepare`: inputs are put where the first provider keeps its tensors once,
             and outputs stay there, so that no copy is in the call.
+        sparse_kernels: The library of the operators of domain ``ai.stepdown``, as a bundle brings it; None takes this
+            installation's. It is code: give only what was verified.
     """
 
     threads: int | None = None
@@ -56,6 +58,7 @@ class OrtOptions:
     profile: Path | None = None
     optimized: Path | None = None
     device_inputs: bool = False
+    sparse_kernels: Path | None = None
 
 
 class OrtSession:
@@ -177,7 +180,7 @@ class OnnxRuntime:
         require_providers(providers, ort.get_available_providers(), "is not in this onnxruntime")
         options = self._make_session_options(ort)
         if sparse_library.DOMAIN in header.domains:
-            _register_sparse(options)
+            _register_sparse(options, self.options.sparse_kernels or sparse_library.library_path())
         with explain_refusals(artifact.path):
             session = ort.InferenceSession(
                 str(artifact.path),
@@ -234,14 +237,13 @@ def describe_onnx_files(path: Path) -> tuple[Path, ...]:
     return (path, *locate_external_data(path, read_header(path).external))
 
 
-def _register_sparse(options: onnxruntime.SessionOptions) -> None:
-    library = str(sparse_library.library_path())
+def _register_sparse(options: onnxruntime.SessionOptions, library: Path) -> None:
     try:
-        options.register_custom_ops_library(library)
+        options.register_custom_ops_library(str(library))
     except ort_errors() as error:
         raise MissingDependency(
             f"this onnxruntime does not take the sparse kernels: {shorten_message(error)}",
-            where=library,
+            where=str(library),
             cure="update onnxruntime (1.17 or later), and install stepdown again where that is not enough",
         ) from error
 

@@ -70,14 +70,19 @@ def export(
     """
     command = ["export", str(model), "--target", target, "--calibration-data", str(data), *options]
     command += ["--threads", str(threads), "-o", str(directory), "--force"]
-    cost = run_measured([_find_command(), *command])
+    cost = call(*command)
     return Built(path=directory, seconds=cost.seconds)
 
 
 def calibrate(model: Path, texts: Path, samples: int, out: Path) -> Cost:
     """Collect statistics of ``samples`` texts and return what it took."""
     command = ["calibrate", str(model), "--calibration-data", str(texts), "--samples", str(samples)]
-    return run_measured([_find_command(), *command, "-o", str(out), "--force"])
+    return call(*command, "-o", str(out), "--force")
+
+
+def call(*words: str) -> Cost:
+    """Call one verb and return what it took. Raises as :func:`run_measured`."""
+    return run_measured([_find_command(), *words])
 
 
 def _find_command() -> str:

@@ -16,7 +16,24 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from exporter.cli import bench, calibrate, compress, doctor, evaluate, export, gate, inspect, lint, plan, run
+from exporter.cli import (
+    bench,
+    calibrate,
+    compress,
+    doctor,
+    evaluate,
+    export,
+    gate,
+    inspect,
+    install,
+    installed,
+    lint,
+    pack,
+    plan,
+    rollback,
+    run,
+    verify,
+)
 from exporter.cli.outcome import Outcome, Verb, format_json
 from exporter.cli.parsing import Parser, unknown_word
 from exporter.progress import make_progress
@@ -41,6 +58,11 @@ VERBS: Mapping[str, Verb] = {
     "eval": evaluate,
     "bench": bench,
     "gate": gate,
+    "pack": pack,
+    "verify": verify,
+    "install": install,
+    "rollback": rollback,
+    "installed": installed,
     "inspect": inspect,
     "lint": lint,
     "doctor": doctor,

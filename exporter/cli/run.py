@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.cli.outcome import Outcome
 from exporter.cli.parsing import add_host_code, parse_positive
+from exporter.cli.trust import add_trust, read_trust
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
-    from exporter.answer import Answer
     from exporter.progress import Progress
+    from runtimes.serving.answer import Answer
 
 SUMMARY = "Run a model once, on texts or tensors."
 EXAMPLE = 'stepdown run out --text "a step-down transformer lowers the voltage"'
@@ -25,33 +26,43 @@ _SHOWN = 6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "model", metavar="ARTIFACT", help="an exported directory, an .onnx or .plan file, or a checkpoint"
+        "model",
+        metavar="ARTIFACT",
+        help="an exported directory, a bundle or an installed one, an .onnx or .plan file, or a checkpoint",
     )
     parser.add_argument("--text", action="append", metavar="TEXT", help="a text (repeatable: one batch)")
     parser.add_argument("--pair", action="append", metavar="TEXT", help="the second text of each --text (repeatable)")
     parser.add_argument("--inputs", metavar="FILE", type=Path, help="an .npz with one array an input")
     parser.add_argument("--task", metavar="NAME", help="what the model does, where its files do not say")
-    parser.add_argument("--max-length", metavar="N", type=parse_positive, default=128, help="tokens a text (128)")
+    parser.add_argument("--max-length", metavar="N", type=parse_positive, help="tokens a text (the bundle's, else 128)")
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
     add_host_code(parser)
+    add_trust(parser)
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Run the model."""
     if bool(arguments.text) == bool(arguments.inputs):
         raise UsageError("nothing to run on, or two things", cure="give either --text or --inputs")
-    from exporter.answer import answer_arrays, answer_texts
+    from exporter.answer import answer_arrays
     from exporter.subject import open_subject
+    from runtimes.serving.answer import answer_texts
 
     progress.step(f"opening {arguments.model}")
     opened = open_subject(
-        arguments.model, task=arguments.task, threads=arguments.threads, allow_host_code=arguments.allow_host_code
+        arguments.model,
+        task=arguments.task,
+        threads=arguments.threads,
+        allow_host_code=arguments.allow_host_code,
+        trust=read_trust(arguments, Path(arguments.model)),
     )
     with opened as subject:
         if arguments.inputs:
             answers = answer_arrays(subject, arguments.inputs)
         else:
-            answers = answer_texts(subject, arguments.text, arguments.pair or (), arguments.max_length)
+            answers = answer_texts(
+                subject, arguments.text, arguments.pair or (), arguments.max_length or subject.max_length
+            )
     return Outcome(
         document={"answers": [asdict(answer) for answer in answers]},
         text="\n".join(map(_describe, answers)),
@@ -67,6 +78,12 @@ def _describe(answer: Answer) -> str:
         return f"{head}{answer.value['label']} ({answer.value['probability']:.1%})"
     if answer.kind == "tokens":
         return head + " ".join(f"{item['token']}/{item['label']}" for item in answer.value)
+    if answer.kind == "span":
+        return f"{head}{answer.value['answer']!r} ({answer.value['probability']:.1%})"
+    if answer.kind == "masks":
+        return head + "; ".join(
+            ", ".join(f"{it['token']} ({it['probability']:.1%})" for it in mask) for mask in answer.value
+        )
     return "\n".join(f"{head}{name}: {_describe_nested(value)}" for name, value in answer.value.items())
 
 

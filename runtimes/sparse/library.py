@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from runtimes.artifact import hash_file
@@ -57,6 +56,9 @@ def describe_build() -> KernelBuild:
     Raises:
         MissingDependency: none are; see :func:`library_path`.
     """
+    # 20 ms to import, which a device would pay at every start.
+    from importlib.metadata import version
+
     return KernelBuild(version=version("stepdown"), sha256=hash_file(library_path()))
 
 

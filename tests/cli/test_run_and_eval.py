@@ -42,7 +42,7 @@ def test_other_sparse_kernels_than_the_manifest_names_are_said_or_refused(
     stepdown, artifact, tmp_path, monkeypatch, version
 ):
     here = KernelBuild(version="0.1.0", sha256="a" * 64)
-    monkeypatch.setattr("exporter.kernel_check.describe_build", lambda: here)
+    monkeypatch.setattr("runtimes.kernel_check.describe_build", lambda: here)
     manifest = json.loads((artifact / "manifest.json").read_text())
     entry = manifest["artifacts"]["onnxruntime"]
     entry["requires"]["stepdown"] = f">={version}"

@@ -13,11 +13,15 @@ import stepdown
 from runtimes import errors
 
 PUBLIC = {
-    "Answer", "CandidateRow", "CompressOptions", "CompressResult", "EvalData", "Evaluated", "Evaluation",
+    "Answer", "Bundle", "CandidateRow", "CompressOptions", "CompressResult", "EvalData", "Evaluated", "Evaluation",
     "ExportOptions", "ExportResult", "FigureVerdict", "Finding", "FoundStep", "GateLimits", "GateOptions",
-    "GateResult", "Gated", "Inspection", "Layer", "Progress", "Ratio", "Report", "ShapeVerdict", "SilentProgress",
-    "Subject", "answer_texts", "compress", "evaluate", "evaluate_cosine", "examine_machine", "export", "gate",
-    "gate_history", "inspect_model", "library_path", "open_subject",
+    "GateResult", "Gated", "Inspection", "InstallOptions", "Installed", "InstalledVersion", "Layer",
+    "PackOptions", "PackResult", "Progress", "PublicKey", "Ratio", "Report", "ServeOptions", "ShapeVerdict",
+    "SilentProgress", "Subject", "TextSession",
+    "Trust", "VerifyOptions", "VerifyReport", "answer_texts", "collect_garbage", "compress", "evaluate",
+    "evaluate_cosine", "examine_machine", "export", "gate", "gate_history", "inspect_model", "install",
+    "library_path", "list_installed", "open_bundle", "open_subject", "pack", "read_public_key", "roll_back",
+    "verify_bundle",
 }  # fmt: skip
 ERRORS = {
     name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.StepdownError)

@@ -18,7 +18,6 @@ from exporter.evaluate import (
     evaluate,
     evaluate_cosine,
     macro_f1,
-    pool_outputs,
     spearman,
 )
 from runtimes.artifact import TensorSpec
@@ -51,17 +50,6 @@ def test_accuracy_and_macro_f1_by_hand():
 def test_cosine_rows_with_zero_rows():
     first, second = np.array([[0.0, 0], [1, 0], [0, 0]]), np.array([[1.0, 0], [1, 1], [0, 0]])
     assert cosine_rows(first, second).tolist() == pytest.approx([0.0, 2**-0.5, 1.0])
-
-
-def test_padding_does_not_count_in_the_mean():
-    hidden = np.array([[[1.0, 3.0], [3.0, 5.0], [99.0, 99.0]]], np.float32)
-    mask = np.array([[1, 1, 0]])
-    assert pool_outputs({"h": hidden}, {"attention_mask": mask}).tolist() == [[2.0, 4.0]]
-
-
-def test_integers_are_no_embedding():
-    with pytest.raises(UnsupportedModel, match="no vector a sample"):
-        pool_outputs({"ids": np.zeros((1, 2), np.int64)}, {})
 
 
 def test_metrics_are_known_by_name_and_task():

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtimes.artifact import TensorSpec
 from runtimes.errors import CorruptArtifact, UnsupportedModel
-from runtimes.onnx_file import DTYPES, locate_external_data, read_header
+from runtimes.onnx_file import DTYPES, count_contents, locate_external_data, read_header
 
 WEIGHT = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
 
@@ -153,3 +153,101 @@ def test_an_input_that_is_a_sequence_is_unsupported(tmp_path):
     sequence = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)
     with pytest.raises(UnsupportedModel, match="at x"):
         read_header(write(tmp_path / "m.onnx", inputs=[sequence]))
+
+
+def field(number, payload):
+    """A length-delimited protobuf field, written by hand where onnx would not write it."""
+    size, head = len(payload), bytearray(varint(number << 3 | 2))
+    return bytes(head + varint(size) + payload)
+
+
+def varint(value):
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return out
+
+
+def write_raw(path, tensor=b"", graph=b""):
+    """A model of one initializer, and further bytes of the graph and the model."""
+    inner = field(1, b"") + field(5, tensor) + graph
+    path.write_bytes(field(7, inner) + field(8, b""))
+    return path
+
+
+def entry(key, value):
+    return field(13, field(1, key) + field(2, value))
+
+
+def test_places_sizes_and_operators_are_read(tmp_path):
+    header = read_header(write(tmp_path / "m.onnx", initializers=[external_tensor("w", "weights.bin")]))
+    (tensor,) = header.tensors
+    assert (tensor.name, tensor.size_bytes, dict(tensor.entries)["location"]) == ("w", 64, "weights.bin")
+    assert header.operators == (("", "MatMul"),)
+    assert header.domains == ("",)
+
+
+def test_functions_and_their_defaults_are_looked_into(tmp_path):
+    function = helper.make_function(
+        "local", "f", [], ["o"], [helper.make_node("Add", ["a", "a"], ["o"])], [helper.make_opsetid("", 17)]
+    )
+    function.attribute_proto.append(helper.make_attribute("default", external_tensor("d", "default.bin")))
+    header = read_header(write(tmp_path / "m.onnx", functions=[function]))
+    assert header.functions == (("local", "f"),)
+    assert header.external == ("default.bin",)
+
+
+def test_what_other_readers_would_read_otherwise_is_refused(tmp_path):
+    """Of a field that is there twice protobuf takes the last: a second location must not hide behind the first."""
+    two = field(13, field(1, b"location") + field(2, b"inside") + field(2, b"../outside"))
+    with pytest.raises(CorruptArtifact, match="field 2 is there 2 times"):
+        read_header(write_raw(tmp_path / "m.onnx", two))
+    path = write(tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes() + field(7, b""))
+    with pytest.raises(CorruptArtifact, match="it holds 2 graphs"):
+        read_header(path)
+
+
+def test_a_field_number_that_others_cut_short_is_refused(tmp_path):
+    path = write_raw(tmp_path / "m.onnx", graph=bytes(varint((1 << 32 | 5) << 3)) + b"\0")
+    with pytest.raises(CorruptArtifact, match="field number 4294967301"):
+        read_header(path)
+
+
+def test_graphs_in_graphs_end_somewhere(tmp_path):
+    graph = field(1, b"")
+    for _ in range(2000):
+        graph = field(1, field(5, field(6, graph)))
+    for read in (read_header, count_contents):
+        with pytest.raises(CorruptArtifact, match="nested deeper than 32"):
+            read(write_raw(tmp_path / "m.onnx", graph=graph))
+
+
+def test_axes_without_end_are_refused(tmp_path):
+    for dims in (field(1, b"\x7f" * 100_000), b"\x08\x7f" * 100):
+        path = write_raw(tmp_path / "m.onnx", b"\x10\x01" + dims + entry(b"location", b"w"))
+        with pytest.raises(CorruptArtifact, match="more than 64 axes"):
+            read_header(path)
+
+
+def test_a_name_of_megabytes_is_refused(tmp_path):
+    with pytest.raises(CorruptArtifact, match="a name of 100,000 bytes"):
+        read_header(write_raw(tmp_path / "m.onnx", entry(b"location", b"x" * 100_000)))
+
+
+def test_fields_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("runtimes.onnx_file._MAX_FIELDS", 1000)
+    with pytest.raises(CorruptArtifact, match="more than 1,000 fields"):
+        read_header(write_raw(tmp_path / "m.onnx", graph=b"\x08\x00" * 1000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dims", "size"), [(22, (3, 3), 5), (10, (4, 4), 32), (16, (0, 4), 0), (99, (1,), None)]
+)
+def test_sizes_follow_types_and_shapes(tmp_path, kind, dims, size):
+    tensor = TensorProto(name="w", dims=dims)
+    raw = tensor.SerializeToString() + bytes([0x10, kind]) + entry(b"location", b"w")
+    (found,) = read_header(write_raw(tmp_path / "m.onnx", raw)).tensors
+    assert found.size_bytes == size

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.subject import choose_artifact
 from runtimes.artifact import Manifest
 from runtimes.errors import CorruptArtifact, MissingDependency
+from runtimes.serving.exported import choose_artifact
 
 
 def _choose(requires: object) -> Path:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from exporter import kernel_check
 from exporter.bench_subjects import SubjectOptions, resolve_subjects
 from exporter.inspect_model import inspect_model
-from exporter.kernel_check import check_kernels
 from exporter.subject import open_subject
+from runtimes import kernel_check
 from runtimes.artifact import read_manifest, write_manifest
 from runtimes.errors import CorruptArtifact, MissingDependency
+from runtimes.kernel_check import check_kernels
 from runtimes.sparse.library import KernelBuild
 from tests.cli.tiny_artifact import write_artifact
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.versions import count_version
 from runtimes.errors import CorruptArtifact
 from runtimes.sparse.library import KernelBuild, describe_build
+from runtimes.versions import count_version
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Of a sum, as much as tells two builds apart.

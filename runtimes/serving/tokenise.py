@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.artifact import TensorSpec, hash_file
-from runtimes.errors import CorruptArtifact, DataError, MissingDependency
+from runtimes.errors import DataError, MissingDependency
+from runtimes.tokenizer_errors import tokenizer_errors
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -26,7 +27,10 @@ _FIELDS: dict[str, Callable[[Encoding], list[int]]] = {
     "attention_mask": lambda encoding: encoding.attention_mask,
     "token_type_ids": lambda encoding: encoding.type_ids,
 }
+#: The inputs that texts can fill.
+TEXT_INPUTS = frozenset(_FIELDS)
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
+_MASK_TOKENS = ("[MASK]", "<mask>")
 
 
 class Tokeniser:
@@ -51,25 +55,36 @@ class Tokeniser:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingDependency("tokenizers is not installed", cure='pip install "stepdown[device]"') from error
-        try:
+        self._path = path
+        with tokenizer_errors("not a tokenizer", str(path)):
             self._tokenizer = Tokenizer.from_buffer(path.read_bytes())
-        except (OSError, ValueError) as error:
-            cure = "export the model with its tokenizer, or give a tokenizer.json"
-            raise CorruptArtifact(f"not a tokenizer: {error}", where=str(path), cure=cure) from error
         fixed = [axis for spec in inputs for axis in spec.shape[1:] if isinstance(axis, int)]
         self.fixed_length = min(fixed) if fixed else None
         self.max_length = self.fixed_length or max_length
         self._inputs = tuple(inputs)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_length)
-        known = (self._tokenizer.token_to_id(token) for token in _PADDING_TOKENS)
-        self.padding_id = next((token for token in known if token is not None), 0)
+        self.padding_id = self._find_id(_PADDING_TOKENS) or 0
+        self._mask_id = self._find_id(_MASK_TOKENS)
         self.identity = f"{hash_file(path)}:{self.max_length}:{self.fixed_length}:{[spec.name for spec in inputs]}"
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Return one encoding a text (or pair), without padding."""
+        """Return one encoding a text (or pair), without padding.
+
+        Raises:
+            CorruptArtifact: the tokenizer contradicts itself, and this is a text for which that shows.
+        """
         items = [text if len(text) == 2 else text[0] for text in texts]
-        return list(self._tokenizer.encode_batch(items))
+        with tokenizer_errors("the tokenizer does not take this text", str(self._path)):
+            return list(self._tokenizer.encode_batch(items))
+
+    def find_masks(self, encoding: Encoding) -> list[int]:
+        """Return where the tokens stand that the model is asked to fill in."""
+        return [place for place, token in enumerate(encoding.ids) if token == self._mask_id]
+
+    def name_token(self, number: int) -> str:
+        """Return the text of a token, without the marks that join it to others."""
+        return str(self._tokenizer.decode([number], skip_special_tokens=False)).strip()
 
     def tokenise(self, texts: Sequence[tuple[str, ...]]) -> list[Tokens]:
         """Return the tokens of each text (or pair), without padding.
@@ -81,6 +96,10 @@ class Tokeniser:
             for start in range(0, len(texts), _ENCODED_AT_ONCE)
             for encoding in self.encode(texts[start : start + _ENCODED_AT_ONCE])
         ]
+
+    def _find_id(self, tokens: Sequence[str]) -> int | None:
+        known = (self._tokenizer.token_to_id(token) for token in tokens)
+        return next((token for token in known if token is not None), None)
 
     def _take_tokens(self, encoding: Encoding) -> Tokens:
         return {spec.name: np.array(_FIELDS[spec.name](encoding), dtype=spec.dtype) for spec in self._inputs}

@@ -1,0 +1,87 @@
+"""``stepdown install``. Must not import anything heavy at module level."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.cli.outcome import Outcome
+from exporter.cli.trust import add_trust, read_trust
+
+if TYPE_CHECKING:
+    from exporter.progress import Progress
+    from runtimes.bundle.install import Installed
+    from runtimes.bundle.trust import Trust
+
+SUMMARY = "Put a bundle under a root beside its earlier versions, and switch to it once it is whole."
+EXAMPLE = "stepdown install minilm.stepdown.tar.gz --root /opt/models --key release.pub"
+EXTRA = "device"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="an archive that `stepdown pack` wrote")
+    add_root(parser)
+    add_trust(parser)
+    parser.add_argument("--no-probe", action="store_true", help="do not run the stored inputs first")
+    parser.add_argument("--allow-downgrade", action="store_true", help="also what is older than the current version")
+    parser.add_argument(
+        "--for-another-machine", action="store_true", help="also what does not fit this one, as for a disk image"
+    )
+    parser.add_argument("--collect", action="store_true", help="then drop all versions but this and the previous one")
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Declare where installed bundles lie."""
+    parser.add_argument(
+        "--root", metavar="DIR", type=Path, required=True, help="the folder of installed bundles: DIR/NAME/current"
+    )
+
+
+def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
+    """Verify the bundle, install it and switch to it."""
+    from runtimes.bundle.install import InstallOptions, collect_garbage, install
+
+    trust = read_trust(arguments, arguments.bundle)
+    if not (arguments.no_probe or arguments.for_another_machine):
+        progress.step(f"verifying {arguments.bundle}")
+        _require_verified(arguments.bundle, trust)
+    options = InstallOptions(
+        trust=trust, allow_downgrade=arguments.allow_downgrade, allow_unfit=arguments.for_another_machine
+    )
+    progress.step(f"installing {arguments.bundle} below {arguments.root}")
+    installed = install(arguments.bundle, arguments.root, options)
+    dropped = collect_garbage(arguments.root, installed.name) if arguments.collect else ()
+    return describe_installed(installed, dropped)
+
+
+def describe_installed(installed: Installed, dropped: tuple[str, ...] = ()) -> Outcome:
+    """Say what is current now."""
+    version = f" version {installed.version}" if installed.version is not None else ""
+    lines = [f"{installed.name}{version} (id {installed.id}) is current: {installed.path}"]
+    if installed.replaced is not None:
+        lines.append(f"before it was {installed.replaced}; `stepdown rollback {installed.name}` goes back")
+    lines += [f"dropped {one}" for one in dropped]
+    return Outcome(
+        document={**asdict(installed), "path": str(installed.path), "dropped": list(dropped)},
+        text="\n".join(lines),
+        notes=(installed.signature,) if installed.signature is not None else (),
+    )
+
+
+def _require_verified(bundle: Path, trust: Trust) -> None:
+    """Prove the bundle, its stored answers too, before anything is written.
+
+    Raises:
+        CorruptArtifact: it fails; the first failure.
+    """
+    from runtimes.bundle.verify import VerifyOptions, verify_bundle
+    from runtimes.errors import CorruptArtifact
+
+    failures = verify_bundle(bundle, VerifyOptions(trust=trust)).failures
+    if failures:
+        first = failures[0]
+        seen = f": expected {first.expected}, found {first.found}" if first.expected is not None else ""
+        raise CorruptArtifact(f"{first.what}{seen}", where=first.where, cure=first.cure)

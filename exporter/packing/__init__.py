@@ -1,0 +1,1 @@
+"""`stepdown pack`: exported directories in, one bundle out, the same bytes for the same input."""

@@ -1,0 +1,163 @@
+"""What must hold of an unpacked bundle before any of it is loaded: every file is of a kind a bundle may have.
+
+In: the folder of an unpacked bundle, whose hashes were checked on the way, and its description. Out: nothing, or an
+error. A kind is known by its place and proved by its content: descriptions are JSON, texts are texts, models, kernels
+and probes are what they should be; whatever is left over is refused, pickles above all. Must not import a runtime.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from runtimes.bundle.description import BundleDescription, Variant
+from runtimes.bundle.kernels import KERNEL_FOLDER, check_kernels
+from runtimes.bundle.onnx_safety import check_onnx, check_specs
+from runtimes.bundle.strict_json import corrupt, load_json, mismatch
+from runtimes.bundle.tensor_file import read_tensors
+from runtimes.bundle.tokenizer_safety import check_tokenizer
+from runtimes.trt.record import read_record, record_path
+
+# Configurations, reports and lists of parts: tens of kilobytes.
+MAX_JSON_BYTES = 32 << 20
+MAX_TEXT_BYTES = 4 << 20
+_TOKENIZER = "tokenizer.json"
+# A name without a suffix is LICENSE or NOTICE.
+_TEXTS = frozenset({"", ".txt", ".md", ".jinja", ".toml"})
+# Enough to know a pickle by: its first instructions.
+_PICKLE_HEAD_BYTES = 1 << 16
+
+
+def check_contents(home: Path, description: BundleDescription, variants: Collection[str] | None = None) -> None:
+    """Check every file of an unpacked bundle.
+
+    Args:
+        home: Holds ``shared/`` and ``variants/``.
+        description: What was checked against the archive.
+        variants: The names of those that were unpacked; None: all.
+
+    Raises:
+        CorruptArtifact: a file is of no kind that a bundle has, is not what its place says, or the description does
+            not tell the truth about it.
+        MissingDependency: ``tokenizers`` is not installed.
+    """
+    for path in sorted(description.files):
+        _check_shared(home / "shared" / path, path)
+    for variant in description.variants:
+        if variants is None or variant.name in variants:
+            check_variant(home / "variants" / variant.name, variant)
+
+
+def check_variant(folder: Path, variant: Variant) -> None:
+    """Check the files of one unpacked variant; see :func:`check_contents`."""
+    for path in sorted(variant.files):
+        _refuse_pickle(folder / path, f"{variant.name}: {path}")
+    graphs = {path for path in (variant.model, _graph_of(variant)) if path is not None and path.endswith(".onnx")}
+    needs = [check_onnx(folder, graph, tuple(variant.files)) for graph in sorted(graphs)]
+    check_kernels(folder, variant, needed=any(need.kernels for need in needs))
+    _check_model(folder, variant)
+    probe = {variant.probe.inputs, variant.probe.outputs}
+    for path in sorted(probe):
+        _check_probe(folder, variant, path)
+    known = {variant.model, *graphs, *probe, *(path for need in needs for path in need.files)}
+    for path in sorted(set(variant.files) - known):
+        if not path.startswith(KERNEL_FOLDER):  # the kernels were checked, and lie alone there
+            _check_plain(folder / path, f"{variant.name}: {path}", path)
+
+
+def _graph_of(variant: Variant) -> str | None:
+    return variant.rebuild.graph if variant.rebuild is not None else None
+
+
+def _check_model(folder: Path, variant: Variant) -> None:
+    where = f"{variant.name}: {variant.model}"
+    suffix = PurePosixPath(variant.model).suffix
+    if suffix == ".onnx":
+        check_specs(folder / variant.model, where, variant.inputs, variant.outputs)
+    elif suffix == ".plan" and variant.runtime == "tensorrt":
+        _check_plan(folder, variant, where)
+    else:
+        raise corrupt(f"{variant.runtime} runs no such model", where)
+
+
+def _check_plan(folder: Path, variant: Variant, where: str) -> None:
+    record_name = record_path(Path(variant.model)).as_posix()
+    if record_name not in variant.files:
+        raise corrupt("the plan has no record beside it", where)
+    _check_plain(folder / record_name, f"{variant.name}: {record_name}", record_name)
+    record = read_record(folder / variant.model)
+    if record.plan_sha256 != variant.files[variant.model]:
+        listed, found = variant.files[variant.model], record.plan_sha256[:100]
+        raise mismatch("the record is of another plan", where, expected=listed, found=found)
+    if (record.inputs, record.outputs) != (variant.inputs, variant.outputs):
+        raise corrupt("the description does not tell the truth about the plan's inputs and outputs", where)
+
+
+def _check_probe(folder: Path, variant: Variant, path: str) -> None:
+    """Check that a probe's arrays are of the model's inputs or outputs."""
+    where = f"{variant.name}: {path}"
+    if not path.endswith(".safetensors"):
+        raise corrupt("a probe is a .safetensors file", where)
+    arrays = read_tensors(folder / path, where)
+    specs = variant.inputs if path == variant.probe.inputs else variant.outputs
+    found = {name: array.dtype.name for name, array in arrays.items()}
+    expected = {spec.name: spec.dtype for spec in specs}
+    if found != expected:
+        raise mismatch("the probe is of another model", where, expected=expected, found=found)
+
+
+def _check_shared(path: Path, name: str) -> None:
+    where = f"shared: {name}"
+    _refuse_pickle(path, where)
+    if name == _TOKENIZER:
+        check_tokenizer(path, where)
+    else:
+        _check_plain(path, where, name)
+
+
+def _check_plain(path: Path, where: str, name: str) -> None:
+    """Check a file that only people and parsers read."""
+    suffix = PurePosixPath(name).suffix
+    size = path.stat().st_size
+    if suffix == ".json":
+        if size > MAX_JSON_BYTES:
+            raise corrupt(f"JSON of more than {MAX_JSON_BYTES:,} bytes", where)
+        load_json(path.read_bytes(), where, large_integers=True)
+    elif suffix in _TEXTS:
+        if size > MAX_TEXT_BYTES:
+            raise corrupt(f"a text of more than {MAX_TEXT_BYTES:,} bytes", where)
+        _check_text(path.read_bytes(), where)
+    else:
+        raise corrupt("a bundle holds no files of this kind", where)
+
+
+def _check_text(data: bytes, where: str) -> None:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise corrupt(f"not a text: {error}", where) from error
+    if "\0" in text or _is_pickle(data, whole=True):
+        raise corrupt("not a text", where)
+
+
+def _refuse_pickle(path: Path, where: str) -> None:
+    """Refuse a pickle under any name; weights that begin like one by chance do not go on like one."""
+    with path.open("rb") as stream:
+        head = stream.read(_PICKLE_HEAD_BYTES)
+    # Protocol 2 and later say which they are first; numpy's and torch's containers hold pickles.
+    begins = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
+    if head.startswith((b"PK\x03\x04", b"\x93NUMPY")) or (begins and _is_pickle(head, whole=False)):
+        raise corrupt("pickles, and what holds them, are refused", where)
+
+
+def _is_pickle(data: bytes, *, whole: bool) -> bool:
+    """Whether bytes are instructions of a pickle up to its last, or, where they are cut off, up to there."""
+    stream, count = io.BytesIO(data), 0
+    try:
+        for _ in pickletools.genops(stream):
+            count += 1
+    except (ValueError, IndexError, OverflowError, MemoryError):  # an instruction there is none of, or the end
+        return not whole and count > 2 and stream.tell() == len(data)
+    return count > 1

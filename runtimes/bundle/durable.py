@@ -1,0 +1,46 @@
+"""What was written is on the disk, and a link points to the old or the new, whenever the power goes.
+
+In: paths. Must not import anything but the standard library.
+
+Source: POSIX.1-2017, rename() is atomic; fsync(2) of Linux: a file's own fsync does not cover its entry in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_tree(directory: Path) -> None:
+    """Wait until every file below ``directory``, and every entry of every folder, is on the disk."""
+    for folder, _, files in os.walk(directory, topdown=False):
+        for name in files:
+            sync(Path(folder) / name)
+        sync(Path(folder))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def point(link: Path, target: str) -> None:
+    """Let ``link`` point to ``target`` from now on, by a rename: a reader finds the old target or the new one."""
+    drop_half_switched(link)
+    fresh = _name_fresh(link)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+    sync(link.parent)
+
+
+def drop_half_switched(link: Path) -> None:
+    """Remove what a process left that was killed while it let ``link`` point elsewhere. Only for who holds the lock."""
+    _name_fresh(link).unlink(missing_ok=True)
+
+
+def _name_fresh(link: Path) -> Path:
+    return link.with_name(f".{link.name}.new")

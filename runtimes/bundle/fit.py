@@ -1,0 +1,220 @@
+"""Does a variant fit a machine: its architecture, arithmetic, runtime, GPU and memory; each misfit with its cure.
+
+In: a variant's requirements and a :class:`~runtimes.bundle.machine.Machine`. Out: misfits; none where it fits. Pure:
+nothing is loaded and nothing is asked. Must not import anything outside ``runtimes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from runtimes.bundle.description import Variant
+from runtimes.bundle.machine import Machine
+from runtimes.isa import LEVELS, may_run_on, named
+from runtimes.trt.fit import runs_on
+from runtimes.trt.library import LIBRARIES, LibraryName
+from runtimes.trt.record import PlanRecord
+from runtimes.versions import count_version
+
+Part = Literal["arch", "isa", "onnxruntime", "tensorrt", "plan-version", "gpu", "plan-gpu", "memory"]
+# What building the plan anew on the device mends.
+_REBUILDABLE: frozenset[Part] = frozenset({"plan-version", "plan-gpu"})
+
+# Each level has all that those before it have (runtimes.isa), as far as a graph's integer arithmetic goes.
+_RANKS: dict[str, tuple[str, ...]] = {
+    "x86_64": ("baseline", "avx2", "avx512", "vnni", "amx"),
+    "aarch64": ("baseline", "neon", "dotprod"),
+}
+_PACKAGES: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """One thing that a variant asks and a machine has not.
+
+    Attributes:
+        part: Which requirement.
+        what: What is wrong, in words.
+        expected: What is asked.
+        found: What is there.
+        cure: What to do about it.
+    """
+
+    part: Part
+    what: str
+    expected: str
+    found: str
+    cure: str
+
+    @property
+    def rebuildable(self) -> bool:
+        """Whether building the plan anew on the device mends it."""
+        return self.part in _REBUILDABLE
+
+
+def find_misfits(variant: Variant, machine: Machine, record: PlanRecord | None = None) -> tuple[Misfit, ...]:
+    """Return everything that a variant asks and a machine has not; nothing where it fits.
+
+    Args:
+        variant: What is judged.
+        machine: What is there.
+        record: That of the variant's plan, which knows for which other GPUs and versions it was built as well; None
+            takes the plan for those alone that the requirements name.
+    """
+    requires = variant.requires
+    if requires.arch != machine.arch:
+        # The rest would only repeat it in other words.
+        return (
+            Misfit(
+                part="arch",
+                what="it is for another kind of CPU",
+                expected=requires.arch,
+                found=machine.arch,
+                cure=f"pack it with --device for {machine.arch}",
+            ),
+        )
+    runtime = (
+        _check_tensorrt(variant, machine, record)
+        if variant.runtime == "tensorrt"
+        else _check_onnxruntime(variant, machine)
+    )
+    return (*_check_arithmetic(variant, machine), *runtime, *_check_memory(variant, machine))
+
+
+def can_run(variant: Variant, misfits: Sequence[Misfit]) -> bool:
+    """Whether a variant runs in spite of misfits: those that building its plan on the device mends."""
+    return not misfits or (variant.rebuild is not None and all(misfit.rebuildable for misfit in misfits))
+
+
+def fits(variant: Variant, machine: Machine) -> bool:
+    """Whether a variant runs on a machine as it is, or after its plan was built there, where that can be done."""
+    return can_run(variant, find_misfits(variant, machine))
+
+
+def _check_arithmetic(variant: Variant, machine: Machine) -> Iterator[Misfit]:
+    required = variant.requires.isa
+    made_for = variant.artifact.get("isa")
+    ranks = _RANKS.get(machine.arch, ())
+    if required is not None and not _reaches(required, machine.level, ranks):
+        yield _make_arithmetic(required, machine)
+    elif isinstance(made_for, str) and not _answers_alike(variant.artifact, made_for, machine):
+        # The requirement is a claim; what the export said of the graph's arithmetic is the reason behind it.
+        yield _make_arithmetic(made_for, machine)
+
+
+def _reaches(required: str, level: str, ranks: Sequence[str]) -> bool:
+    return required in ranks and level in ranks and ranks.index(level) >= ranks.index(required)
+
+
+def _answers_alike(artifact: Any, made_for: str, machine: Machine) -> bool:  # noqa: ANN401 (a mapping of JSON)
+    if artifact.get("exact_on_any_cpu") is not False:
+        return True
+    return made_for in LEVELS and may_run_on(made_for, named(machine.level))
+
+
+def _make_arithmetic(required: str, machine: Machine) -> Misfit:
+    return Misfit(
+        part="isa",
+        what="its answers would differ on such a CPU, or be slow",
+        expected=required,
+        found=machine.level,
+        cure=f"use a variant for {machine.level}: export with --for-isa {machine.level}, and pack that",
+    )
+
+
+def _check_onnxruntime(variant: Variant, machine: Machine) -> Iterator[Misfit]:
+    required, found = variant.requires.onnxruntime, machine.onnxruntime
+    if found is None:
+        yield Misfit(
+            part="onnxruntime",
+            what="ONNX Runtime is not installed",
+            expected=f"onnxruntime {required or ''}".strip(),
+            found="none",
+            cure="pip install 'stepdown[device]'",
+        )
+    elif required is not None and count_version(found) < count_version(required.removeprefix(">=")):
+        yield Misfit(
+            part="onnxruntime",
+            what="ONNX Runtime is too old",
+            expected=required,
+            found=found,
+            cure=f"pip install 'onnxruntime{required}'",
+        )
+
+
+def _check_tensorrt(variant: Variant, machine: Machine, record: PlanRecord | None) -> Iterator[Misfit]:
+    library = _read_library(variant)
+    version, required = machine.tensorrt.get(library), variant.requires.tensorrt
+    package = _PACKAGES[library]
+    if version is None:
+        cure = f"pip install 'stepdown[{library}]', or take the variant for ONNX Runtime"
+        yield Misfit(
+            part="tensorrt",
+            what=f"{package} is not installed",
+            expected=f"{package} {required or ''}".strip(),
+            found=", ".join(f"{name} {found}" for name, found in machine.tensorrt.items()) or "none",
+            cure=cure,
+        )
+    elif required is not None and not _opens(version, required, record):
+        yield Misfit(
+            part="plan-version",
+            what="the plan is of another version of TensorRT",
+            expected=required,
+            found=version,
+            cure=f"build it anew on the device from the bundled graph, or pip install {package}=={required}",
+        )
+    yield from _check_gpu(variant, machine, record)
+
+
+def _check_gpu(variant: Variant, machine: Machine, record: PlanRecord | None) -> Iterator[Misfit]:
+    required = variant.requires.sm
+    if machine.sm is None:
+        yield Misfit(
+            part="gpu",
+            what="there is no NVIDIA GPU",
+            expected=f"sm{required}" if required else "a GPU",
+            found="none",
+            cure="take the variant for ONNX Runtime",
+        )
+    elif required is not None and not _has_kernels(int(required), machine.sm, record):
+        yield Misfit(
+            part="plan-gpu",
+            what="the plan is for another GPU",
+            expected=f"sm{required}",
+            found=f"sm{machine.sm}",
+            cure=f"build it anew on the device from the bundled graph, or export with --sm {machine.sm}",
+        )
+
+
+def _check_memory(variant: Variant, machine: Machine) -> Iterator[Misfit]:
+    required = variant.requires.memory_bytes
+    if machine.memory_bytes is not None and machine.memory_bytes < required:
+        yield Misfit(
+            part="memory",
+            what="there is not enough memory",
+            expected=f"{required:,} bytes",
+            found=f"{machine.memory_bytes:,} bytes",
+            cure="take a smaller variant, or a larger machine",
+        )
+
+
+def _opens(version: str, built: str, record: PlanRecord | None) -> bool:
+    """Whether a package opens a plan (:func:`runtimes.trt.fit.require_version` has the last word on opening it)."""
+    found, wanted = _count(version), _count(built)
+    return found == wanted or (record is not None and record.version_compatible and found >= wanted)
+
+
+def _has_kernels(required: int, sm: int, record: PlanRecord | None) -> bool:
+    return sm == required or (record is not None and runs_on(record.library, record.sms, record.hardware, sm))
+
+
+def _read_library(variant: Variant) -> LibraryName:
+    """Return the package that the profile names; enterprise TensorRT where it names none."""
+    return next((known for known in LIBRARIES if known == variant.device.get("tensorrt_library")), "tensorrt")
+
+
+def _count(version: str) -> tuple[int, ...]:
+    """``1.7.1.116`` -> (1, 7, 1), as in :mod:`runtimes.trt.fit`."""
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())

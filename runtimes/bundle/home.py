@@ -1,0 +1,125 @@
+"""A bundle as it lies unpacked: a version of an installed one, or the cache of one that was opened from its archive.
+
+In: a folder. Out: its description, and whether its files are those that are listed. Must not import a runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes.artifact import hash_file
+from runtimes.bundle.archive_format import SIGNATURES_NAME
+from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, Variant, parse_description
+from runtimes.errors import CorruptArtifact, UsageError
+
+# The largest ones that an archive may hold (see archive.Limits).
+_MAX_DESCRIPTION_BYTES = 4 << 20
+_MAX_SIGNATURES_BYTES = 64 << 10
+_ID_DIGITS = 16
+_CURE = "install it again, which mends it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """An unpacked bundle.
+
+    Attributes:
+        path: The folder, with no link in it: what ``current`` points to may change while this is in use.
+        description: What it says of itself.
+        description_bytes: The same as written, which signatures cover.
+        signatures: ``signatures.json``, where there is one.
+    """
+
+    path: Path
+    description: BundleDescription
+    description_bytes: bytes
+    signatures: bytes | None
+
+    @property
+    def id(self) -> str:
+        """What tells this version from any other."""
+        return identify(self.description_bytes)
+
+    @property
+    def shared(self) -> Path:
+        """Where the files lie that all variants use."""
+        return self.path / "shared"
+
+    def locate(self, variant: Variant) -> Path:
+        """Return where the files of a variant lie."""
+        return self.path / "variants" / variant.name
+
+
+def identify(description_bytes: bytes) -> str:
+    """Return the name of a version: the start of the sha256 of its description, which names the hash of all else."""
+    return hashlib.sha256(description_bytes).hexdigest()[:_ID_DIGITS]
+
+
+def is_home(path: Path) -> bool:
+    """Whether an unpacked bundle lies there, by what it holds."""
+    return (path / DESCRIPTION_NAME).is_file()
+
+
+def read_home(path: Path) -> Home:
+    """Read the description of an unpacked bundle; its files are not looked at (see :func:`check_files`).
+
+    Raises:
+        UsageError: there is none.
+        CorruptArtifact: the description is damaged.
+    """
+    if not is_home(path):
+        raise UsageError("there is no unpacked bundle", where=str(path), cure="check the path, or install one")
+    real = path.resolve()
+    data = _read_small(real / DESCRIPTION_NAME, _MAX_DESCRIPTION_BYTES)
+    signatures = real / SIGNATURES_NAME
+    return Home(
+        path=real,
+        description=parse_description(data),
+        description_bytes=data,
+        signatures=_read_small(signatures, _MAX_SIGNATURES_BYTES) if signatures.is_file() else None,
+    )
+
+
+def check_files(home: Home, variants: Collection[str] | None = None) -> None:
+    """Check that files are there and are those that the description lists.
+
+    Args:
+        home: The unpacked bundle.
+        variants: Names of those whose files are checked, beside what all share; None checks all.
+
+    Raises:
+        CorruptArtifact: one is missing, is no plain file, or has another size or sha256.
+    """
+    for path, sha256 in home.description.placed_files().items():
+        if variants is None or path.startswith(("shared/", *(f"variants/{name}/" for name in variants))):
+            _check_file(home.path / path, sha256, home.description.blobs[sha256])
+
+
+def _check_file(path: Path, sha256: str, size: int) -> None:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise CorruptArtifact("a file of the bundle is missing", where=str(path), cure=_CURE) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise CorruptArtifact("a file of the bundle is no plain file", where=str(path), cure=_CURE)
+    if found.st_size != size:
+        raise CorruptArtifact(
+            f"a file of the bundle has {found.st_size} bytes, {size} are listed", where=str(path), cure=_CURE
+        )
+    digest = hash_file(path)
+    if digest != sha256:
+        raise CorruptArtifact(
+            f"the sha256 of a file of the bundle is {digest}, {sha256} is listed", where=str(path), cure=_CURE
+        )
+
+
+def _read_small(path: Path, most: int) -> bytes:
+    with path.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise CorruptArtifact(f"it has more than the {most:,} bytes that are allowed", where=str(path), cure=_CURE)
+    return data

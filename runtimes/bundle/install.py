@@ -1,0 +1,265 @@
+"""Puts bundles under a root, switches between versions and drops what is no longer used.
+
+In: an archive and ``ROOT``. Out: ``ROOT/<name>/versions/<id>/``, and ``current`` and ``previous`` that point to two of
+them. A version is written beside the others, waited for until it is on the disk, and renamed to its place; then
+``current`` is switched by a rename. A process that is killed at any moment, or a machine that loses its power, leaves
+``current`` on the old version or the new one, whole; what it leaves half-written is dropped by the next install.
+Nothing of a bundle is run. Must not import a
+runtime at module level.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtimes.artifact import hash_file
+from runtimes.atomic import explain_no_room, make_directory
+from runtimes.bundle.archive import Archive, open_archive
+from runtimes.bundle.archive_format import SIGNATURES_NAME
+from runtimes.bundle.contents import check_contents
+from runtimes.bundle.description import BundleDescription
+from runtimes.bundle.durable import drop_half_switched, point, sync, sync_tree
+from runtimes.bundle.fit import find_misfits, fits
+from runtimes.bundle.home import Home, check_files, identify, read_home
+from runtimes.bundle.lock import locked
+from runtimes.bundle.machine import detect_machine
+from runtimes.bundle.root import CURRENT, PREVIOUS, VERSIONS, list_ids, locate, read_current, read_link
+from runtimes.bundle.trust import Trust, check_trust
+from runtimes.errors import CorruptArtifact, UsageError
+
+# Not ids, so nothing takes them for versions.
+_STAGED, _DROPPED = ".new.", ".old."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallOptions:
+    """What may be installed.
+
+    Attributes:
+        trust: Whose signature is asked for.
+        allow_downgrade: Whether it may be older than what is current, or unsigned where that is signed.
+        allow_unfit: Whether it may be installed where no variant of it runs, as for another machine's disk.
+    """
+
+    trust: Trust = field(default_factory=Trust)
+    allow_downgrade: bool = False
+    allow_unfit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What is current now.
+
+    Attributes:
+        name: Of the bundle.
+        id: Of the version.
+        version: The packer's number.
+        path: Where it lies.
+        replaced: The id of what was current before, where that was another version.
+        signature: What was proved of who made it, in words; None where nothing was looked at.
+    """
+
+    name: str
+    id: str
+    version: int | None
+    path: Path
+    replaced: str | None
+    signature: str | None = None
+
+
+def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> Installed:
+    """Install a bundle and make it the current version.
+
+    What is installed already is compared with the archive file by file, and what is damaged is replaced.
+
+    Args:
+        bundle: The archive.
+        root: The folder of installed bundles; made where it is not there.
+        options: What may be installed.
+
+    Raises:
+        CorruptArtifact: the archive is damaged, is not signed as asked, fits nothing here, or is older than what is
+            current. Nothing has changed then.
+        OutputError: no room, no permission or no such place.
+    """
+    options = options or InstallOptions()
+    with open_archive(bundle) as archive:
+        trusted = check_trust(archive.description_bytes, archive.signatures, options.trust)
+        if not options.allow_unfit:
+            _require_fit(archive.description)
+        place = root / archive.description.name
+        make_directory(place / VERSIONS)
+        with _explained(place), locked(place):
+            _sweep(place)
+            before = _read_before(place)
+            if before is not None and not options.allow_downgrade:
+                _refuse_downgrade(before, archive)
+            replaced = read_link(place, CURRENT)
+            number = identify(archive.description_bytes)
+            _put(archive, options.trust.read_detached(), place / VERSIONS / number)
+            _switch(place, number)
+    return Installed(
+        name=place.name,
+        id=number,
+        version=archive.description.version,
+        path=place / VERSIONS / number,
+        replaced=replaced if replaced != number else None,
+        signature=trusted.describe(),
+    )
+
+
+def roll_back(root: Path, name: str) -> Installed:
+    """Make the previous version the current one, and the current one the previous; doing it again undoes it.
+
+    Raises:
+        UsageError: there is no such bundle, or no previous version.
+        CorruptArtifact: the previous version is damaged; the current one stays.
+    """
+    place = locate(root, name)
+    with _explained(place), locked(place):
+        current, previous = read_link(place, CURRENT), read_link(place, PREVIOUS)
+        if previous is None or previous == current:
+            raise UsageError("there is no previous version", where=str(place), cure="install the one you want")
+        home = read_home(place / VERSIONS / previous)
+        check_files(home)
+        point(place / CURRENT, f"{VERSIONS}/{previous}")
+        if current is not None:
+            point(place / PREVIOUS, f"{VERSIONS}/{current}")
+    return Installed(name=name, id=previous, version=home.description.version, path=home.path, replaced=current)
+
+
+def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
+    """Drop every version but the current and the previous one; return the ids of those dropped.
+
+    A process that has one of them open keeps what it has mapped; what it has not opened yet is gone.
+
+    Raises:
+        UsageError: there is no such bundle.
+    """
+    place = locate(root, name)
+    with _explained(place), locked(place):
+        _sweep(place)
+        kept = {read_link(place, CURRENT), read_link(place, PREVIOUS)}
+        dropped = tuple(one for one in list_ids(place) if one not in kept)
+        for one in dropped:
+            # Out of sight at once: half a version is never seen as one.
+            (place / VERSIONS / one).rename(place / VERSIONS / f"{_DROPPED}{one}")
+        sync(place / VERSIONS)
+        _sweep(place)
+    return dropped
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = explain_no_room(error, place)
+        if full is not None:
+            raise full from error
+        raise
+
+
+def _read_before(place: Path) -> Home | None:
+    """Return the current version, unless it is damaged: that is what an install mends."""
+    try:
+        return read_current(place)
+    except CorruptArtifact:
+        return None
+
+
+def _refuse_downgrade(before: Home, archive: Archive) -> None:
+    """Refuse what would undo an update, as who replays an old bundle would have it.
+
+    Raises:
+        CorruptArtifact: it is older, says no version where the current one does, or is unsigned where that is signed.
+    """
+    found, current = archive.description.version, before.description.version
+    where, cure = f"{before.path.parent.parent}", "install the newer one, or pass --allow-downgrade"
+    if current is not None and (found is None or found < current):
+        said = f"version {found}" if found is not None else "without a version"
+        raise CorruptArtifact(f"the bundle is {said}, version {current} is installed", where=where, cure=cure)
+    if before.signatures is not None and archive.signatures is None:
+        raise CorruptArtifact("the bundle is unsigned, the installed version is signed", where=where, cure=cure)
+
+
+def _require_fit(description: BundleDescription) -> None:
+    """Refuse what cannot run here, not even with a plan that is built here.
+
+    Raises:
+        CorruptArtifact: no variant fits; every one is named with what it asks.
+    """
+    machine = detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in description.variants))
+    if any(fits(variant, machine) for variant in description.variants):
+        return
+    found = [(variant.name, misfit) for variant in description.variants for misfit in find_misfits(variant, machine)]
+    reasons = (f"{name}: {one.what} (expected {one.expected}, found {one.found})" for name, one in found)
+    raise CorruptArtifact(
+        f"nothing of the bundle runs here ({'; '.join(reasons)})",
+        where=description.name,
+        cure="; or ".join(dict.fromkeys(one.cure for _, one in found)),
+    )
+
+
+def _put(archive: Archive, detached: bytes | None, target: Path) -> None:
+    """Unpack beside ``target`` and rename to it, once all is on the disk."""
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
+    try:
+        archive.unpack(staging)
+        if archive.signatures is None and detached is not None:
+            (staging / SIGNATURES_NAME).write_bytes(detached)
+        check_contents(staging, archive.description)
+        _set_modes(staging)
+        sync_tree(staging)
+        if target.exists():
+            _mend(staging, target)
+        else:
+            staging.rename(target)
+            sync(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _set_modes(directory: Path) -> None:
+    """Let everybody read and nobody write, whatever the umask: files that are equal are one file under two names."""
+    directory.chmod(0o755)
+    for path in directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o444)
+
+
+def _mend(staging: Path, target: Path) -> None:
+    """Move over what is missing or differs, file by file; each is the old one or the new one at any moment."""
+    for fresh in sorted(path for path in staging.rglob("*") if path.is_file()):
+        place = target / fresh.relative_to(staging)
+        if place.is_file() and not place.is_symlink() and hash_file(place) == hash_file(fresh):
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh.replace(place)
+    sync_tree(target)
+
+
+def _switch(place: Path, number: str) -> None:
+    """Point ``current`` to a version, and ``previous`` to what it pointed to.
+
+    ``previous`` goes first: who is killed between the two has the old version twice, and loses no way back.
+    """
+    current = read_link(place, CURRENT)
+    if current == number:
+        return
+    if current is not None:
+        point(place / PREVIOUS, f"{VERSIONS}/{current}")
+    point(place / CURRENT, f"{VERSIONS}/{number}")
+
+
+def _sweep(place: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for pattern in (_STAGED, _DROPPED):
+        for left in (place / VERSIONS).glob(f"{pattern}*"):
+            shutil.rmtree(left)
+    for link in (CURRENT, PREVIOUS):
+        drop_half_switched(place / link)

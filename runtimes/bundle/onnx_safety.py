@@ -1,0 +1,109 @@
+"""What must hold of an ONNX file before a runtime may see it: it reads no other file, and runs no other code.
+
+In: a model among the files of its variant. Out: what else the model needs, or an error. External data stays inside the
+bundle, in listed files, within their bounds; operators are ONNX's, ONNX Runtime's own, the file's own functions, or
+those of listed kernels. Must not import onnx, a runtime, nor anything outside ``runtimes``.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes.artifact import TensorSpec
+from runtimes.bundle.names import check_path
+from runtimes.bundle.strict_json import corrupt, mismatch
+from runtimes.errors import UnsupportedModel
+from runtimes.feeds import describe_specs
+from runtimes.onnx_file import ExternalTensor, read_header
+from runtimes.sparse.library import DOMAIN
+
+# ONNX's own, ONNX Runtime's own (its contrib operators, and the layout it rewrites convolutions to).
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+# Operators that open files or run code which the model names.
+_REFUSED = frozenset({"EPContext", "PythonOp", "PythonOpGrad", "PyOp", "PyCustomOp"})
+_KEYS = frozenset({"location", "offset", "length", "checksum"})
+_MAX_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxNeeds:
+    """What a model needs beside itself: other files of its variant, and whether it needs the sparse kernels."""
+
+    files: tuple[str, ...]
+    kernels: bool
+
+
+def check_onnx(folder: Path, model: str, files: Sequence[str]) -> OnnxNeeds:
+    """Check one ONNX file of an unpacked variant.
+
+    Args:
+        folder: The variant's folder.
+        model: The file, by its path in there.
+        files: Every listed path of the variant.
+
+    Raises:
+        CorruptArtifact: it is damaged, its external data is not where it may be, or an operator is of a domain that
+            nothing here stands for.
+    """
+    header = read_header(folder / model)
+    needed = [_check_tensor(tensor, folder, model, files) for tensor in header.tensors]
+    _check_operators(header.operators, frozenset(header.functions), model)
+    return OnnxNeeds(files=tuple(dict.fromkeys(needed)), kernels=DOMAIN in header.domains)
+
+
+def check_specs(path: Path, where: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Check that a model takes and gives what the description says.
+
+    Raises:
+        CorruptArtifact: the description says something else, or the model's inputs are no tensors.
+    """
+    try:
+        header = read_header(path)
+    except UnsupportedModel as error:
+        raise corrupt(error.what, f"{where}: {error.where}") from error
+    for side, listed, found in (("inputs", inputs, header.inputs), ("outputs", outputs, header.outputs)):
+        if listed != found:
+            raise mismatch(
+                f"the description does not tell the truth about the model's {side}",
+                where,
+                expected=describe_specs(listed) or "none",
+                found=describe_specs(found) or "none",
+            )
+
+
+def _check_tensor(tensor: ExternalTensor, folder: Path, model: str, files: Sequence[str]) -> str:
+    """Return the file of an external tensor."""
+    where = f"{model}: {tensor.name[:100]!r}"
+    entries = dict(tensor.entries)
+    if len(entries) != len(tensor.entries) or not set(entries) <= _KEYS or "location" not in entries:
+        raise corrupt("what is said of its external data is not whole, or not known", where)
+    location = entries["location"]
+    check_path(location, where)
+    path = posixpath.join(posixpath.dirname(model), location)
+    if path not in files or path == model:
+        raise corrupt(f"its external data {location!r} is not listed", where)
+    size, offset = (folder / path).stat().st_size, _read_number(entries.get("offset", "0"), where)
+    length = _read_number(entries["length"], where) if "length" in entries else tensor.size_bytes
+    if length is None or (tensor.size_bytes is not None and length != tensor.size_bytes):
+        raise corrupt(f"its external data has {length} bytes, {tensor.size_bytes} belong to its type and shape", where)
+    if offset + length > size:
+        raise corrupt(f"its external data ends at byte {offset + length}, {location} has {size}", where)
+    return path
+
+
+def _check_operators(operators: Sequence[tuple[str, str]], functions: frozenset[tuple[str, str]], model: str) -> None:
+    for domain, name in operators:
+        where = f"{model}: {domain[:80]!r} {name[:80]!r}"
+        if name in _REFUSED:
+            raise corrupt("this operator opens files or runs code that the model names", where)
+        if domain not in _DOMAINS and domain != DOMAIN and (domain, name) not in functions:
+            raise corrupt("nothing here stands for the operators of this domain", where)
+
+
+def _read_number(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise corrupt(f"{text[:40]!r} is no number of bytes", where)
+    return int(text)

@@ -1,0 +1,253 @@
+"""Proves a bundle before it is trusted: structure, hashes, signature, contents, fit to a machine, and its probe.
+
+In: an archive, or the folder of an unpacked bundle. Out: a :class:`VerifyReport` that names every failure with what was
+expected, what was found and what to do. The stages go from bytes to meaning: nothing is unpacked before the signature
+is checked, and nothing is loaded before the contents are. Must not import onnx or torch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from runtimes.bundle.archive import open_archive
+from runtimes.bundle.contents import check_contents
+from runtimes.bundle.description import Variant
+from runtimes.bundle.fit import Misfit, can_run, find_misfits
+from runtimes.bundle.home import Home, check_files, is_home, read_home
+from runtimes.bundle.machine import describe_device, detect_machine
+from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan
+from runtimes.bundle.profiles import DeviceProfile
+from runtimes.bundle.signature import SignatureReport
+from runtimes.bundle.strict_json import Mismatch
+from runtimes.bundle.tensor_file import read_tensors
+from runtimes.bundle.trust import Trust, check_trust
+from runtimes.errors import CorruptArtifact, StepdownError
+from runtimes.parity import compare
+from runtimes.trt.record import PlanRecord, read_record
+
+Stage = Literal["structure", "signature", "contents", "fit", "probe"]
+THIS_MACHINE = "this machine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """What is asked of a bundle.
+
+    Attributes:
+        trust: Whose signature.
+        probe: Whether to run the stored inputs.
+        device: The device it is judged for, by its profile, and nothing is run; None judges for this machine.
+    """
+
+    trust: Trust = field(default_factory=Trust)
+    probe: bool = True
+    device: DeviceProfile | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One thing that is wrong; ``expected`` and ``found`` are None where ``what`` says it all."""
+
+    stage: Stage
+    what: str
+    where: str | None
+    expected: str | None
+    found: str | None
+    cure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantReport:
+    """How one variant does on the machine.
+
+    Attributes:
+        name: The variant.
+        fits: Whether it runs there, after its plan was built there where that can be.
+        misfits: What it asks that the machine has not.
+        probe: What came of the stored inputs, in words; None where they were not run.
+    """
+
+    name: str
+    fits: bool
+    misfits: tuple[Misfit, ...]
+    probe: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """The whole verdict. What could not be read any more is None or empty.
+
+    Attributes:
+        path: What was verified.
+        machine: What it was judged for.
+        name, version, id: Of the bundle.
+        signature: What the signatures prove.
+        variants: In the bundle's order.
+        failures: What is wrong; none for a bundle that may be used.
+    """
+
+    path: Path
+    machine: str
+    name: str | None = None
+    version: int | None = None
+    id: str | None = None
+    signature: SignatureReport | None = None
+    variants: tuple[VariantReport, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def verdict(self) -> Literal["pass", "fail"]:
+        """Whether the bundle may be used."""
+        return "fail" if self.failures else "pass"
+
+
+def verify_bundle(bundle: Path, options: VerifyOptions | None = None) -> VerifyReport:
+    """Verify a bundle; the stages stop at the first that fails, and each says all that it finds.
+
+    Args:
+        bundle: An archive, or a folder with an unpacked bundle.
+        options: What is asked of it.
+
+    Raises:
+        UsageError: there is no such bundle, or the options contradict themselves.
+        MissingDependency: ``cryptography`` or ``tokenizers`` is needed and not installed.
+    """
+    options = options or VerifyOptions()
+    report = VerifyReport(path=bundle, machine=options.device.name if options.device is not None else THIS_MACHINE)
+    with tempfile.TemporaryDirectory(prefix="stepdown-verify-") as scratch:
+        try:
+            home, signature = _unpack(bundle, options.trust, Path(scratch))
+            description = home.description
+            report = replace(
+                report, name=description.name, version=description.version, id=home.id, signature=signature
+            )
+            with _stage("contents"):
+                check_contents(home.path, description)
+            return _judge(report, home, options)
+        except _Failed as failed:
+            return replace(report, failures=failed.failures)
+
+
+class _Failed(Exception):
+    """A stage failed, and with it the bundle."""
+
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        super().__init__()
+        self.failures = tuple(failures)
+
+
+@contextmanager
+def _stage(stage: Stage) -> Iterator[None]:
+    """Turn what a stage refuses into its failure."""
+    try:
+        yield
+    except CorruptArtifact as error:
+        raise _Failed([_explain(stage, error)]) from error
+
+
+def _explain(stage: Stage, error: StepdownError, where: str | None = None) -> Failure:
+    told = error if isinstance(error, Mismatch) else None
+    return Failure(
+        stage=stage,
+        what=told.problem if told else error.what,
+        where=error.where or where,
+        expected=told.expected if told else None,
+        found=told.found if told else None,
+        cure=error.cure,
+    )
+
+
+def _unpack(bundle: Path, trust: Trust, scratch: Path) -> tuple[Home, SignatureReport]:
+    """Check structure, hashes and signature, and return where the files lie."""
+    with _stage("structure"):
+        if is_home(bundle):
+            home = read_home(bundle)
+            signature = _check_signature(home.description_bytes, home.signatures, trust)
+            check_files(home)
+            return home, signature
+        with open_archive(bundle) as archive:
+            signature = _check_signature(archive.description_bytes, archive.signatures, trust)
+            archive.unpack(scratch)
+        return read_home(scratch), signature
+
+
+def _check_signature(description: bytes, signatures: bytes | None, trust: Trust) -> SignatureReport:
+    with _stage("signature"):
+        return check_trust(description, signatures, trust)
+
+
+def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyReport:
+    """Say what runs on the machine, and whether it answers as it should."""
+    variants = home.description.variants
+    machine = (
+        describe_device(options.device)
+        if options.device is not None
+        else detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in variants))
+    )
+    failures = list(_check_size(report.path, options.device))
+    reports = []
+    for variant in variants:
+        misfits = find_misfits(variant, machine, _read_record(home, variant))
+        probe = None
+        if options.probe and options.device is None and not misfits:
+            probe, failure = _probe(home, variant)
+            failures += [failure] if failure is not None else []
+        reports.append(VariantReport(name=variant.name, fits=can_run(variant, misfits), misfits=misfits, probe=probe))
+    if not any(one.fits for one in reports):
+        failures += [_explain_misfit(one.name, misfit) for one in reports for misfit in one.misfits]
+    return replace(report, variants=tuple(reports), failures=tuple(failures))
+
+
+def _read_record(home: Home, variant: Variant) -> PlanRecord | None:
+    return read_record(home.locate(variant) / variant.model) if variant.model.endswith(".plan") else None
+
+
+def _check_size(bundle: Path, device: DeviceProfile | None) -> Iterator[Failure]:
+    if device is None or device.bundle_bytes is None or not bundle.is_file():
+        return
+    size = bundle.stat().st_size
+    if size > device.bundle_bytes:
+        yield Failure(
+            stage="fit",
+            what="the bundle is larger than the device takes",
+            where=str(bundle),
+            expected=f"at most {device.bundle_bytes:,} bytes",
+            found=f"{size:,} bytes",
+            cure="pack fewer variants, or a smaller model",
+        )
+
+
+def _explain_misfit(variant: str, misfit: Misfit) -> Failure:
+    return Failure(
+        stage="fit", what=misfit.what, where=variant, expected=misfit.expected, found=misfit.found, cure=misfit.cure
+    )
+
+
+def _probe(home: Home, variant: Variant) -> tuple[str, Failure | None]:
+    """Run the stored inputs and compare with the stored outputs."""
+    folder, probe = home.locate(variant), variant.probe
+    inputs = read_tensors(folder / probe.inputs, probe.inputs)
+    expected = read_tensors(folder / probe.outputs, probe.outputs)
+    open_variant = open_plan if variant.runtime == "tensorrt" else open_onnx
+    try:
+        with closing(open_variant(home, variant, ServeOptions()).session) as session:
+            report = compare(expected, session.run(inputs), probe.tolerance)
+    except StepdownError as error:
+        return "it does not run", _explain("probe", error, variant.name)
+    if report.verdict == "pass":
+        return report.message, None
+    tolerance = probe.tolerance
+    bound = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}, cosine at least {tolerance.min_cosine}"
+    return report.message, Failure(
+        stage="probe",
+        what="the model does not answer here as it did where it was packed",
+        where=variant.name,
+        expected=f"{bound} ({tolerance.reason})",
+        found=report.message,
+        cure="pack it again on a machine like this one, and report it where that does not help",
+    )

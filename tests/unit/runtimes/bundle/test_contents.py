@@ -1,0 +1,156 @@
+"""What an unpacked bundle may hold: a good one passes, and each thing that must never be loaded is refused."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from runtimes.bundle.contents import check_contents
+from tests.unit.runtimes.bundle.real_bundle import TABLE, describe, hash_bytes, make_model
+from tests.unit.runtimes.bundle.refusal import put_external, refuse
+
+
+def test_a_good_bundle_passes(home):
+    check_contents(home, describe(home))
+
+
+def test_variants_that_were_not_unpacked_are_passed_over(home, variant):
+    description = describe(home)
+    shutil.rmtree(variant)
+    check_contents(home, description, variants=())
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.pkl", "model.pt", "model.bin", "weights.npz", "x.npy", "x.joblib", "run.sh", "x.py"]
+)
+def test_files_of_other_kinds_are_refused(home, variant, name):
+    (variant / name).write_bytes(b"x")
+    refuse(home, "no files of this kind")
+    (variant / name).unlink()
+    (home / "shared" / name).write_bytes(b"x")
+    refuse(home, "no files of this kind")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "place", ["shared/LICENSE", "shared/NOTICE.txt", "shared/config.json", "variants/here/notes.md"]
+)
+def test_pickles_under_other_names_are_refused(home, protocol, place):
+    (home / place).write_bytes(pickle.dumps(Evil(), protocol))
+    refuse(home, "pickles|not a text|cannot be read")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("content", [Evil(), {"w": np.zeros(1 << 16)}, [Evil()] + [1.5] * 100_000])
+def test_pickles_as_external_data_are_refused(home, variant, protocol, content):
+    data = pickle.dumps(content, protocol)
+    (variant / "model.onnx.data").write_bytes(data)
+    put_external(variant, [("location", "model.onnx.data")], data.ljust(TABLE.nbytes, b"\0"))
+    refuse(home, "pickles")
+
+
+def test_archives_as_external_data_are_refused(home, variant):
+    put_external(variant, [("location", "model.onnx.data")], b"PK\x03\x04" + bytes(100))
+    refuse(home, "pickles")
+
+
+def test_weights_that_begin_like_a_pickle_pass(home, variant):
+    put_external(variant, [("location", "model.onnx.data")], b"\x80\x04" + TABLE.tobytes())
+    check_contents(home, describe(home))
+
+
+def test_texts_are_texts(home):
+    for data in (b"\xff\xfe", b"a\0b", b"x" * (5 << 20)):
+        (home / "shared" / "LICENSE").write_bytes(data)
+        refuse(home, "text")
+
+
+@pytest.mark.parametrize("text", ["0000", "1" * 200_000, "N", "no pickle."])
+def test_texts_of_a_pickles_letters_pass(home, text):
+    (home / "shared" / "NOTICE").write_text(text)
+    check_contents(home, describe(home))
+
+
+@pytest.mark.parametrize("data", [b"{", b'{"a": NaN}', b"[" * 1000, b'{"a": 1, "a": 2}'])
+def test_json_is_json(home, data):
+    (home / "shared" / "report.json").write_bytes(data)
+    refuse(home, "report.json")
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        {"inputs": [{"name": "input_ids", "dtype": "int32", "shape": ["batch", "sequence"]}]},
+        {"inputs": [{"name": "input_ids", "dtype": "int64", "shape": ["batch", 4]}]},
+        {"inputs": []},
+        {"outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 3]}]},
+        {"outputs": [{"name": "other", "dtype": "float32", "shape": ["batch", 2]}]},
+    ],
+)
+def test_lies_about_shapes_are_refused(home, artifact):
+    error = refuse(home, "tell the truth", artifact=artifact)
+    assert error.expected != error.found
+
+
+def test_a_model_that_is_none_is_refused(home, variant):
+    for data in (b"x", b"", make_model()[:50]):
+        (variant / "model.onnx").write_bytes(data)
+        refuse(home, "empty|not a readable ONNX model|expected")
+
+
+def test_a_model_of_another_kind_is_refused(home, variant):
+    (variant / "model.onnx").rename(variant / "model.bin")
+    refuse(home, "runs no such model", model="model.bin")
+    (variant / "model.bin").rename(variant / "model.plan")
+    refuse(home, "runs no such model", model="model.plan")
+
+
+def test_a_plan_needs_a_record_of_itself(home, variant):
+    (variant / "model.onnx").rename(variant / "model.plan")
+    plan = {"model": "model.plan", "runtime": "tensorrt"}
+    refuse(home, "no record beside it", **plan)
+    (variant / "model.plan.json").write_text("[" * 100 + "]" * 100)
+    refuse(home, "deeper", **plan)
+    (variant / "model.plan.json").write_text("{}")
+    refuse(home, "record cannot be read", **plan)
+    (variant / "model.plan.json").write_text(json.dumps(make_record("0" * 64)))
+    refuse(home, "record is of another plan", **plan)
+    sha256 = hash_bytes((variant / "model.plan").read_bytes())
+    (variant / "model.plan.json").write_text(json.dumps(make_record(sha256)))
+    check_contents(home, describe(home, **plan))
+    refuse(home, "tell the truth", artifact={"inputs": []}, **plan)
+
+
+def make_record(sha256):
+    specs = describe_specs_of()
+    return {
+        "library": "tensorrt",
+        "version": "10.16.1",
+        "sms": [89],
+        "hardware": "this",
+        "version_compatible": False,
+        "profiles": [],
+        "flags": [],
+        "settings": {},
+        "model_sha256": "0" * 64,
+        "plan_sha256": sha256,
+        "inputs": specs[0],
+        "outputs": specs[1],
+        "expected": {"int8": [], "sparse": []},
+        "repeats": False,
+        "schema": 1,
+    }
+
+
+def describe_specs_of():
+    return (
+        [{"name": "input_ids", "dtype": "int64", "shape": ["batch", "sequence"]}],
+        [{"name": "logits", "dtype": "float32", "shape": ["batch", 2]}],
+    )

@@ -1,0 +1,340 @@
+"""Installed bundles: where they lie, what becomes current, what is refused, and what is dropped."""
+
+import errno
+import os
+import threading
+from dataclasses import replace
+
+import pytest
+
+from runtimes.bundle.home import check_files, identify, read_home
+from runtimes.bundle.install import InstallOptions, collect_garbage, install, roll_back
+from runtimes.bundle.root import list_installed
+from runtimes.bundle.trust import Trust
+from runtimes.errors import CorruptArtifact, OutputError, UsageError
+from runtimes.isa import detect
+from tests.unit.runtimes.serving.real_bundle import Maker
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory):
+    return Maker(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def bundle(maker, tmp_path):
+    """Return a writer of bundles of one name: ``bundle(version)``."""
+
+    def write(version=3, *variants, signatures=None, **changes):
+        path = tmp_path / f"{version}.stepdown.tar.gz"
+        return maker.write(path, *variants, signatures=signatures, version=version, **{"name": "tiny", **changes})
+
+    return write
+
+
+@pytest.fixture
+def number(maker):
+    """Return a function from a version to the id of the bundle that ``bundle(version)`` writes."""
+    return lambda version: identify(maker.describe(version=version, name="tiny").to_bytes())
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "root"
+
+
+def list_names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def list_links(root):
+    return {
+        name: (root / "tiny" / name).readlink().as_posix()
+        for name in ("current", "previous")
+        if (root / "tiny" / name).is_symlink()
+    }
+
+
+def test_an_installed_bundle_has_its_files_and_is_current(root, bundle, number):
+    done = install(bundle(), root)
+    assert (done.name, done.id, done.version, done.replaced) == ("tiny", number(3), 3, None)
+    assert list_links(root) == {"current": f"versions/{number(3)}"}
+    home = read_home(root / "tiny" / "current")
+    assert home.path == done.path.resolve()
+    found = {path.relative_to(home.path).as_posix() for path in home.path.rglob("*") if path.is_file()}
+    assert found == {"bundle.json", *home.description.placed_files()}
+    assert "unsigned" in done.signature
+
+
+def test_everybody_reads_and_nobody_writes_whatever_the_umask(root, bundle):
+    before = os.umask(0o077)
+    try:
+        done = install(bundle(), root)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in done.path.rglob("*") if path.is_file()}
+    assert modes == {0o444}
+    assert {path.stat().st_mode & 0o777 for path in [done.path, *done.path.rglob("*")] if path.is_dir()} == {0o755}
+
+
+def test_what_is_equal_in_two_variants_lies_on_the_disk_once(root, bundle, maker):
+    done = install(bundle(3, maker.variant("one"), maker.variant("two")), root)
+    one, two = (done.path / "variants" / name / "model.onnx" for name in ("one", "two"))
+    assert one.samefile(two)
+
+
+def test_a_second_version_switches_and_rolls_back_and_forth(root, bundle, number):
+    install(bundle(3), root)
+    done = install(bundle(4), root)
+    assert done.replaced == number(3)
+    assert list_links(root) == {"current": f"versions/{number(4)}", "previous": f"versions/{number(3)}"}
+    back = roll_back(root, "tiny")
+    assert (back.id, back.version, back.replaced) == (number(3), 3, number(4))
+    assert list_links(root) == {"current": f"versions/{number(3)}", "previous": f"versions/{number(4)}"}
+    assert roll_back(root, "tiny").id == number(4)
+
+
+def test_installing_what_is_current_changes_nothing_and_mends_what_is_damaged(root, bundle):
+    install(bundle(3), root)
+    done = install(bundle(4), root)
+    links, model = list_links(root), done.path / "variants" / "cpu" / "model.onnx"
+    whole = model.read_bytes()
+    model.chmod(0o644)
+    model.write_bytes(b"damaged")
+    (done.path / "shared" / "tokenizer.json").unlink()
+    (done.path / "bundle.json").chmod(0o644)
+    (done.path / "bundle.json").write_text("{}")
+    again = install(bundle(4), root)
+    assert (again.id, again.replaced) == (done.id, None)
+    assert list_links(root) == links
+    assert model.read_bytes() == whole
+    assert (done.path / "shared" / "tokenizer.json").is_file()
+
+
+def test_what_an_earlier_process_left_half_done_is_swept_away(root, bundle, number):
+    install(bundle(), root)
+    versions = root / "tiny" / "versions"
+    for name in (".new.abc", f".old.{number(9)}"):
+        (versions / name / "shared").mkdir(parents=True)
+    for link in (".current.new", ".previous.new"):
+        (root / "tiny" / link).symlink_to("nowhere")
+    install(bundle(4), root)
+    assert list_names(versions) == sorted([number(3), number(4)])
+    assert list_names(root / "tiny") == [".lock", "current", "previous", "versions"]
+
+
+@pytest.mark.parametrize("found", [2, None])
+def test_an_older_version_is_refused_unless_it_is_allowed(root, found, bundle, number):
+    install(bundle(3), root)
+    older = bundle(found)
+    with pytest.raises(CorruptArtifact, match="version 3 is installed") as caught:
+        install(older, root)
+    assert "--allow-downgrade" in caught.value.cure
+    assert list_links(root) == {"current": f"versions/{number(3)}"}
+    assert list_names(root / "tiny" / "versions") == [number(3)]
+    assert install(older, root, InstallOptions(allow_downgrade=True)).version == found
+
+
+def test_without_versions_there_is_no_older_one(root, bundle, number):
+    install(bundle(None), root)
+    assert install(bundle(None, labels=("x",)), root).replaced == number(None)
+
+
+def test_after_a_rollback_what_is_current_counts(root, bundle):
+    install(bundle(3), root)
+    install(bundle(5), root)
+    roll_back(root, "tiny")
+    assert install(bundle(4), root).version == 4
+
+
+def test_a_damaged_archive_leaves_everything_as_it_was(root, bundle, number):
+    install(bundle(3), root)
+    newer = bundle(4)
+    data = bytearray(newer.read_bytes())
+    data[-20] ^= 1
+    newer.write_bytes(data)
+    with pytest.raises(CorruptArtifact):
+        install(newer, root)
+    assert list_links(root) == {"current": f"versions/{number(3)}"}
+    assert list_names(root / "tiny" / "versions") == [number(3)]
+
+
+def test_nothing_to_roll_back_to(root, bundle):
+    with pytest.raises(UsageError, match="no bundle 'tiny'"):
+        roll_back(root, "tiny")
+    install(bundle(), root)
+    with pytest.raises(UsageError, match="no previous version"):
+        roll_back(root, "tiny")
+    for name in ("../tiny", "", ".", "tiny/versions"):
+        with pytest.raises(UsageError, match="no bundle"):
+            roll_back(root, name)
+
+
+def test_a_damaged_version_is_not_gone_back_to(root, bundle, number):
+    old = install(bundle(3), root)
+    install(bundle(4), root)
+    (old.path / "shared" / "tokenizer.json").unlink()
+    with pytest.raises(CorruptArtifact, match="missing"):
+        roll_back(root, "tiny")
+    assert list_links(root)["current"] == f"versions/{number(4)}"
+
+
+def test_only_the_current_and_the_previous_version_are_kept(root, bundle, number):
+    for version in (3, 4, 5, 6):
+        install(bundle(version), root)
+    assert set(collect_garbage(root, "tiny")) == {number(3), number(4)}
+    assert list_names(root / "tiny" / "versions") == sorted([number(5), number(6)])
+    assert collect_garbage(root, "tiny") == ()
+
+
+def test_what_is_installed_is_listed_and_damage_is_said(root, bundle, number):
+    with pytest.raises(UsageError, match="no such folder"):
+        list_installed(root)
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    install(bundle(name="another"), root)
+    (root / "tiny" / "versions" / number(3) / "bundle.json").unlink()
+    found = list_installed(root)
+    assert [(one.name, one.version, one.is_current, one.is_previous) for one in found] == [
+        ("another", 3, True, False), ("tiny", 5, True, False), ("tiny", 4, False, True), ("tiny", None, False, False),
+    ]  # fmt: skip
+    assert found[1].size_bytes == sum(read_home(root / "tiny" / "current").description.blobs.values())
+    assert "no unpacked bundle" in found[3].damage
+    assert not any(one.is_signed for one in found)
+
+
+def test_a_link_that_leads_elsewhere_is_no_version(root, bundle):
+    install(bundle(3), root)
+    (root / "tiny" / "previous").symlink_to("../../outside")
+    with pytest.raises(UsageError, match="no previous version"):
+        roll_back(root, "tiny")
+
+
+def test_a_root_that_cannot_be(tmp_path, bundle):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OutputError):
+        install(bundle(), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A private key's file, its public key, and another's public key."""
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from runtimes.bundle.signature import make_public_key
+
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    path = tmp_path / "key.pem"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path, *(make_public_key(one.public_key().public_bytes_raw()) for one in (key, other))
+
+
+def test_only_who_is_trusted_is_installed(root, keys, bundle, maker):
+    from runtimes.bundle.signature import sign
+
+    path, trusted, other = keys
+    unsigned = bundle(3)
+    signed = bundle(4, signatures=sign(maker.describe(version=4, name="tiny").to_bytes(), [path]))
+    for file, key in ((unsigned, trusted), (signed, other)):
+        with pytest.raises(CorruptArtifact, match="was expected"):
+            install(file, root, InstallOptions(trust=Trust(keys=(key,))))
+        assert not root.exists()
+    with pytest.raises(UsageError, match="no key was given"):
+        install(signed, root, InstallOptions(trust=Trust(require_signature=True)))
+    done = install(signed, root, InstallOptions(trust=Trust(keys=(trusted,))))
+    assert done.signature == f"signed by {trusted.key_id}"
+    assert list_installed(root)[0].is_signed
+    with pytest.raises(CorruptArtifact, match="unsigned"):
+        install(bundle(5), root)
+
+
+def test_a_detached_signature_is_kept_beside_what_it_covers(root, tmp_path, keys, bundle, maker):
+    from runtimes.bundle.signature import sign
+
+    path, trusted, _ = keys
+    detached = tmp_path / "3.sig"
+    detached.write_bytes(sign(maker.describe(version=3, name="tiny").to_bytes(), [path]))
+    options = InstallOptions(trust=Trust(keys=(trusted,), detached=detached))
+    done = install(bundle(3), root, options)
+    assert read_home(done.path).signatures == detached.read_bytes()
+    with pytest.raises(CorruptArtifact, match="not one of this bundle"):
+        install(bundle(4), root, options)
+    with pytest.raises(UsageError, match="no such signature"):
+        install(bundle(4), root, InstallOptions(trust=replace(options.trust, detached=tmp_path / "none")))
+
+
+def test_what_fits_nothing_here_is_refused_unless_it_is_for_another_machine(root, bundle, maker):
+    other = {"x86_64": "aarch64"}.get(detect().arch, "x86_64")
+    foreign = bundle(3, maker.variant("theirs", arch=other), maker.variant("large", memory_bytes=1 << 49))
+    with pytest.raises(CorruptArtifact, match="nothing of the bundle runs here") as caught:
+        install(foreign, root)
+    assert f"theirs: it is for another kind of CPU (expected {other}" in caught.value.what
+    assert "large: there is not enough memory" in caught.value.what
+    assert not root.exists()
+    assert install(foreign, root, InstallOptions(allow_unfit=True)).version == 3
+    assert install(bundle(4, maker.variant("theirs", arch=other), maker.variant("ours")), root).version == 4
+
+
+def test_what_no_bundle_may_hold_is_not_installed(root, bundle, maker):
+    """Only its contents tell: the archive is whole."""
+    install(bundle(3), root)
+    with pytest.raises(CorruptArtifact):
+        install(bundle(4, maker.variant("cpu", files={"run.sh": b"#!/bin/sh"})), root)
+    assert list_names(root / "tiny" / "versions") == [read_home(root / "tiny" / "current").id]
+
+
+def test_installs_at_once_come_one_after_the_other(root, bundle):
+    """Each finds whole versions, whoever is first; what is current at last is one of them."""
+    archives = [bundle(version) for version in (1, 2, 3, 4)]
+    install(archives[0], root)
+    options, errors = InstallOptions(allow_downgrade=True), []
+
+    def work(archive):
+        try:
+            install(archive, root, options)
+        except Exception as error:  # noqa: BLE001 - shown by the assertion
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(archive,)) for archive in archives * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    found = list_installed(root)
+    assert sorted(one.version for one in found) == [1, 2, 3, 4]
+    for one in found:
+        check_files(read_home(root / "tiny" / "versions" / one.id))
+    assert {".lock", "current", "previous", "versions"} == set(list_names(root / "tiny"))
+
+
+def test_new_signatures_of_what_is_installed_take_the_place_of_the_old(root, bundle, number, keys, maker):
+    from runtimes.bundle.signature import sign
+
+    path, trusted, _ = keys
+    install(bundle(3), root)
+    signatures = sign(maker.describe(version=3, name="tiny").to_bytes(), [path])
+    done = install(bundle(3, signatures=signatures), root, InstallOptions(trust=Trust(keys=(trusted,))))
+    assert (done.id, done.replaced) == (number(3), None)
+    assert read_home(root / "tiny" / "current").signatures == signatures
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("step", ["sync_tree", "check_contents", "sync", "point"])
+def test_who_is_interrupted_or_finds_no_room_leaves_what_was_there(root, bundle, number, monkeypatch, error, step):
+    install(bundle(3), root)
+
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(f"runtimes.bundle.install.{step}", stop)
+    with pytest.raises((KeyboardInterrupt, OutputError)) as caught:
+        install(bundle(4), root)
+    assert "no room left" in str(caught.value) or isinstance(caught.value, KeyboardInterrupt)
+    assert list_links(root) == {"current": f"versions/{number(3)}"}
+    assert not [name for name in list_names(root / "tiny" / "versions") if name.startswith(".")]
+    monkeypatch.undo()
+    assert install(bundle(4), root).replaced == number(3)

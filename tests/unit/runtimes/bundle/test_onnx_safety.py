@@ -1,0 +1,99 @@
+"""ONNX files of a bundle: external data stays in listed files, and operators are of libraries that are here."""
+
+from dataclasses import replace
+
+import pytest
+
+from runtimes.bundle.contents import check_contents
+from runtimes.bundle.description import Rebuild
+from runtimes.errors import CorruptArtifact
+from tests.unit.runtimes.bundle.real_bundle import TABLE, describe, make_custom, make_model
+from tests.unit.runtimes.bundle.refusal import put_external, refuse
+
+SIZE = str(TABLE.nbytes)
+
+
+@pytest.mark.parametrize("entries", [[], [("offset", "0"), ("length", SIZE)], [("length", SIZE)], [("offset", "8")]])
+def test_external_data_inside_the_bundle_passes(home, variant, entries):
+    put_external(variant, [("location", "model.onnx.data"), *entries], bytes(8) + TABLE.tobytes())
+    check_contents(home, describe(home))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/etc/passwd",
+        "../../shared/config.json",
+        "../other/model.onnx.data",
+        "./model.onnx.data",
+        "a/../model.onnx.data",
+        "*/_ORT_MEM_ADDR_/*",
+        "C:\\data",
+        "",
+        ".hidden",
+    ],
+)
+def test_external_data_outside_of_the_bundle_is_refused(home, variant, location):
+    put_external(variant, [("location", location)], TABLE.tobytes())
+    refuse(home, "not allowed")
+
+
+def test_external_data_that_is_not_listed_is_refused(home, variant):
+    put_external(variant, [("location", "model.onnx.data")], TABLE.tobytes())
+    description = describe(home)
+    (variant,) = description.variants
+    files = {path: sha256 for path, sha256 in variant.files.items() if path != "model.onnx.data"}
+    with pytest.raises(CorruptArtifact, match=r"'model.onnx.data' is not listed"):
+        check_contents(home, replace(description, variants=(replace(variant, files=files),)))
+
+
+def test_a_model_is_no_external_data_of_itself(home, variant):
+    put_external(variant, [("location", "model.onnx"), ("length", SIZE)])
+    refuse(home, "is not listed")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([("offset", "-8")], "no number"),
+        ([("offset", "0x8")], "no number"),
+        ([("offset", "8")], "ends at byte 72"),
+        ([("offset", "9" * 18)], "ends at byte"),
+        ([("offset", "9" * 400)], "no number"),
+        ([("offset", "٣")], "no number"),
+        ([("length", "1")], "1 bytes, 64 belong"),
+        ([("length", "65")], "65 bytes, 64 belong"),
+        ([("location", "other")], "not whole"),
+        ([("basepath", "/etc")], "not known"),
+    ],
+)
+def test_external_data_outside_of_its_file_is_refused(home, variant, entries, message):
+    put_external(variant, [("location", "model.onnx.data"), *entries], TABLE.tobytes())
+    refuse(home, message)
+
+
+def test_external_data_without_a_place_is_refused(home, variant):
+    put_external(variant, [])
+    refuse(home, "not whole")
+
+
+def test_the_graph_to_build_a_plan_from_is_looked_at_too(home, variant):
+    (variant / "lowered.onnx").write_bytes(make_model(external=[("location", "../x")]))
+    refuse(home, "not allowed", rebuild=Rebuild(graph="lowered.onnx", options={}))
+
+
+@pytest.mark.parametrize("domain", ["com.evil", "ai.onnx.contrib", "ai.stepdown.other", "AI.ONNX"])
+def test_operators_of_unknown_libraries_are_refused(home, variant, domain):
+    (variant / "model.onnx").write_bytes(make_custom(domain))
+    refuse(home, "nothing here stands for")
+
+
+@pytest.mark.parametrize("name", ["EPContext", "PythonOp"])
+def test_operators_that_open_files_or_run_code_are_refused(home, variant, name):
+    (variant / "model.onnx").write_bytes(make_custom("com.microsoft", name))
+    refuse(home, "opens files or runs code")
+
+
+def test_operators_of_kernels_that_are_not_there_are_refused(home, variant):
+    (variant / "model.onnx").write_bytes(make_custom("ai.stepdown"))
+    refuse(home, "kernels that are not in the bundle")
