@@ -24,9 +24,9 @@ from typing import Self
 from calibration.read_tensors import check_arrays, load_callable, load_npz, refuse_nonfinite
 from calibration.read_texts import TEXT_SUFFIXES, Row, read_rows
 from calibration.sources import CallableSource, Source, TensorSource, TextSource, hash_texts
-from runtimes.serving.tokenise import Feeds, Tokeniser
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
+from runtimes.serving.tokenise import Feeds, Tokeniser
 
 #: Rows looked at in a text file. A sample of 256 out of the first million is as good as one of ten million, and takes
 #: seconds to draw in place of minutes.

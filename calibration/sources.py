@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.read_tensors import check_arrays, refuse_nonfinite
-from runtimes.serving.tokenise import Feeds, Tokeniser, count_tokens
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
+from runtimes.serving.tokenise import Feeds, Tokeniser, count_tokens
 
 #: Texts are sorted by length inside windows of this many, so that a batch holds texts of about one length and little
 #: padding is computed; a window bounds what must be tokenised before the first batch.
