@@ -48,19 +48,20 @@ def open_subject(
         UnsupportedModel: it is not a model, or cannot be traced.
     """
     path = Path(reference)
-    if trust is not None and (trust.keys or trust.require_signature) and not is_bundle(path):
+    # First, whatever lies beside it: in no other case is a signature looked at.
+    if is_bundle(path):
+        options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
+        # The notes say what it steps back from.
+        with open_bundle(path, trust=trust).session(options, say=lambda _: None) as answering:
+            yield replace(answering.subject, task=task or answering.subject.task)
+    elif trust is not None and (trust.keys or trust.require_signature):
         raise UsageError("only bundles are signed", where=reference, cure="leave --key and --require-signature out")
-    if (path / MANIFEST_NAME).is_file():
+    elif (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path)
         verify_files(path, manifest)
         opened, notes = open_exported(path, manifest, threads, allow_host_code=allow_host_code)
         with closing(opened) as session:
             yield make_subject(session, task or manifest.source.get("task"), path, notes=notes)
-    elif is_bundle(path):
-        options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
-        # The notes say what it steps back from.
-        with open_bundle(path, trust=trust).session(options, say=lambda _: None) as answering:
-            yield replace(answering.subject, task=task or answering.subject.task)
     elif path.suffix == ".plan":
         with closing(open_plan(path, allow_host_code=allow_host_code)) as session:
             yield make_subject(session, task, path.parent)

@@ -166,7 +166,8 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | N
 
 def is_bundle(path: Path) -> bool:
     """Whether a path is an archive by its name, or an installed bundle by what it holds."""
-    return path.name.endswith(".stepdown.tar.gz") or is_home(path) or is_home(path / CURRENT)
+    is_named = path.name.endswith(".stepdown.tar.gz") and not path.is_dir()
+    return is_named or is_home(path) or is_home(path / CURRENT)
 
 
 def _warn(said: str) -> None:
