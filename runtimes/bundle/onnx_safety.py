@@ -17,7 +17,7 @@ from runtimes.bundle.names import check_path
 from runtimes.bundle.strict_json import corrupt, mismatch
 from runtimes.errors import UnsupportedModel
 from runtimes.feeds import describe_specs
-from runtimes.onnx_file import ExternalTensor, read_header
+from runtimes.onnx_file import ExternalTensor, OnnxHeader, read_header
 from runtimes.sparse.library import DOMAIN
 
 # ONNX's own, ONNX Runtime's own (its contrib operators, and the layout it rewrites convolutions to).
@@ -45,10 +45,10 @@ def check_onnx(folder: Path, model: str, files: Sequence[str]) -> OnnxNeeds:
         files: Every listed path of the variant.
 
     Raises:
-        CorruptArtifact: it is damaged, its external data is not where it may be, or an operator is of a domain that
-            nothing here stands for.
+        CorruptArtifact: it is damaged, an input or output is no tensor, its external data is not where it may be, or
+            an operator is of a domain that nothing here stands for.
     """
-    header = read_header(folder / model)
+    header = _read_header(folder / model, model)
     needed = [_check_tensor(tensor, folder, model, files) for tensor in header.tensors]
     _check_operators(header.operators, frozenset(header.functions), model)
     return OnnxNeeds(files=tuple(dict.fromkeys(needed)), kernels=DOMAIN in header.domains)
@@ -58,12 +58,9 @@ def check_specs(path: Path, where: str, inputs: tuple[TensorSpec, ...], outputs:
     """Check that a model takes and gives what the description says.
 
     Raises:
-        CorruptArtifact: the description says something else, or the model's inputs are no tensors.
+        CorruptArtifact: the description says something else, or an input or output is no tensor.
     """
-    try:
-        header = read_header(path)
-    except UnsupportedModel as error:
-        raise corrupt(error.what, f"{where}: {error.where}") from error
+    header = _read_header(path, where)
     for side, listed, found in (("inputs", inputs, header.inputs), ("outputs", outputs, header.outputs)):
         if listed != found:
             raise mismatch(
@@ -72,6 +69,14 @@ def check_specs(path: Path, where: str, inputs: tuple[TensorSpec, ...], outputs:
                 expected=describe_specs(listed) or "none",
                 found=describe_specs(found) or "none",
             )
+
+
+def _read_header(path: Path, where: str) -> OnnxHeader:
+    """Read a header; an input that is no tensor makes a bundle a bad one, which is no question of what we support."""
+    try:
+        return read_header(path)
+    except UnsupportedModel as error:
+        raise corrupt(error.what, f"{where}: {error.where}") from error
 
 
 def _check_tensor(tensor: ExternalTensor, folder: Path, model: str, files: Sequence[str]) -> str:

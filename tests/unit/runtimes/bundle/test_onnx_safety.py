@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import onnx
 import pytest
+from onnx import helper
 
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import Rebuild
@@ -80,6 +82,19 @@ def test_external_data_without_a_place_is_refused(home, variant):
 def test_the_graph_to_build_a_plan_from_is_looked_at_too(home, variant):
     (variant / "lowered.onnx").write_bytes(make_model(external=[("location", "../x")]))
     refuse(home, "not allowed", rebuild=Rebuild(graph="lowered.onnx", options={}))
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+@pytest.mark.parametrize("graph", ["model.onnx", "lowered.onnx"])
+def test_what_is_no_tensor_is_refused(home, variant, side, graph):
+    rebuild = None if graph == "model.onnx" else Rebuild(graph=graph, options={})
+    for make in (helper.make_sequence_type_proto, helper.make_optional_type_proto):
+        model = onnx.load_from_string(make_model())
+        kind = make(helper.make_tensor_type_proto(onnx.TensorProto.INT64, None))
+        getattr(model.graph, side).append(helper.make_value_info("several", kind))
+        (variant / graph).write_bytes(model.SerializeToString())
+        error = refuse(home, "is not a tensor", rebuild=rebuild)
+        assert error.where == f"{graph}: several"
 
 
 @pytest.mark.parametrize("domain", ["com.evil", "ai.onnx.contrib", "ai.stepdown.other", "AI.ONNX"])

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -108,6 +109,17 @@ def test_nothing_is_loaded_before_the_contents_are_checked(home, tmp_path, monke
     report = verify(home, tmp_path)
     assert [stage for stage, _ in stages(report)] == ["contents"]
     assert report.name == "real"
+
+
+def test_a_model_that_takes_no_tensor_is_a_failure_of_the_contents(home, tmp_path):
+    path = home / "variants" / "here" / "model.onnx"
+    model = onnx.load_from_string(make_model())
+    one = onnx.helper.make_tensor_type_proto(onnx.TensorProto.INT64, None)
+    several = onnx.helper.make_sequence_type_proto(one)
+    model.graph.input.append(onnx.helper.make_value_info("several", several))
+    path.write_bytes(model.SerializeToString())
+    report = verify(home, tmp_path)
+    assert (report.verdict, stages(report)) == ("fail", [("contents", "model.onnx: several")])
 
 
 def test_a_bundle_that_does_not_fit_names_every_misfit(home, tmp_path):
