@@ -8,6 +8,7 @@ Source: POSIX.1-2017, rename() is atomic; fsync(2) of Linux: a file's own fsync 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -30,17 +31,36 @@ def sync(path: Path) -> None:
 
 def point(link: Path, target: str) -> None:
     """Let ``link`` point to ``target`` from now on, by a rename: a reader finds the old target or the new one."""
+    prepare(link, target)
+    switch(link)
+
+
+def prepare(link: Path, target: str) -> None:
+    """Write down, where it lasts, what ``link`` is to point to once :func:`switch` is called."""
     drop_half_switched(link)
-    fresh = _name_fresh(link)
-    fresh.symlink_to(target)
-    fresh.replace(link)
+    name_fresh(link).symlink_to(target)
+    sync(link.parent)
+
+
+def switch(link: Path) -> None:
+    """Let ``link`` point to what was prepared."""
+    name_fresh(link).replace(link)
     sync(link.parent)
 
 
 def drop_half_switched(link: Path) -> None:
     """Remove what a process left that was killed while it let ``link`` point elsewhere. Only for who holds the lock."""
-    _name_fresh(link).unlink(missing_ok=True)
+    name_fresh(link).unlink(missing_ok=True)
 
 
-def _name_fresh(link: Path) -> Path:
+def name_fresh(link: Path) -> Path:
+    """Return where lies what ``link`` is to become."""
     return link.with_name(f".{link.name}.new")
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all below it, or whatever else is there; a link itself, never what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -23,12 +23,21 @@ from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import BundleDescription
-from runtimes.bundle.durable import drop_half_switched, point, sync, sync_tree
+from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepare, remove, switch, sync, sync_tree
 from runtimes.bundle.fit import find_misfits, fits
 from runtimes.bundle.home import Home, check_files, identify, read_home
 from runtimes.bundle.lock import locked
 from runtimes.bundle.machine import detect_machine
-from runtimes.bundle.root import CURRENT, PREVIOUS, VERSIONS, list_ids, locate, read_current, read_link
+from runtimes.bundle.root import (
+    CURRENT,
+    PREVIOUS,
+    VERSIONS,
+    list_ids,
+    locate,
+    read_current,
+    read_link,
+    read_own_link,
+)
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, UsageError
 
@@ -96,10 +105,10 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         make_directory(place / VERSIONS)
         with _explained(place), locked(place):
             _sweep(place)
+            replaced, _ = _read_links(place)
             before = _read_before(place)
             if before is not None and not options.allow_downgrade:
                 _refuse_downgrade(before, archive)
-            replaced = read_link(place, CURRENT)
             number = identify(archive.description_bytes)
             _put(archive, options.trust.read_detached(), place / VERSIONS / number)
             _switch(place, number)
@@ -118,34 +127,37 @@ def roll_back(root: Path, name: str) -> Installed:
 
     Raises:
         UsageError: there is no such bundle, or no previous version.
-        CorruptArtifact: the previous version is damaged; the current one stays.
+        CorruptArtifact: the previous version is damaged, or ``current`` is no link of ours; it stays.
     """
     place = locate(root, name)
     with _explained(place), locked(place):
-        current, previous = read_link(place, CURRENT), read_link(place, PREVIOUS)
+        _sweep(place)
+        current, previous = read_own_link(place, CURRENT), read_link(place, PREVIOUS)
         if previous is None or previous == current:
             raise UsageError("there is no previous version", where=str(place), cure="install the one you want")
         home = read_home(place / VERSIONS / previous)
         check_files(home)
-        point(place / CURRENT, f"{VERSIONS}/{previous}")
-        if current is not None:
-            point(place / PREVIOUS, f"{VERSIONS}/{current}")
+        _switch(place, previous)
     return Installed(name=name, id=previous, version=home.description.version, path=home.path, replaced=current)
 
 
 def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
     """Drop every version but the current and the previous one; return the ids of those dropped.
 
+    Nothing is dropped where the previous version is the current one: which of the others is the way back is unknown.
     A process that has one of them open keeps what it has mapped; what it has not opened yet is gone.
 
     Raises:
         UsageError: there is no such bundle.
+        CorruptArtifact: ``current`` or ``previous`` is no link of ours, so that what runs is unknown.
     """
     place = locate(root, name)
     with _explained(place), locked(place):
         _sweep(place)
-        kept = {read_link(place, CURRENT), read_link(place, PREVIOUS)}
-        dropped = tuple(one for one in list_ids(place) if one not in kept)
+        current, previous = _read_links(place)
+        if current is not None and current == previous:
+            return ()
+        dropped = tuple(one for one in list_ids(place) if one not in (current, previous))
         for one in dropped:
             # Out of sight at once: half a version is never seen as one.
             (place / VERSIONS / one).rename(place / VERSIONS / f"{_DROPPED}{one}")
@@ -163,6 +175,11 @@ def _explained(place: Path) -> Iterator[None]:
         if full is not None:
             raise full from error
         raise
+
+
+def _read_links(place: Path) -> tuple[str | None, str | None]:
+    """Return what is current and what is previous; see :func:`~runtimes.bundle.root.read_own_link`."""
+    return read_own_link(place, CURRENT), read_own_link(place, PREVIOUS)
 
 
 def _read_before(place: Path) -> Home | None:
@@ -216,9 +233,10 @@ def _put(archive: Archive, detached: bytes | None, target: Path) -> None:
         check_contents(staging, archive.description)
         _set_modes(staging)
         sync_tree(staging)
-        if target.exists():
+        if target.is_dir() and not target.is_symlink():
             _mend(staging, target)
         else:
+            remove(target)
             staging.rename(target)
             sync(target.parent)
     finally:
@@ -246,20 +264,25 @@ def _mend(staging: Path, target: Path) -> None:
 def _switch(place: Path, number: str) -> None:
     """Point ``current`` to a version, and ``previous`` to what it pointed to.
 
-    ``previous`` goes first: who is killed between the two has the old version twice, and loses no way back.
+    What ``previous`` becomes is written down first: who is killed between the two leaves the second to :func:`_sweep`.
     """
     current = read_link(place, CURRENT)
     if current == number:
         return
     if current is not None:
-        point(place / PREVIOUS, f"{VERSIONS}/{current}")
+        prepare(place / PREVIOUS, f"{VERSIONS}/{current}")
     point(place / CURRENT, f"{VERSIONS}/{number}")
+    if current is not None:
+        switch(place / PREVIOUS)
 
 
 def _sweep(place: Path) -> None:
-    """Remove what a killed process left half-written or half-removed."""
+    """Finish the switch that a killed process began, and remove what it left half-written or half-removed."""
     for pattern in (_STAGED, _DROPPED):
         for left in (place / VERSIONS).glob(f"{pattern}*"):
-            shutil.rmtree(left)
+            remove(left)
+    current, pending = read_link(place, CURRENT), read_link(place, name_fresh(place / PREVIOUS).name)
+    if None not in (current, pending) and current != pending:
+        switch(place / PREVIOUS)
     for link in (CURRENT, PREVIOUS):
         drop_half_switched(place / link)

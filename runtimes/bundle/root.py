@@ -5,6 +5,7 @@ In: a root. Out: what is there. Reads only. Must not import a runtime.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,22 @@ def read_link(place: Path, link: str) -> str | None:
     except OSError:
         return None
     return match[1] if match is not None else None
+
+
+def read_own_link(place: Path, link: str) -> str | None:
+    """Return the id that a link points to; None only where nothing is there.
+
+    Raises:
+        CorruptArtifact: what is there leads elsewhere, or is no link: what runs cannot be told.
+    """
+    found = read_link(place, link)
+    if found is None and os.path.lexists(place / link):
+        raise CorruptArtifact(
+            "it is no link to one of the versions, as install makes it",
+            where=str(place / link),
+            cure=f"remove it, or put a link to {VERSIONS}/ID in its place",
+        )
+    return found
 
 
 def read_current(place: Path) -> Home | None:

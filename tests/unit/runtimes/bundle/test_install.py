@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -185,6 +186,94 @@ def test_only_the_current_and_the_previous_version_are_kept(root, bundle, number
     assert set(collect_garbage(root, "tiny")) == {number(3), number(4)}
     assert list_names(root / "tiny" / "versions") == sorted([number(5), number(6)])
     assert collect_garbage(root, "tiny") == ()
+
+
+def plant_absolute(place):
+    target = (place / "current").resolve()
+    (place / "current").unlink()
+    (place / "current").symlink_to(target)
+
+
+def plant_folder(place):
+    target = (place / "current").resolve()
+    (place / "current").unlink()
+    shutil.copytree(target, place / "current")
+
+
+@pytest.mark.parametrize("plant", [plant_absolute, plant_folder])
+def test_nothing_is_dropped_or_switched_where_what_is_current_is_unknown(root, bundle, number, plant):
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    plant(root / "tiny")
+    for change in (
+        lambda: collect_garbage(root, "tiny"), lambda: install(bundle(6), root), lambda: roll_back(root, "tiny"),
+    ):  # fmt: skip
+        with pytest.raises(CorruptArtifact, match="no link to one of the versions") as caught:
+            change()
+        assert caught.value.cure
+    assert list_names(root / "tiny" / "versions") == sorted(map(number, (3, 4, 5)))
+    assert read_home(root / "tiny" / "current").description.version == 5
+
+
+def test_nothing_is_dropped_where_the_way_back_is_unknown(root, bundle, number):
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    (root / "tiny" / "previous").unlink()
+    (root / "tiny" / "previous").symlink_to(f"versions/{number(5)}")
+    assert collect_garbage(root, "tiny") == ()
+    (root / "tiny" / "previous").unlink()
+    (root / "tiny" / "previous").symlink_to(root / "tiny" / "versions" / number(4))
+    with pytest.raises(CorruptArtifact, match="no link to one of the versions"):
+        collect_garbage(root, "tiny")
+    assert list_names(root / "tiny" / "versions") == sorted(map(number, (3, 4, 5)))
+
+
+@pytest.mark.parametrize("killed_at", ["prepare", "point", "switch"])
+@pytest.mark.parametrize("act", ["install", "roll_back"])
+def test_who_is_killed_amid_a_switch_loses_no_way_back(root, bundle, number, monkeypatch, killed_at, act):
+    """Whether the switch was made or not: both links are of before, or both of after, once the next one looks."""
+    for version in (3, 4):
+        install(bundle(version), root)
+    newer = bundle(5)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"runtimes.bundle.install.{killed_at}", kill)
+    with pytest.raises(KeyboardInterrupt):
+        install(newer, root) if act == "install" else roll_back(root, "tiny")
+    monkeypatch.undo()
+    before, after = (4, 3), (5, 4) if act == "install" else (3, 4)
+    collect_garbage(root, "tiny")
+    current, previous = after if killed_at == "switch" else before
+    assert list_links(root) == {
+        "current": f"versions/{number(current)}", "previous": f"versions/{number(previous)}",
+    }  # fmt: skip
+    assert list_names(root / "tiny" / "versions") == sorted([number(current), number(previous)])
+    assert roll_back(root, "tiny").id == number(previous)
+
+
+def test_a_version_that_is_a_link_is_dropped_and_what_it_leads_to_stays(root, bundle, number, tmp_path):
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    elsewhere, old = tmp_path / "elsewhere", root / "tiny" / "versions" / number(3)
+    old.rename(elsewhere)
+    old.symlink_to(elsewhere)
+    assert collect_garbage(root, "tiny") == (number(3),)
+    assert list_names(root / "tiny" / "versions") == sorted([number(4), number(5)])
+    assert (elsewhere / "bundle.json").is_file()
+
+
+def test_a_version_that_is_a_link_is_replaced_and_not_written_through(root, bundle, tmp_path):
+    done = install(bundle(3), root)
+    elsewhere = tmp_path / "elsewhere"
+    done.path.rename(elsewhere)
+    done.path.symlink_to(elsewhere)
+    (elsewhere / "shared" / "tokenizer.json").unlink()
+    install(bundle(3), root)
+    assert not done.path.is_symlink()
+    check_files(read_home(done.path))
+    assert not (elsewhere / "shared" / "tokenizer.json").exists()
 
 
 def test_what_is_installed_is_listed_and_damage_is_said(root, bundle, number):
