@@ -38,6 +38,7 @@ from runtimes.bundle.root import (
     read_link,
     read_own_link,
 )
+from runtimes.bundle.signature import SignatureReport
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, UsageError
 
@@ -108,7 +109,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
             replaced, _ = _read_links(place)
             before = _read_before(place)
             if before is not None and not options.allow_downgrade:
-                _refuse_downgrade(before, archive)
+                _refuse_downgrade(before, archive.description, trusted)
             number = identify(archive.description_bytes)
             _put(archive, options.trust.read_detached(), place / VERSIONS / number)
             _switch(place, number)
@@ -190,18 +191,18 @@ def _read_before(place: Path) -> Home | None:
         return None
 
 
-def _refuse_downgrade(before: Home, archive: Archive) -> None:
+def _refuse_downgrade(before: Home, description: BundleDescription, trusted: SignatureReport) -> None:
     """Refuse what would undo an update, as who replays an old bundle would have it.
 
     Raises:
         CorruptArtifact: it is older, says no version where the current one does, or is unsigned where that is signed.
     """
-    found, current = archive.description.version, before.description.version
+    found, current = description.version, before.description.version
     where, cure = f"{before.path.parent.parent}", "install the newer one, or pass --allow-downgrade"
     if current is not None and (found is None or found < current):
         said = f"version {found}" if found is not None else "without a version"
         raise CorruptArtifact(f"the bundle is {said}, version {current} is installed", where=where, cure=cure)
-    if before.signatures is not None and archive.signatures is None:
+    if before.signatures is not None and trusted.state == "unsigned":
         raise CorruptArtifact("the bundle is unsigned, the installed version is signed", where=where, cure=cure)
 
 

@@ -355,6 +355,39 @@ def test_a_detached_signature_is_kept_beside_what_it_covers(root, tmp_path, keys
         install(bundle(4), root, InstallOptions(trust=replace(options.trust, detached=tmp_path / "none")))
 
 
+@pytest.mark.parametrize("is_key_given", [True, False])
+def test_a_detached_signature_is_one_when_it_is_updated_and_mended(root, tmp_path, keys, bundle, maker, is_key_given):
+    from runtimes.bundle.signature import sign
+
+    path, trusted, _ = keys
+
+    def put(version):
+        detached = tmp_path / f"{version}.sig"
+        detached.write_bytes(sign(maker.describe(version=version, name="tiny").to_bytes(), [path]))
+        trust = Trust(keys=(trusted,) if is_key_given else (), detached=detached)
+        return install(bundle(version), root, InstallOptions(trust=trust))
+
+    done = put(3)
+    (done.path / "shared" / "tokenizer.json").unlink()
+    put(3)
+    check_files(read_home(done.path))
+    assert put(4).version == 4
+    with pytest.raises(CorruptArtifact, match="is unsigned, the installed version is signed"):
+        install(bundle(5), root)
+    assert list_installed(root)[0].is_signed
+
+
+@pytest.mark.parametrize("signatures", [b"garbage", b"{}", b""])
+def test_what_is_no_signature_does_not_count_as_one(root, keys, bundle, maker, signatures):
+    from runtimes.bundle.signature import sign
+
+    signed = sign(maker.describe(version=3, name="tiny").to_bytes(), [keys[0]])
+    install(bundle(3, signatures=signed), root)
+    with pytest.raises(CorruptArtifact):
+        install(bundle(4, signatures=signatures), root)
+    assert read_home(root / "tiny" / "current").description.version == 3
+
+
 def test_what_fits_nothing_here_is_refused_unless_it_is_for_another_machine(root, bundle, maker):
     other = {"x86_64": "aarch64"}.get(detect().arch, "x86_64")
     foreign = bundle(3, maker.variant("theirs", arch=other), maker.variant("large", memory_bytes=1 << 49))
