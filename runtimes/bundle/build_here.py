@@ -45,7 +45,8 @@ def open_built_here(home: Home, variant: Variant, options: ServeOptions) -> Open
         UnsupportedModel: TensorRT refuses the graph.
         OutputError: the cache cannot be written.
     """
-    if variant.rebuild is None:
+    # A plan in the graph's place would be taken as it is; what was installed before that was refused is here too.
+    if variant.rebuild is None or not variant.rebuild.graph.endswith(".onnx"):
         raise CorruptArtifact("the bundle brings no graph to build from", where=variant.name, cure="pack it again")
     wanted = read_rebuild(variant.rebuild.options, f"bundle.json:{variant.name}.rebuild.options")
     graph = describe_onnx(home.locate(variant) / variant.rebuild.graph)

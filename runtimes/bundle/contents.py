@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from runtimes.bundle.description import BundleDescription, Variant
 from runtimes.bundle.kernels import KERNEL_FOLDER, check_kernels
 from runtimes.bundle.onnx_safety import check_onnx, check_specs
+from runtimes.bundle.rebuild import read_rebuild
 from runtimes.bundle.strict_json import corrupt, load_json, mismatch
 from runtimes.bundle.tensor_file import read_tensors
 from runtimes.bundle.tokenizer_safety import check_tokenizer
@@ -24,6 +25,7 @@ from runtimes.trt.record import read_record, record_path
 MAX_JSON_BYTES = 32 << 20
 MAX_TEXT_BYTES = 4 << 20
 _TOKENIZER = "tokenizer.json"
+_ONNX = ".onnx"
 # A name without a suffix is LICENSE or NOTICE.
 _TEXTS = frozenset({"", ".txt", ".md", ".jinja", ".toml"})
 # Enough to know a pickle by: its first instructions.
@@ -54,8 +56,10 @@ def check_variant(folder: Path, variant: Variant) -> None:
     """Check the files of one unpacked variant; see :func:`check_contents`."""
     for path in sorted(variant.files):
         _refuse_pickle(folder / path, f"{variant.name}: {path}")
-    graphs = {path for path in (variant.model, _graph_of(variant)) if path is not None and path.endswith(".onnx")}
-    needs = [check_onnx(folder, graph, tuple(variant.files)) for graph in sorted(graphs)]
+    graphs = _list_graphs(variant)
+    needs = [check_onnx(folder, graph, tuple(variant.files)) for graph in graphs]
+    for graph in graphs:
+        check_specs(folder / graph, f"{variant.name}: {graph}", variant.inputs, variant.outputs)
     check_kernels(folder, variant, needed=any(need.kernels for need in needs))
     _check_model(folder, variant)
     probe = {variant.probe.inputs, variant.probe.outputs}
@@ -67,18 +71,28 @@ def check_variant(folder: Path, variant: Variant) -> None:
             _check_plain(folder / path, f"{variant.name}: {path}", path)
 
 
-def _graph_of(variant: Variant) -> str | None:
-    return variant.rebuild.graph if variant.rebuild is not None else None
+def _list_graphs(variant: Variant) -> tuple[str, ...]:
+    """Return the model where it is ONNX, and what a plan is built from on the device, with a recipe that can be read.
+
+    Nothing but ONNX is built from: a plan in its place would be taken as it is, with a record of its own.
+    """
+    model = (variant.model,) if variant.model.endswith(_ONNX) else ()
+    if variant.rebuild is None:
+        return model
+    graph = variant.rebuild.graph
+    if not graph.endswith(_ONNX):
+        raise corrupt("a plan is built from ONNX, and from nothing else", f"{variant.name}: {graph}")
+    read_rebuild(variant.rebuild.options, f"{variant.name}: rebuild.options")
+    return tuple(dict.fromkeys((*model, graph)))
 
 
 def _check_model(folder: Path, variant: Variant) -> None:
+    """Check that the runtime takes such a model, and a plan as far as that goes; graphs were checked."""
     where = f"{variant.name}: {variant.model}"
     suffix = PurePosixPath(variant.model).suffix
-    if suffix == ".onnx":
-        check_specs(folder / variant.model, where, variant.inputs, variant.outputs)
-    elif suffix == ".plan" and variant.runtime == "tensorrt":
+    if suffix == ".plan" and variant.runtime == "tensorrt":
         _check_plan(folder, variant, where)
-    else:
+    elif suffix != _ONNX:
         raise corrupt(f"{variant.runtime} runs no such model", where)
 
 

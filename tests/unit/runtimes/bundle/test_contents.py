@@ -5,9 +5,13 @@ import pickle
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 
 from runtimes.bundle.contents import check_contents
+from runtimes.bundle.description import Rebuild
+from runtimes.bundle.rebuild import describe_build
+from runtimes.trt.options import BuildOptions
 from tests.unit.runtimes.bundle.real_bundle import TABLE, describe, hash_bytes, make_model
 from tests.unit.runtimes.bundle.refusal import put_external, refuse
 
@@ -126,6 +130,34 @@ def test_a_plan_needs_a_record_of_itself(home, variant):
     (variant / "model.plan.json").write_text(json.dumps(make_record(sha256)))
     check_contents(home, describe(home, **plan))
     refuse(home, "tell the truth", artifact={"inputs": []}, **plan)
+
+
+RECIPE = describe_build("tensorrt", BuildOptions())
+
+
+def test_a_plan_is_built_from_a_graph_and_nothing_else(home, variant):
+    """TensorRT's side copies a plan instead of building one: its record would be nobody's but the packer's."""
+    for name in ("other.plan", "model.onnx.data", "LICENSE"):
+        (variant / name).write_bytes(b"anything")
+        (variant / "other.plan.json").write_text("{}")
+        refuse(home, "built from ONNX", rebuild=Rebuild(graph=name, options=RECIPE))
+        (variant / name).unlink()
+
+
+def test_the_graph_to_build_a_plan_from_is_the_model_of_the_description(home, variant):
+    model = onnx.load_from_string(make_model())
+    (variant / "lowered.onnx").write_bytes(model.SerializeToString())
+    check_contents(home, describe(home, rebuild=Rebuild(graph="lowered.onnx", options=RECIPE)))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
+    (variant / "lowered.onnx").write_bytes(model.SerializeToString())
+    error = refuse(home, "tell the truth", rebuild=Rebuild(graph="lowered.onnx", options=RECIPE))
+    assert error.where == "here: lowered.onnx"
+
+
+@pytest.mark.parametrize("change", [{"x": 1}, {"library": "other"}, {"profiles": [{"min": [1]}]}, {"flags": ["evil"]}])
+def test_a_recipe_that_is_none_is_refused(home, change):
+    check_contents(home, describe(home, rebuild=Rebuild(graph="model.onnx", options=RECIPE)))
+    refuse(home, "unknown field|none of|missing", rebuild=Rebuild(graph="model.onnx", options={**RECIPE, **change}))
 
 
 def make_record(sha256):

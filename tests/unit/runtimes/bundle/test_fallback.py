@@ -1,10 +1,13 @@
 """TensorRT on a device: the plan as it comes, else one built here, else the CPU; each step said. On stand-ins."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from runtimes.bundle.build_here import open_built_here
+from runtimes.bundle.home import read_home
 from runtimes.bundle.install import install
 from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.rebuild import describe_build, describe_rebuild
@@ -217,12 +220,18 @@ def test_a_damaged_file_is_no_reason_to_fall_back(made, monkeypatch):
 
 
 @pytest.mark.usefixtures("made")
-def test_a_recipe_that_is_none_is_said(tmp_path, monkeypatch):
-    make_machine("11", monkeypatch)
-    place = make(tmp_path, tmp_path / "copy.onnx", tmp_path / "model.plan", rebuild={"library": "tensorrt", "x": 1})
-    variant, notes, _ = run(place)
-    assert variant == "cpu"
-    assert "rebuild" in notes[1]
+def test_a_recipe_that_is_none_is_not_installed(tmp_path):
+    with pytest.raises(CorruptArtifact, match="'profiles' is missing") as caught:
+        make(tmp_path, tmp_path / "copy.onnx", tmp_path / "model.plan", rebuild={"library": "tensorrt", "x": 1})
+    assert caught.value.where == "rtx: rebuild.options"
+
+
+def test_a_plan_is_never_taken_for_the_graph_to_build_from(made):
+    home = read_home(made)
+    gpu = home.description.variants[0]
+    lying = replace(gpu, rebuild=replace(gpu.rebuild, graph=gpu.model))
+    with pytest.raises(CorruptArtifact, match="brings no graph"):
+        open_built_here(home, lying, ServeOptions())
 
 
 @pytest.mark.usefixtures("made")

@@ -8,10 +8,13 @@ from onnx import helper
 
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import Rebuild
+from runtimes.bundle.rebuild import describe_build
 from runtimes.errors import CorruptArtifact
+from runtimes.trt.options import BuildOptions
 from tests.unit.runtimes.bundle.real_bundle import TABLE, describe, make_custom, make_model
 from tests.unit.runtimes.bundle.refusal import put_external, refuse
 
+RECIPE = describe_build("tensorrt", BuildOptions())
 SIZE = str(TABLE.nbytes)
 
 
@@ -81,13 +84,13 @@ def test_external_data_without_a_place_is_refused(home, variant):
 
 def test_the_graph_to_build_a_plan_from_is_looked_at_too(home, variant):
     (variant / "lowered.onnx").write_bytes(make_model(external=[("location", "../x")]))
-    refuse(home, "not allowed", rebuild=Rebuild(graph="lowered.onnx", options={}))
+    refuse(home, "not allowed", rebuild=Rebuild(graph="lowered.onnx", options=RECIPE))
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
 @pytest.mark.parametrize("graph", ["model.onnx", "lowered.onnx"])
 def test_what_is_no_tensor_is_refused(home, variant, side, graph):
-    rebuild = None if graph == "model.onnx" else Rebuild(graph=graph, options={})
+    rebuild = None if graph == "model.onnx" else Rebuild(graph=graph, options=RECIPE)
     for make in (helper.make_sequence_type_proto, helper.make_optional_type_proto):
         model = onnx.load_from_string(make_model())
         kind = make(helper.make_tensor_type_proto(onnx.TensorProto.INT64, None))
