@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
+from exporter.cli.parsing import add_host_code
 from exporter.cli.trust import add_trust, read_trust
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
     from runtimes.bundle.install import Installed
-    from runtimes.bundle.trust import Trust
+    from runtimes.bundle.verify import VerifyOptions
 
 SUMMARY = "Put a bundle under a root beside its earlier versions, and switch to it once it is whole."
 EXAMPLE = "stepdown install minilm.stepdown.tar.gz --root /opt/models --key release.pub"
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="an archive that `stepdown pack` wrote")
     add_root(parser)
     add_trust(parser)
+    add_host_code(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not run the stored inputs first")
     parser.add_argument("--allow-downgrade", action="store_true", help="also what is older than the current version")
     parser.add_argument(
@@ -43,11 +45,12 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Verify the bundle, install it and switch to it."""
     from runtimes.bundle.install import InstallOptions, collect_garbage, install
+    from runtimes.bundle.verify import VerifyOptions
 
     trust = read_trust(arguments, arguments.bundle)
     if not (arguments.no_probe or arguments.for_another_machine):
         progress.step(f"verifying {arguments.bundle}")
-        _require_verified(arguments.bundle, trust)
+        _require_verified(arguments.bundle, VerifyOptions(trust=trust, allow_host_code=arguments.allow_host_code))
     options = InstallOptions(
         trust=trust, allow_downgrade=arguments.allow_downgrade, allow_unfit=arguments.for_another_machine
     )
@@ -71,17 +74,20 @@ def describe_installed(installed: Installed, dropped: tuple[str, ...] = ()) -> O
     )
 
 
-def _require_verified(bundle: Path, trust: Trust) -> None:
+def _require_verified(bundle: Path, options: VerifyOptions) -> None:
     """Prove the bundle, its stored answers too, before anything is written.
 
     Raises:
-        CorruptArtifact: it fails; the first failure.
+        CorruptArtifact: it fails, the first failure; or stored answers were not run that could be.
     """
-    from runtimes.bundle.verify import VerifyOptions, verify_bundle
+    from runtimes.bundle.verify import verify_bundle
     from runtimes.errors import CorruptArtifact
 
-    failures = verify_bundle(bundle, VerifyOptions(trust=trust)).failures
-    if failures:
-        first = failures[0]
+    report = verify_bundle(bundle, options)
+    if report.failures:
+        first = report.failures[0]
         seen = f": expected {first.expected}, found {first.found}" if first.expected is not None else ""
         raise CorruptArtifact(f"{first.what}{seen}", where=first.where, cure=first.cure)
+    for variant in report.variants:
+        if variant.cure is not None:
+            raise CorruptArtifact(variant.probe or variant.name, where=variant.name, cure=variant.cure)

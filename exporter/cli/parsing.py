@@ -142,11 +142,11 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_host_code(parser: argparse._ActionsContainer) -> None:
-    """Declare ``--allow-host-code``, for verbs that open plans."""
+    """Declare ``--allow-host-code``, for verbs that open plans or bundles."""
     parser.add_argument(
         "--allow-host-code",
         action="store_true",
-        help="open version-compatible plans, which bring code of who built them",
+        help="run code that a model brings: version-compatible plans, a bundle's kernels that no --key vouches for",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
+from exporter.cli.parsing import add_host_code
 from exporter.cli.trust import add_trust, read_trust
 from runtimes.errors import CorruptArtifact, make_printable
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="an archive, or the folder of an installed version")
     add_trust(parser)
+    add_host_code(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not run the stored inputs")
     parser.add_argument("--device", metavar="NAME", help="judge for this device, not for this machine; runs nothing")
 
@@ -37,6 +39,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     options = VerifyOptions(
         trust=read_trust(arguments, arguments.bundle),
         probe=not arguments.no_probe,
+        allow_host_code=arguments.allow_host_code,
         device=read_profile(arguments.device) if arguments.device is not None else None,
     )
     progress.step(f"verifying {arguments.bundle}")
@@ -73,6 +76,8 @@ def _describe(report: VerifyReport) -> Iterator[str]:
         yield f"signature  {report.signature.describe()}"
     for variant in report.variants:
         yield f"{variant.name}  {_describe_variant(variant)}"
+        if variant.cure:
+            yield f"  to run them: {variant.cure}"
     for failure in report.failures:
         yield f"FAILED     {failure.stage}: {_tell(failure)}" + (f" (at {failure.where})" if failure.where else "")
         if failure.cure:

@@ -20,7 +20,7 @@ from runtimes.bundle.description import Variant
 from runtimes.bundle.fit import Misfit, can_run, find_misfits
 from runtimes.bundle.home import Home, check_files, is_home, read_home
 from runtimes.bundle.machine import describe_device, detect_machine
-from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan
+from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan, refuse_code
 from runtimes.bundle.profiles import DeviceProfile
 from runtimes.bundle.signature import SignatureReport
 from runtimes.bundle.strict_json import Mismatch
@@ -41,11 +41,13 @@ class VerifyOptions:
     Attributes:
         trust: Whose signature.
         probe: Whether to run the stored inputs.
+        allow_host_code: Whether that may run code of who packed it, though nobody vouches for it.
         device: The device it is judged for, by its profile, and nothing is run; None judges for this machine.
     """
 
     trust: Trust = field(default_factory=Trust)
     probe: bool = True
+    allow_host_code: bool = False
     device: DeviceProfile | None = None
 
 
@@ -69,13 +71,15 @@ class VariantReport:
         name: The variant.
         fits: Whether it runs there, after its plan was built there where that can be.
         misfits: What it asks that the machine has not.
-        probe: What came of the stored inputs, in words; None where they were not run.
+        probe: What came of the stored inputs, in words, or why they were not run; None where nobody asked.
+        cure: What lets them be run, where they were not.
     """
 
     name: str
     fits: bool
     misfits: tuple[Misfit, ...]
     probe: str | None = None
+    cure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,15 +193,17 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
         if options.device is not None
         else detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in variants))
     )
+    is_signed = report.signature is not None and report.signature.state == "signed"
+    serve = ServeOptions(allow_host_code=options.allow_host_code, allow_kernels=is_signed)
     failures = list(_check_size(report.path, options.device))
     reports = []
     for variant in variants:
         misfits = find_misfits(variant, machine, _read_record(home, variant))
-        probe = None
+        one = VariantReport(name=variant.name, fits=can_run(variant, misfits), misfits=misfits)
         if options.probe and options.device is None and not misfits:
-            probe, failure = _probe(home, variant)
+            one, failure = _try(one, home, variant, serve)
             failures += [failure] if failure is not None else []
-        reports.append(VariantReport(name=variant.name, fits=can_run(variant, misfits), misfits=misfits, probe=probe))
+        reports.append(one)
     if not any(one.fits for one in reports):
         failures += [_explain_misfit(one.name, misfit) for one in reports for misfit in one.misfits]
     return replace(report, variants=tuple(reports), failures=tuple(failures))
@@ -228,14 +234,25 @@ def _explain_misfit(variant: str, misfit: Misfit) -> Failure:
     )
 
 
-def _probe(home: Home, variant: Variant) -> tuple[str, Failure | None]:
+def _try(
+    report: VariantReport, home: Home, variant: Variant, options: ServeOptions
+) -> tuple[VariantReport, Failure | None]:
+    """Run the stored inputs, where nothing runs by that which nobody vouches for."""
+    refused = refuse_code(variant, options)
+    if refused is not None:
+        return replace(report, probe=f"stored answers not run: {refused.what}", cure=refused.cure), None
+    said, failure = _probe(home, variant, options)
+    return replace(report, probe=said), failure
+
+
+def _probe(home: Home, variant: Variant, options: ServeOptions) -> tuple[str, Failure | None]:
     """Run the stored inputs and compare with the stored outputs."""
     folder, probe = home.locate(variant), variant.probe
     inputs = read_tensors(folder / probe.inputs, probe.inputs)
     expected = read_tensors(folder / probe.outputs, probe.outputs)
     open_variant = open_plan if variant.runtime == "tensorrt" else open_onnx
     try:
-        with closing(open_variant(home, variant, ServeOptions()).session) as session:
+        with closing(open_variant(home, variant, options).session) as session:
             report = compare(expected, session.run(inputs), probe.tolerance)
     except StepdownError as error:
         return "it does not run", _explain("probe", error, variant.name)

@@ -8,7 +8,7 @@ is verified, and nothing runs that does not fit this machine. Must not import to
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -57,18 +57,20 @@ class Bundle(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class PackedBundle:
     """A bundle that is unpacked: installed, or in the cache.
 
     Attributes:
         home: Where it lies.
         signature: What was proved of who made it, in words.
-        is_checked: Whether its files were compared with what is listed a moment ago; if not, sessions do.
+        is_signed: Whether a key that is trusted vouches for it, and so for the code that it brings.
+        is_checked: Whether its files were compared with what is listed a moment ago, which holds for one session; others do.
     """
 
     home: Home
     signature: str
+    is_signed: bool
     is_checked: bool
 
     @property
@@ -86,7 +88,10 @@ class PackedBundle:
     ) -> TextSession:
         """Open the first variant that runs here; see :class:`Bundle`. Notes name every step and the signature."""
         description = self.home.description
-        opened = open_bundle_files(self.home, options or ServeOptions(), only=variant, is_checked=self.is_checked)
+        is_checked, self.is_checked = self.is_checked, False
+        asked = options or ServeOptions()
+        asked = replace(asked, allow_kernels=asked.allow_kernels or self.is_signed)
+        opened = open_bundle_files(self.home, asked, only=variant, is_checked=is_checked)
         for fallback in opened.list_fallbacks():
             (say or _warn)(f"{self.name}: {fallback}")
         with closed_on_error(opened.session):
@@ -94,6 +99,7 @@ class PackedBundle:
                 opened.session,
                 description.task,
                 self.home.shared,
+                files=description.files,
                 labels=description.labels,
                 notes=(self.signature, *(step.describe() for step in opened.steps), *opened.notes),
                 max_length=description.max_length,
@@ -129,7 +135,9 @@ class ExportedBundle:
             self.directory, self.manifest, asked.threads, allow_host_code=asked.allow_host_code
         )
         with closed_on_error(opened):
-            return TextSession(make_subject(opened, self.task, self.directory, notes=notes))
+            return TextSession(
+                make_subject(opened, self.task, self.directory, files=self.manifest.list_files(), notes=notes)
+            )
 
 
 def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | None = None) -> Bundle:
@@ -179,4 +187,6 @@ def _warn(said: str) -> None:
 
 def _open_home(home: Home, trust: Trust, *, is_checked: bool) -> PackedBundle:
     report = check_trust(home.description_bytes, home.signatures, trust)
-    return PackedBundle(home=home, signature=report.describe(), is_checked=is_checked)
+    return PackedBundle(
+        home=home, signature=report.describe(), is_signed=report.state == "signed", is_checked=is_checked
+    )

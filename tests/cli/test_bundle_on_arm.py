@@ -57,11 +57,14 @@ def test_the_kernels_of_a_bundle_run_there(stepdown, bundle, kernels, tmp_path):
     change_manifest(export, source={"task": None})
     result = stepdown("pack", export, "-o", bundle, "--device", DEVICE, "--kernels", kernels)
     assert result.code == 0, result.err
-    verified = run_stepdown("verify", bundle, cache=tmp_path)
+    verified = run_stepdown("verify", bundle, "--allow-host-code", cache=tmp_path)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "stored answers not run" not in verified.stdout
     x = np.random.default_rng(9).standard_normal((2, 3, IN)).astype(np.float32)
     np.savez(tmp_path / "feeds.npz", x=x)
-    ran = run_stepdown("run", bundle, "--inputs", tmp_path / "feeds.npz", "--json", cache=tmp_path)
+    asked = ["run", bundle, "--inputs", tmp_path / "feeds.npz", "--json"]
+    assert run_stepdown(*asked, cache=tmp_path).returncode == 8
+    ran = run_stepdown(*asked, "--allow-host-code", cache=tmp_path)
     assert ran.returncode == 0, ran.stderr
     answer = np.array(json.loads(ran.stdout)["answers"][0]["value"]["y"], np.float32)
     np.testing.assert_allclose(answer, sparse_linear(x, stored, make_bias(), "none"), rtol=1e-5, atol=1e-5)

@@ -68,6 +68,34 @@ def test_the_kernels_go_in_and_the_probe_is_their_answer(stepdown, export, bundl
     np.testing.assert_allclose(outputs["y"], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_code_that_nobody_vouches_for_is_not_run_unless_allowed(stepdown, export, bundle, tmp_path):
+    """Kernels that are one byte longer than this installation's."""
+    (tmp_path / "theirs.so").write_bytes(find_library().read_bytes() + b"x")
+    packed = stepdown("pack", export, "-o", bundle, "--device", OWN, "--kernels", tmp_path / "theirs.so")
+    assert packed.code == 0, packed.err
+    np.savez(tmp_path / "feeds.npz", x=np.ones((2, 3, IN), np.float32))
+    run = ["run", bundle, "--inputs", tmp_path / "feeds.npz"]
+    install = ["install", bundle, "--root", tmp_path / "models"]
+    verified = stepdown("verify", bundle)
+    assert verified.code == 0
+    assert "stored answers not run: it brings code of who packed it" in verified.out
+    assert "to run them: --key PUB" in verified.out
+    for refused in (stepdown(*install), stepdown(*run)):
+        assert refused.code == 8
+        assert "it brings code of who packed it" in refused.err
+        assert "--allow-host-code" in refused.err
+    assert not (tmp_path / "models").exists()
+    assert "agrees" in stepdown("verify", bundle, "--allow-host-code").out
+    assert stepdown(*install, "--allow-host-code").code == 0
+    assert stepdown(*run, "--allow-host-code").code == 0
+
+
+def test_the_kernels_of_this_installation_are_nobodys_code(stepdown, export, bundle, tmp_path):
+    assert stepdown("pack", export, "-o", bundle, "--device", OWN).code == 0
+    assert "agrees" in stepdown("verify", bundle).out
+    assert stepdown("install", bundle, "--root", tmp_path / "models").code == 0
+
+
 def test_another_build_than_that_it_was_timed_with_is_said(stepdown, export, bundle):
     timed = KernelBuild(version=describe_build().version, sha256="0" * 64)
     change_entry(export, sparse_kernels=asdict(timed))

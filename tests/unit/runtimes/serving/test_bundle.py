@@ -266,23 +266,53 @@ def test_kernels_that_the_model_does_not_name_are_not_loaded(maker, tmp_path):
             open_bundle(path).session()
 
 
-def test_the_bundles_own_kernels_are_loaded_and_not_this_installations(maker, tmp_path):
-    """A library that is none is refused by the loader: so it is the bundle's that was tried."""
+def write_kernels(maker, tmp_path, data, **changes):
+    """An unpacked bundle that brings these bytes as kernels."""
     from runtimes.bundle.home import read_home
-    from runtimes.bundle.open_variant import open_onnx
 
-    data = b"not a library"
     named = {"version": "0.1.0", "sha256": sha256(data)}
     model = write_custom(tmp_path / "custom.onnx")
     variant = maker.variant(
         "cpu", model=model, files={"kernels/libstepdown_sparse.so": data}, artifact={"sparse_kernels": named}
     )
-    with open_archive(maker.write(tmp_path / "b.stepdown.tar.gz", variant)) as archive:
+    with open_archive(maker.write(tmp_path / "b.stepdown.tar.gz", variant, **changes)) as archive:
         archive.unpack(tmp_path / "home")
-    home = read_home(tmp_path / "home")
-    with pytest.raises(MissingDependency) as caught:
-        open_onnx(home, variant, ServeOptions())
-    assert str(home.path) in caught.value.where
+    return read_home(tmp_path / "home")
+
+
+def test_kernels_of_a_stranger_are_loaded_where_that_is_allowed_only(maker, tmp_path):
+    """A library that is none is refused by the loader: so where that happens, it was tried."""
+    home = write_kernels(maker, tmp_path, b"not a library")
+    with pytest.raises(CorruptArtifact, match="code of who packed it") as refused:
+        open_bundle(home.path).session()
+    assert "--key" in refused.value.cure
+    assert "--allow-host-code" in refused.value.cure
+    with pytest.raises(MissingDependency) as tried:
+        open_bundle(home.path).session(ServeOptions(allow_host_code=True))
+    assert str(home.path) in tried.value.where
+
+
+def test_kernels_of_who_is_trusted_are_loaded(maker, tmp_path):
+    pytest.importorskip("cryptography")
+    from runtimes.bundle.signature import read_public_key, sign
+    from tests.unit.runtimes.bundle.test_signature import write_keys
+
+    home = write_kernels(maker, tmp_path, b"not a library")
+    private, public = write_keys(tmp_path)
+    (home.path / "signatures.json").write_bytes(sign(home.description_bytes, [private]))
+    with pytest.raises(CorruptArtifact, match="code of who packed it"):
+        open_bundle(home.path).session()
+    with pytest.raises(MissingDependency):
+        open_bundle(home.path, trust=Trust(keys=(read_public_key(public),))).session()
+
+
+def test_where_the_kernels_are_those_of_this_installation_its_own_are_loaded(maker, tmp_path, monkeypatch):
+    home = write_kernels(maker, tmp_path, b"not a library")
+    (tmp_path / "ours.so").write_bytes(b"not a library")
+    monkeypatch.setattr("runtimes.bundle.open_variant.library_path", lambda: tmp_path / "ours.so")
+    with pytest.raises(MissingDependency) as tried:
+        open_bundle(home.path).session()
+    assert tried.value.where == str(tmp_path / "ours.so")
 
 
 def test_a_bundle_that_needs_kernels_and_brings_none_takes_those_here_if_they_do(maker, tmp_path):
