@@ -22,7 +22,7 @@ from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import BundleDescription
 from runtimes.bundle.oci_layout import INDEX
 from runtimes.bundle.profiles import DeviceProfile
-from runtimes.errors import CorruptArtifact
+from runtimes.errors import CorruptArtifact, OutputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +56,30 @@ def write_bundle(options: PackOptions, packed: Packed) -> tuple[str, int]:
             return _write_layout(options, packed)
         sha256, size = hash_file(archive), archive.stat().st_size
         _check_size(size, packed.profiles)
-        # One of an older archive would be taken for this one's.
-        locate_signature(options.output).unlink(missing_ok=True)
-        archive.replace(options.output)
-    if options.detached and packed.signatures is not None:
-        write_bytes(locate_signature(options.output), packed.signatures)
+        _replace(options, archive, packed.signatures if options.detached else None)
     return sha256, size
+
+
+def _replace(options: PackOptions, archive: Path, detached: bytes | None) -> None:
+    """Move an archive to its place, and its detached signature beside it; one of an older archive does not stay.
+
+    The signature is on the disk before anything is moved: where there is no room for it, nothing has changed.
+
+    Raises:
+        OutputError: no room, or what is there cannot be replaced.
+    """
+    place, fresh = locate_signature(options.output), archive.with_name("signature")
+    if place.is_dir() and not place.is_symlink():
+        raise OutputError(
+            "a folder is in the way of the signature", where=str(place), cure="remove it, or choose another -o"
+        )
+    if detached is not None:
+        write_bytes(fresh, detached)
+    archive.replace(options.output)
+    if detached is not None:
+        fresh.replace(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _prove(archive: Path, home: Path) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from runtimes.artifact import hash_file
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, Variant, parse_description
+from runtimes.bundle.signature import MAX_SIGNATURES_BYTES
 from runtimes.errors import CorruptArtifact, UsageError
 
-# The largest ones that an archive may hold (see archive.Limits).
+# The largest one that an archive may hold (see archive.Limits).
 _MAX_DESCRIPTION_BYTES = 4 << 20
-_MAX_SIGNATURES_BYTES = 64 << 10
 _ID_DIGITS = 16
 _CURE = "install it again, which mends it"
 
@@ -80,7 +80,7 @@ def read_home(path: Path) -> Home:
         path=real,
         description=parse_description(data),
         description_bytes=data,
-        signatures=_read_small(signatures, _MAX_SIGNATURES_BYTES) if signatures.is_file() else None,
+        signatures=_read_small(signatures, MAX_SIGNATURES_BYTES) if signatures.is_file() else None,
     )
 
 

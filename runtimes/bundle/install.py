@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,8 @@ from runtimes.bundle.root import (
     read_link,
     read_own_link,
 )
-from runtimes.bundle.signature import SignatureReport
-from runtimes.bundle.trust import Trust, check_trust
+from runtimes.bundle.signature import Signature, SignatureReport, check_signatures, dump_signatures
+from runtimes.bundle.trust import Trust, gather_signatures
 from runtimes.errors import CorruptArtifact, UsageError
 
 # Not ids, so nothing takes them for versions.
@@ -99,7 +99,11 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
     """
     options = options or InstallOptions()
     with open_archive(bundle) as archive:
-        trusted = check_trust(archive.description_bytes, archive.signatures, options.trust)
+        # Once: what is written further down is what was checked.
+        signatures = gather_signatures(archive.signatures, options.trust)
+        trusted = check_signatures(
+            archive.description_bytes, signatures, options.trust.keys, require=options.trust.require_signature
+        )
         if not options.allow_unfit:
             _require_fit(archive.description)
         place = root / archive.description.name
@@ -111,7 +115,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
             if before is not None and not options.allow_downgrade:
                 _refuse_downgrade(before, archive.description, trusted)
             number = identify(archive.description_bytes)
-            _put(archive, options.trust.read_detached(), place / VERSIONS / number)
+            _put(archive, signatures, place / VERSIONS / number)
             _switch(place, number)
     return Installed(
         name=place.name,
@@ -224,13 +228,13 @@ def _require_fit(description: BundleDescription) -> None:
     )
 
 
-def _put(archive: Archive, detached: bytes | None, target: Path) -> None:
+def _put(archive: Archive, signatures: Sequence[Signature], target: Path) -> None:
     """Unpack beside ``target`` and rename to it, once all is on the disk."""
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
     try:
         archive.unpack(staging)
-        if archive.signatures is None and detached is not None:
-            (staging / SIGNATURES_NAME).write_bytes(detached)
+        if signatures:
+            (staging / SIGNATURES_NAME).write_bytes(dump_signatures(signatures))
         check_contents(staging, archive.description)
         _set_modes(staging)
         sync_tree(staging)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +34,8 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{86}==")
 # Old keys, new keys, and a few parties; a file with thousands is an attack on the verifier's time.
 _MAX_SIGNATURES = 32
+#: What a file of signatures may hold, inside an archive, beside it or installed.
+MAX_SIGNATURES_BYTES = 64 << 10
 
 SignatureState = Literal["unsigned", "unchecked", "signed"]
 
@@ -120,12 +122,22 @@ def sign(description: bytes, keys: Sequence[Path]) -> bytes:
     for path in keys:
         key = _read_private_key(path)
         key_id = make_public_key(key.public_key().public_bytes_raw()).key_id
-        made[key_id] = base64.b64encode(key.sign(PREFIX + description)).decode("ascii")
+        made[key_id] = Signature(key_id=key_id, raw=key.sign(PREFIX + description))
+    return dump_signatures(made.values())
+
+
+def dump_signatures(signatures: Iterable[Signature]) -> bytes:
+    """Return ``signatures.json`` that holds these, ordered by key id."""
     return dump_json(
         {
             "schema": SIGNATURES_SCHEMA,
             "signatures": [
-                {"key_id": key_id, "algorithm": _ALGORITHM, "signature": made[key_id]} for key_id in sorted(made)
+                {
+                    "key_id": one.key_id,
+                    "algorithm": _ALGORITHM,
+                    "signature": base64.b64encode(one.raw).decode("ascii"),
+                }
+                for one in sorted(signatures, key=lambda one: (one.key_id, one.raw))
             ],
         }
     )
@@ -147,6 +159,26 @@ def parse_signatures(data: bytes, where: str = _SIGNATURES) -> tuple[Signature, 
         )
     found = fields.items("signatures", _read_signature)
     fields.close()
+    return _check_count(found, where)
+
+
+def merge_signatures(files: Iterable[tuple[bytes, str]]) -> tuple[Signature, ...]:
+    """Read several files of signatures as one, each signature once.
+
+    Args:
+        files: The bytes of each and what it is called.
+
+    Raises:
+        CorruptArtifact: one of them is damaged, or together they hold more than one file may.
+    """
+    found: dict[Signature, None] = {}
+    for data, where in files:
+        found |= dict.fromkeys(parse_signatures(data, where))
+        _check_count(tuple(found), where)
+    return tuple(found)
+
+
+def _check_count(found: tuple[Signature, ...], where: str) -> tuple[Signature, ...]:
     if not 1 <= len(found) <= _MAX_SIGNATURES:
         raise corrupt(f"{len(found)} signatures; 1 to {_MAX_SIGNATURES} are allowed", f"{where}:signatures")
     return found

@@ -9,8 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.bundle.signature import PublicKey, SignatureReport, check_signatures, parse_signatures
-from runtimes.errors import UsageError
+from runtimes.bundle.signature import (
+    MAX_SIGNATURES_BYTES,
+    PublicKey,
+    Signature,
+    SignatureReport,
+    check_signatures,
+    merge_signatures,
+)
+from runtimes.errors import CorruptArtifact, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +39,21 @@ class Trust:
 
         Raises:
             UsageError: there is no such file.
+            CorruptArtifact: it is larger than signatures are.
         """
         if self.detached is None:
             return None
         if not self.detached.is_file():
             raise UsageError("there is no such signature", where=str(self.detached), cure="check the path")
-        return self.detached.read_bytes()
+        with self.detached.open("rb") as stream:
+            data = stream.read(MAX_SIGNATURES_BYTES + 1)
+        if len(data) > MAX_SIGNATURES_BYTES:
+            raise CorruptArtifact(
+                f"it has more than the {MAX_SIGNATURES_BYTES:,} bytes that signatures may have",
+                where=str(self.detached),
+                cure="give the .sig file that `stepdown pack --detached` wrote",
+            )
+        return data
 
 
 def check_trust(description: bytes, embedded: bytes | None, trust: Trust) -> SignatureReport:
@@ -53,11 +69,16 @@ def check_trust(description: bytes, embedded: bytes | None, trust: Trust) -> Sig
         UsageError: a signature is required and no key was given, or a file is not there.
         MissingDependency: a signature is to be checked and ``cryptography`` is not installed.
     """
-    detached = trust.read_detached()
-    signatures = tuple(
-        signature
-        for data, where in ((embedded, "signatures.json"), (detached, str(trust.detached)))
-        if data is not None
-        for signature in parse_signatures(data, where)
-    )
+    signatures = gather_signatures(embedded, trust)
     return check_signatures(description, signatures, trust.keys, require=trust.require_signature)
+
+
+def gather_signatures(embedded: bytes | None, trust: Trust) -> tuple[Signature, ...]:
+    """Return the signatures inside a bundle and beside it, each once; the detached file is read here.
+
+    Raises:
+        CorruptArtifact: one of the two is damaged, or they are too many.
+        UsageError: the detached file is not there.
+    """
+    files = ((embedded, "signatures.json"), (trust.read_detached(), str(trust.detached)))
+    return merge_signatures((data, where) for data, where in files if data is not None)

@@ -1,5 +1,6 @@
 """`stepdown pack` as a user calls it: what is in the bundle, what is refused, and that nothing is left half-written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -333,6 +334,42 @@ def test_a_signature_of_an_older_bundle_is_not_left_beside_a_new_one(stepdown, e
     assert beside.exists()
     assert stepdown("pack", export, "-o", bundle, "--force").code == 0
     assert not beside.exists()
+
+
+def test_a_signature_that_cannot_be_written_leaves_what_was_there(stepdown, export, bundle, key, tmp_path):
+    beside = tmp_path / "films.stepdown.tar.gz.sig"
+    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
+    assert stepdown(*words).code == 0
+    before = bundle.read_bytes()
+    beside.unlink()
+    beside.mkdir()
+    result = stepdown(*words, "--version", 7)
+    assert result.code == 2
+    assert "in the way" in result.err
+    assert "to fix:" in result.err
+    assert bundle.read_bytes() == before
+    assert beside.is_dir()
+
+
+@pytest.mark.parametrize("failing", ["write_bytes", "Path.replace"])
+def test_a_disk_without_room_leaves_a_bundle_with_its_signature(
+    stepdown, export, bundle, key, tmp_path, monkeypatch, failing
+):
+    beside = tmp_path / "films.stepdown.tar.gz.sig"
+    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
+    assert stepdown(*words).code == 0
+    before = bundle.read_bytes(), beside.read_bytes()
+    replace = Path.replace
+
+    def fail(path, *rest):
+        if failing == "write_bytes" or rest == (bundle,):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, *rest)
+
+    monkeypatch.setattr(f"exporter.packing.write.{failing}", fail)
+    assert stepdown(*words, "--version", 7).code == 2
+    assert (bundle.read_bytes(), beside.read_bytes()) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"films", "key.pem", bundle.name, beside.name}
 
 
 def test_an_unsigned_bundle_is_said_to_be_unsigned(stepdown, export, bundle):

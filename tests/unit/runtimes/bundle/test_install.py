@@ -11,7 +11,8 @@ import pytest
 from runtimes.bundle.home import check_files, identify, read_home
 from runtimes.bundle.install import InstallOptions, collect_garbage, install, roll_back
 from runtimes.bundle.root import list_installed
-from runtimes.bundle.trust import Trust
+from runtimes.bundle.signature import Signature, dump_signatures
+from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, OutputError, UsageError
 from runtimes.isa import detect
 from tests.unit.runtimes.serving.real_bundle import Maker
@@ -375,6 +376,71 @@ def test_a_detached_signature_is_one_when_it_is_updated_and_mended(root, tmp_pat
     with pytest.raises(CorruptArtifact, match="is unsigned, the installed version is signed"):
         install(bundle(5), root)
     assert list_installed(root)[0].is_signed
+
+
+def test_a_detached_signature_beside_an_embedded_one_is_kept_too(root, tmp_path, keys, bundle, maker):
+    """As where the new key vouches beside a bundle that the old one signed: who trusts either runs it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from runtimes.bundle.signature import make_public_key, sign
+
+    path, trusted, _ = keys
+    key, second = Ed25519PrivateKey.generate(), tmp_path / "second.pem"
+    second.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    also_trusted = make_public_key(key.public_key().public_bytes_raw())
+    head, detached = maker.describe(version=3, name="tiny").to_bytes(), tmp_path / "3.sig"
+    detached.write_bytes(sign(head, [second]))
+    trust = Trust(keys=(also_trusted,), detached=detached)
+    done = install(bundle(3, signatures=sign(head, [path])), root, InstallOptions(trust=trust))
+    found = read_home(done.path)
+    for one in (trusted, also_trusted):
+        assert check_trust(found.description_bytes, found.signatures, Trust(keys=(one,))).state == "signed"
+
+
+def test_a_detached_signature_without_end_is_refused_and_nothing_written(root, tmp_path, keys, bundle, maker):
+    from runtimes.bundle.signature import sign
+
+    detached, install_it = tmp_path / "3.sig", InstallOptions(trust=Trust(detached=tmp_path / "3.sig"))
+    whole = sign(maker.describe(version=3, name="tiny").to_bytes(), [keys[0]])
+    detached.write_bytes(whole + b" " * (64 << 10))
+    with pytest.raises(CorruptArtifact, match="65,536 bytes") as caught:
+        install(bundle(3), root, install_it)
+    assert caught.value.cure
+    assert not root.exists()
+
+
+def test_more_signatures_than_one_file_may_hold_are_refused_before_they_are_written(root, tmp_path, bundle):
+    """What is installed could not be read again."""
+    inside, detached = (
+        dump_signatures(Signature(key_id=f"{number:016x}", raw=bytes(64)) for number in range(start, start + 20))
+        for start in (0, 20)
+    )
+    (tmp_path / "3.sig").write_bytes(detached)
+    with pytest.raises(CorruptArtifact, match="40 signatures"):
+        install(bundle(3, signatures=inside), root, InstallOptions(trust=Trust(detached=tmp_path / "3.sig")))
+    assert not root.exists()
+
+
+def test_a_detached_signature_that_changes_meanwhile_is_the_one_that_was_checked(
+    root, tmp_path, keys, bundle, maker, monkeypatch
+):
+    from runtimes.bundle import install as module
+    from runtimes.bundle.signature import sign
+
+    path, trusted, _ = keys
+    detached = tmp_path / "3.sig"
+    whole = sign(maker.describe(version=3, name="tiny").to_bytes(), [path])
+    detached.write_bytes(whole)
+    locked = module.locked
+
+    def spoil(place):
+        detached.write_bytes(b"spoilt")
+        return locked(place)
+
+    monkeypatch.setattr(module, "locked", spoil)
+    trust = Trust(keys=(trusted,), detached=detached)
+    assert read_home(install(bundle(3), root, InstallOptions(trust=trust)).path).signatures == whole
 
 
 @pytest.mark.parametrize("signatures", [b"garbage", b"{}", b""])
