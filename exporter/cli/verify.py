@@ -86,7 +86,9 @@ def _describe(report: VerifyReport) -> Iterator[str]:
 
 
 def _describe_variant(variant: VariantReport) -> str:
-    if not variant.misfits:
-        return f"fits; {variant.probe or 'stored answers not run'}"
     reasons = "; ".join(f"{one.what} (expected {one.expected}, found {one.found})" for one in variant.misfits)
-    return f"fits once its plan is built here: {reasons}" if variant.fits else f"does not fit: {reasons}"
+    if not variant.fits:
+        return f"does not fit: {reasons}"
+    if variant.is_built_there:
+        return f"fits once its plan is built here{': ' if reasons else ''}{reasons}"
+    return f"fits; {variant.probe or 'stored answers not run'}"

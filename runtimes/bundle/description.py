@@ -111,6 +111,11 @@ class Variant:
         """What comes back, as the description says."""
         return _read_specs(self.artifact, "outputs", self.name)
 
+    @property
+    def brings_plan(self) -> bool:
+        """Whether TensorRT opens it as it comes; else it builds a plan of it first."""
+        return self.model.endswith(".plan")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleDescription:

@@ -91,7 +91,7 @@ def open_plan(home: Home, variant: Variant, options: ServeOptions) -> OpenedVari
         UsageError: it brings code that is not allowed.
     """
     plan = home.locate(variant) / variant.model
-    if plan.suffix != ".plan":
+    if not variant.brings_plan:
         raise CorruptArtifact("the bundle brings no plan", where=variant.name, cure="build one from its graph")
     return OpenedVariant(session=open_plan_file(plan, allow_host_code=options.allow_host_code))
 

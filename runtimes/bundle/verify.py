@@ -71,6 +71,7 @@ class VariantReport:
         name: The variant.
         fits: Whether it runs there, after its plan was built there where that can be.
         misfits: What it asks that the machine has not.
+        is_built_there: Whether its plan must be built there first, which nothing here does.
         probe: What came of the stored inputs, in words, or why they were not run; None where nobody asked.
         cure: What lets them be run, where they were not.
     """
@@ -78,6 +79,7 @@ class VariantReport:
     name: str
     fits: bool
     misfits: tuple[Misfit, ...]
+    is_built_there: bool = False
     probe: str | None = None
     cure: str | None = None
 
@@ -199,8 +201,13 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
     reports = []
     for variant in variants:
         misfits = find_misfits(variant, machine, _read_record(home, variant))
-        one = VariantReport(name=variant.name, fits=can_run(variant, misfits), misfits=misfits)
-        if options.probe and options.device is None and not misfits:
+        one = VariantReport(
+            name=variant.name,
+            fits=can_run(variant, misfits),
+            misfits=misfits,
+            is_built_there=variant.runtime == "tensorrt" and (bool(misfits) or not variant.brings_plan),
+        )
+        if options.probe and options.device is None and not misfits and not one.is_built_there:
             one, failure = _try(one, home, variant, serve)
             failures += [failure] if failure is not None else []
         reports.append(one)
@@ -210,7 +217,7 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
 
 
 def _read_record(home: Home, variant: Variant) -> PlanRecord | None:
-    return read_record(home.locate(variant) / variant.model) if variant.model.endswith(".plan") else None
+    return read_record(home.locate(variant) / variant.model) if variant.brings_plan else None
 
 
 def _check_size(bundle: Path, device: DeviceProfile | None) -> Iterator[Failure]:
