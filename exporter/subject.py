@@ -61,7 +61,8 @@ def open_subject(
         verify_files(path, manifest)
         opened, notes = open_exported(path, manifest, threads, allow_host_code=allow_host_code)
         with closing(opened) as session:
-            yield make_subject(session, task or manifest.source.get("task"), path, notes=notes)
+            told = task or manifest.source.get("task")
+            yield make_subject(session, told, path, files=manifest.list_files(), notes=notes)
     elif path.suffix == ".plan":
         with closing(open_plan(path, allow_host_code=allow_host_code)) as session:
             yield make_subject(session, task, path.parent)

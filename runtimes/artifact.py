@@ -78,6 +78,10 @@ class Manifest:
     measurements: Mapping[str, Any] = field(default_factory=dict)
     schema: int = MANIFEST_SCHEMA
 
+    def list_files(self) -> dict[str, str]:
+        """Return the sha256 of every file, by its path in the directory."""
+        return {record.path: record.sha256 for record in self.files}
+
 
 def hash_file(path: Path) -> str:
     """Return the hexadecimal sha256 of one file, read in 1 MiB pieces."""

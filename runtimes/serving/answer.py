@@ -58,7 +58,7 @@ def open_tokeniser(subject: Subject, max_length: int) -> Tokeniser:
     """
     if subject.tokenizer is None:
         raise UsageError("the model has no tokenizer.json beside it", cure="give --inputs file.npz")
-    return Tokeniser(subject.tokenizer, subject.session.inputs, max_length)
+    return Tokeniser(subject.tokenizer, subject.session.inputs, max_length, subject.tokenizer_bytes)
 
 
 def answer_with(

@@ -57,7 +57,7 @@ class Bundle(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class PackedBundle:
     """A bundle that is unpacked: installed, or in the cache.
 
@@ -65,7 +65,8 @@ class PackedBundle:
         home: Where it lies.
         signature: What was proved of who made it, in words.
         is_signed: Whether a key that is trusted vouches for it, and so for the code that it brings.
-        is_checked: Whether its files were compared with what is listed a moment ago; if not, sessions do.
+        is_checked: Whether its files were compared with what is listed a moment ago: that spares the first session
+            doing it, and no other.
     """
 
     home: Home
@@ -88,9 +89,10 @@ class PackedBundle:
     ) -> TextSession:
         """Open the first variant that runs here; see :class:`Bundle`. Notes name every step and the signature."""
         description = self.home.description
+        is_checked, self.is_checked = self.is_checked, False
         asked = options or ServeOptions()
         asked = replace(asked, allow_kernels=asked.allow_kernels or self.is_signed)
-        opened = open_bundle_files(self.home, asked, only=variant, is_checked=self.is_checked)
+        opened = open_bundle_files(self.home, asked, only=variant, is_checked=is_checked)
         for fallback in opened.list_fallbacks():
             (say or _warn)(f"{self.name}: {fallback}")
         with closed_on_error(opened.session):
@@ -98,6 +100,7 @@ class PackedBundle:
                 opened.session,
                 description.task,
                 self.home.shared,
+                files=description.files,
                 labels=description.labels,
                 notes=(self.signature, *(step.describe() for step in opened.steps), *opened.notes),
                 max_length=description.max_length,
@@ -133,7 +136,9 @@ class ExportedBundle:
             self.directory, self.manifest, asked.threads, allow_host_code=asked.allow_host_code
         )
         with closed_on_error(opened):
-            return TextSession(make_subject(opened, self.task, self.directory, notes=notes))
+            return TextSession(
+                make_subject(opened, self.task, self.directory, files=self.manifest.list_files(), notes=notes)
+            )
 
 
 def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | None = None) -> Bundle:

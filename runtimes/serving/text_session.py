@@ -44,7 +44,7 @@ class TextSession:
         Raises:
             UsageError: no text, another number of second texts, or a model without a tokenizer.
         """
-        if self._tokeniser is None:  # read when it is first asked for: who feeds tensors needs none
+        if self._tokeniser is None:  # opened when it is first asked for: who feeds tensors needs no `tokenizers`
             self._tokeniser = open_tokeniser(self.subject, self.subject.max_length)
         return answer_with(self.subject, self._tokeniser, texts, pairs)
 

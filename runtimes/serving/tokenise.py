@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from runtimes.artifact import TensorSpec, hash_file
+from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, MissingDependency
 from runtimes.tokenizer_errors import tokenizer_errors
 
@@ -39,8 +40,8 @@ class Tokeniser:
     A fixed sequence axis in ``inputs`` wins over ``max_length``: every batch is then padded to exactly that length.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[TensorSpec], max_length: int) -> None:
-        """Read ``path``.
+    def __init__(self, path: Path, inputs: Sequence[TensorSpec], max_length: int, data: bytes | None = None) -> None:
+        """Read ``path``, or take what was in it when it was checked.
 
         Raises:
             DataError: an input that no tokenizer can fill.
@@ -56,8 +57,9 @@ class Tokeniser:
         except ImportError as error:
             raise MissingDependency("tokenizers is not installed", cure='pip install "stepdown[device]"') from error
         self._path = path
+        data = path.read_bytes() if data is None else data
         with tokenizer_errors("not a tokenizer", str(path)):
-            self._tokenizer = Tokenizer.from_buffer(path.read_bytes())
+            self._tokenizer = Tokenizer.from_buffer(data)
         fixed = [axis for spec in inputs for axis in spec.shape[1:] if isinstance(axis, int)]
         self.fixed_length = min(fixed) if fixed else None
         self.max_length = self.fixed_length or max_length
@@ -66,7 +68,8 @@ class Tokeniser:
         self._tokenizer.enable_truncation(self.max_length)
         self.padding_id = self._find_id(_PADDING_TOKENS) or 0
         self._mask_id = self._find_id(_MASK_TOKENS)
-        self.identity = f"{hash_file(path)}:{self.max_length}:{self.fixed_length}:{[spec.name for spec in inputs]}"
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.identity = f"{sha256}:{self.max_length}:{self.fixed_length}:{[spec.name for spec in inputs]}"
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Return one encoding a text (or pair), without padding.
