@@ -1,4 +1,4 @@
-"""Does a variant fit a machine: its architecture, arithmetic, runtime, GPU and memory; each misfit with its cure.
+"""Does a variant fit a machine: architecture, arithmetic, runtime, GPU, memory, policy; each misfit with its cure.
 
 In: a variant's requirements and a :class:`~runtimes.bundle.machine.Machine`. Out: misfits; none where it fits. Pure:
 nothing is loaded and nothing is asked. Must not import anything outside ``runtimes``.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runtimes.bundle.description import Variant
+from runtimes.bundle.description import FallbackStep, Variant
 from runtimes.bundle.machine import Machine
 from runtimes.isa import LEVELS, may_run_on, named
 from runtimes.trt.fit import runs_on
@@ -18,7 +18,7 @@ from runtimes.trt.library import LIBRARIES, LibraryName
 from runtimes.trt.record import PlanRecord
 from runtimes.versions import count_version
 
-Part = Literal["arch", "isa", "onnxruntime", "tensorrt", "plan-version", "gpu", "plan-gpu", "memory"]
+Part = Literal["arch", "isa", "onnxruntime", "tensorrt", "plan-version", "gpu", "plan-gpu", "memory", "policy"]
 # What building the plan anew on the device mends.
 _REBUILDABLE: frozenset[Part] = frozenset({"plan-version", "plan-gpu"})
 
@@ -54,7 +54,13 @@ class Misfit:
         return self.part in _REBUILDABLE
 
 
-def find_misfits(variant: Variant, machine: Machine, record: PlanRecord | None = None) -> tuple[Misfit, ...]:
+def find_misfits(
+    variant: Variant,
+    machine: Machine,
+    record: PlanRecord | None = None,
+    *,
+    policy: Sequence[FallbackStep] | None = None,
+) -> tuple[Misfit, ...]:
     """Return everything that a variant asks and a machine has not; nothing where it fits.
 
     Args:
@@ -62,6 +68,7 @@ def find_misfits(variant: Variant, machine: Machine, record: PlanRecord | None =
         machine: What is there.
         record: That of the variant's plan, which knows for which other GPUs and versions it was built as well; None
             takes the plan for those alone that the requirements name.
+        policy: The bundle's; None judges the variant alone.
     """
     requires = variant.requires
     if requires.arch != machine.arch:
@@ -80,7 +87,10 @@ def find_misfits(variant: Variant, machine: Machine, record: PlanRecord | None =
         if variant.runtime == "tensorrt"
         else _check_onnxruntime(variant, machine)
     )
-    return (*_check_arithmetic(variant, machine), *runtime, *_check_memory(variant, machine))
+    found = (*_check_arithmetic(variant, machine), *runtime, *_check_memory(variant, machine))
+    if policy is None:
+        return found
+    return (*found, *_check_policy(_list_steps(variant, found, record), policy))
 
 
 def can_run(variant: Variant, misfits: Sequence[Misfit]) -> bool:
@@ -88,9 +98,31 @@ def can_run(variant: Variant, misfits: Sequence[Misfit]) -> bool:
     return not misfits or (variant.rebuild is not None and all(misfit.rebuildable for misfit in misfits))
 
 
-def fits(variant: Variant, machine: Machine) -> bool:
-    """Whether a variant runs on a machine as it is, or after its plan was built there, where that can be done."""
-    return can_run(variant, find_misfits(variant, machine))
+def fits(variant: Variant, machine: Machine, policy: Sequence[FallbackStep]) -> bool:
+    """Whether a variant runs on a machine as it is, or after its plan was built there, as far as the policy lets it."""
+    return can_run(variant, find_misfits(variant, machine, policy=policy))
+
+
+def _list_steps(variant: Variant, misfits: Sequence[Misfit], record: PlanRecord | None) -> tuple[FallbackStep, ...]:
+    """Return the steps that would run a variant in spite of its misfits, were they in the policy."""
+    if variant.runtime == "onnxruntime":
+        return () if misfits else ("cpu",)
+    if not all(misfit.rebuildable for misfit in misfits):
+        return ()
+    # Without its record, a plan may be for more than the requirements name.
+    may_open = variant.brings_plan and (not misfits or record is None)
+    return (*(("plan",) if may_open else ()), *(("rebuild",) if variant.rebuild is not None else ()))
+
+
+def _check_policy(steps: Sequence[FallbackStep], policy: Sequence[FallbackStep]) -> Iterator[Misfit]:
+    if steps and not set(steps) & set(policy):
+        yield Misfit(
+            part="policy",
+            what="the bundle's policy leaves out what would run it",
+            expected=" or ".join(steps),
+            found=", ".join(policy),
+            cure=f"pack it again with --policy {','.join((*policy, steps[0]))}",
+        )
 
 
 def _check_arithmetic(variant: Variant, machine: Machine) -> Iterator[Misfit]:

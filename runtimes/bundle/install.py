@@ -217,9 +217,13 @@ def _require_fit(description: BundleDescription) -> None:
         CorruptArtifact: no variant fits; every one is named with what it asks.
     """
     machine = detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in description.variants))
-    if any(fits(variant, machine) for variant in description.variants):
+    if any(fits(variant, machine, description.policy) for variant in description.variants):
         return
-    found = [(variant.name, misfit) for variant in description.variants for misfit in find_misfits(variant, machine)]
+    found = [
+        (variant.name, misfit)
+        for variant in description.variants
+        for misfit in find_misfits(variant, machine, policy=description.policy)
+    ]
     reasons = (f"{name}: {one.what} (expected {one.expected}, found {one.found})" for name, one in found)
     raise CorruptArtifact(
         f"nothing of the bundle runs here ({'; '.join(reasons)})",

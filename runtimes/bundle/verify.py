@@ -189,7 +189,7 @@ def _check_signature(description: bytes, signatures: bytes | None, trust: Trust)
 
 def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyReport:
     """Say what runs on the machine, and whether it answers as it should."""
-    variants = home.description.variants
+    variants, policy = home.description.variants, home.description.policy
     machine = (
         describe_device(options.device)
         if options.device is not None
@@ -200,12 +200,13 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
     failures = list(_check_size(report.path, options.device))
     reports = []
     for variant in variants:
-        misfits = find_misfits(variant, machine, _read_record(home, variant))
+        misfits = find_misfits(variant, machine, _read_record(home, variant), policy=policy)
         one = VariantReport(
             name=variant.name,
             fits=can_run(variant, misfits),
             misfits=misfits,
-            is_built_there=variant.runtime == "tensorrt" and (bool(misfits) or not variant.brings_plan),
+            is_built_there=variant.runtime == "tensorrt"
+            and (bool(misfits) or not variant.brings_plan or "plan" not in policy),
         )
         if options.probe and options.device is None and not misfits and not one.is_built_there:
             one, failure = _try(one, home, variant, serve)

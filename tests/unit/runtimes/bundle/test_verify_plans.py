@@ -3,8 +3,12 @@
 import pytest
 
 from exporter.cli.main import main
+from runtimes.bundle.fit import can_run, find_misfits, fits
+from runtimes.bundle.machine import Machine
 from runtimes.bundle.rebuild import describe_build, describe_rebuild
 from runtimes.bundle.verify import VerifyOptions, verify_bundle
+from runtimes.errors import MissingDependency
+from runtimes.trt import device
 from runtimes.trt.build import build_plan
 from runtimes.trt.options import BuildOptions
 from runtimes.trt.profiles import parse_profile
@@ -70,3 +74,69 @@ def test_a_plan_that_brings_code_is_verified_where_that_is_allowed(maker, graph,
     words = ["install", str(path), "--root", str(tmp_path / "models")]
     assert main(words) == 8
     assert main([*words, "--allow-host-code"]) == 0
+
+
+def remove_gpu(monkeypatch):
+    def no_driver():
+        raise MissingDependency("there is no NVIDIA driver")
+
+    monkeypatch.setattr(device, "_import_driver", no_driver)
+    device.read_compute_capability.cache_clear()
+
+
+def test_what_the_policy_leaves_out_does_not_fit(maker, graph, tmp_path, monkeypatch, capsys):
+    """Else it is installed, and then nothing runs."""
+    machine = make_machine("10", monkeypatch)
+    variants = (make_planned(maker, graph, machine), maker.variant("cpu", model=graph))
+    path = write(maker, tmp_path, *variants, policy=("plan", "rebuild"))
+    assert [one.fits for one in verify_bundle(path).variants] == [True, False]
+    remove_gpu(monkeypatch)
+    report = verify_bundle(path)
+    assert [one.fits for one in report.variants] == [False, False]
+    (failure,) = [one for one in report.failures if one.where == "cpu"]
+    assert (failure.expected, failure.found) == ("cpu", "plan, rebuild")
+    assert "--policy plan,rebuild,cpu" in failure.cure
+    words = ["install", str(path), "--root", str(tmp_path / "models")]
+    assert main(words) == 8
+    assert main([*words, "--no-probe"]) == 8
+    assert "policy leaves out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("release", "sm"), [("11", 89), ("10", 86)])
+def test_a_plan_that_may_not_be_built_anew_fits_as_it_came_or_not_at_all(
+    maker, graph, tmp_path, monkeypatch, release, sm
+):
+    machine = make_machine("10", monkeypatch)
+    path = write(maker, tmp_path, make_planned(maker, graph, machine), policy=("plan",))
+    assert verify_bundle(path).verdict == "pass"
+    make_machine(release, monkeypatch, sm=sm)
+    report = verify_bundle(path)
+    assert (report.verdict, report.variants[0].fits) == ("fail", False)
+    assert ("rebuild", "plan") in [(failure.expected, failure.found) for failure in report.failures]
+
+
+def test_a_plan_that_is_only_built_here_is_not_run_as_it_came(maker, graph, tmp_path, monkeypatch):
+    machine = make_machine("10", monkeypatch)
+    path = write(maker, tmp_path, make_planned(maker, graph, machine), policy=("rebuild",))
+    (variant,) = verify_bundle(path).variants
+    assert (variant.fits, variant.is_built_there, variant.probe) == (True, True, None)
+
+
+def test_a_plan_whose_record_is_not_read_yet_may_fit(maker, graph, monkeypatch):
+    """It knows of more GPUs than the requirements name; opening it has the last word."""
+    machine = make_machine("10", monkeypatch)
+    variant = make_planned(maker, graph, machine)
+    here = Machine(
+        name="here", arch=variant.requires.arch, level="baseline", onnxruntime=None, memory_bytes=None,
+        tensorrt={"tensorrt": machine.library.version}, sm=120,
+    )  # fmt: skip
+    assert fits(variant, here, ("plan",))
+    record = read_record(graph.with_name("model.plan"))
+    assert not can_run(variant, find_misfits(variant, here, record, policy=("plan",)))
+
+
+def test_a_graph_alone_needs_to_be_built(maker, graph, tmp_path, monkeypatch):
+    make_machine("10", monkeypatch)
+    path = write(maker, tmp_path, make_graph_only(maker, graph), policy=("plan", "cpu"))
+    (failure,) = verify_bundle(path).failures
+    assert (failure.expected, failure.found) == ("rebuild", "plan, cpu")
