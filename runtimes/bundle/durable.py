@@ -15,8 +15,10 @@ from pathlib import Path
 def sync_tree(directory: Path) -> None:
     """Wait until every file below ``directory``, and every entry of every folder, is on the disk."""
     for folder, _, files in os.walk(directory, topdown=False):
-        for name in files:
-            sync(Path(folder) / name)
+        for path in (Path(folder) / name for name in files):
+            # A link that leads nowhere, or a pipe, is none of ours and must not stop a repair.
+            if path.is_file():
+                sync(path)
         sync(Path(folder))
 
 

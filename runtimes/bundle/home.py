@@ -9,7 +9,7 @@ import hashlib
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from runtimes.artifact import hash_file
 from runtimes.bundle.archive_format import SIGNATURES_NAME
@@ -92,11 +92,18 @@ def check_files(home: Home, variants: Collection[str] | None = None) -> None:
         variants: Names of those whose files are checked, beside what all share; None checks all.
 
     Raises:
-        CorruptArtifact: one is missing, is no plain file, or has another size or sha256.
+        CorruptArtifact: one is missing, is no plain file, lies behind a link, or has another size or sha256.
     """
     for path, sha256 in home.description.placed_files().items():
         if variants is None or path.startswith(("shared/", *(f"variants/{name}/" for name in variants))):
+            _check_folders(home.path, path)
             _check_file(home.path / path, sha256, home.description.blobs[sha256])
+
+
+def _check_folders(home: Path, path: str) -> None:
+    for folder in PurePath(path).parents[:-1]:
+        if (home / folder).is_symlink():
+            raise CorruptArtifact("a folder of the bundle is a link", where=str(home / folder), cure=_CURE)
 
 
 def _check_file(path: Path, sha256: str, size: int) -> None:

@@ -262,12 +262,24 @@ def _set_modes(directory: Path) -> None:
 def _mend(staging: Path, target: Path) -> None:
     """Move over what is missing or differs, file by file; each is the old one or the new one at any moment."""
     for fresh in sorted(path for path in staging.rglob("*") if path.is_file()):
-        place = target / fresh.relative_to(staging)
+        relative = fresh.relative_to(staging)
+        place = target / relative
+        for folder in reversed(relative.parents[:-1]):
+            _mend_folder(target / folder)
         if place.is_file() and not place.is_symlink() and hash_file(place) == hash_file(fresh):
             continue
-        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            remove(place)
         fresh.replace(place)
     sync_tree(target)
+
+
+def _mend_folder(folder: Path) -> None:
+    """Make it where it is not there, and where a link or a file has its name: a link is not written through."""
+    if folder.is_symlink() or not folder.is_dir():
+        remove(folder)
+        folder.mkdir()
+        folder.chmod(0o755)
 
 
 def _switch(place: Path, number: str) -> None:

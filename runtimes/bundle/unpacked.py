@@ -13,10 +13,14 @@ from pathlib import Path
 from runtimes.atomic import explain_no_room, make_directory
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.contents import check_contents
+from runtimes.bundle.durable import remove
 from runtimes.bundle.home import Home, check_files, identify, is_home, read_home
 from runtimes.bundle.lock import locked
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact
+
+# No id, so nothing takes it for an unpacked bundle.
+_STAGED = ".new."
 
 
 def unpack_to_cache(bundle: Path, trust: Trust, cache: Path) -> Home:
@@ -35,6 +39,7 @@ def unpack_to_cache(bundle: Path, trust: Trust, cache: Path) -> Home:
         if not _is_whole(target, archive):
             make_directory(cache)
             with locked(cache):
+                _sweep(cache)
                 if not _is_whole(target, archive):
                     _unpack(archive, target)
         found = read_home(target)
@@ -48,7 +53,7 @@ def unpack_to_cache(bundle: Path, trust: Trust, cache: Path) -> Home:
 
 def _is_whole(target: Path, archive: Archive) -> bool:
     """Whether what lies there is what the archive holds: by the archive's own description, not by the one found."""
-    if not is_home(target):
+    if target.is_symlink() or not is_home(target):
         return False
     try:
         found = read_home(target)
@@ -58,14 +63,19 @@ def _is_whole(target: Path, archive: Archive) -> bool:
     return found.description_bytes == archive.description_bytes
 
 
+def _sweep(cache: Path) -> None:
+    """Remove what a killed process left half-unpacked; nobody else unpacks while the cache is locked."""
+    for left in cache.glob(f"{_STAGED}*"):
+        remove(left)
+
+
 def _unpack(archive: Archive, target: Path) -> None:
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
     try:
         archive.unpack(staging)
         check_contents(staging, archive.description)
         staging.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
+        remove(target)
         staging.rename(target)
     except OSError as error:
         full = explain_no_room(error, target)

@@ -277,6 +277,46 @@ def test_a_version_that_is_a_link_is_replaced_and_not_written_through(root, bund
     assert not (elsewhere / "shared" / "tokenizer.json").exists()
 
 
+def link_the_folder(path, elsewhere):
+    path.parent.rename(elsewhere)
+    path.parent.symlink_to(elsewhere)
+
+
+def put_a_file_for_the_folder(path, _):
+    shutil.rmtree(path.parent)
+    path.parent.write_text("a file")
+
+
+def put_a_folder_for_the_file(path, _):
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+
+
+def plant_what_is_not_listed(path, elsewhere):
+    path.unlink()
+    (path.parent / "dangling").symlink_to(elsewhere)
+    os.mkfifo(path.parent / "pipe")
+
+
+@pytest.mark.parametrize(
+    "spoil", [link_the_folder, put_a_file_for_the_folder, put_a_folder_for_the_file, plant_what_is_not_listed]
+)
+@pytest.mark.parametrize("inside", ["shared/tokenizer.json", "variants/cpu/model.onnx"])
+def test_what_lies_in_the_way_of_a_repair_is_replaced_and_no_link_followed(root, bundle, tmp_path, spoil, inside):
+    done, elsewhere = install(bundle(3), root), tmp_path / "elsewhere"
+    spoil(done.path / inside, elsewhere)
+    with pytest.raises(CorruptArtifact) as caught:
+        check_files(read_home(done.path))
+    assert caught.value.cure
+    if elsewhere.exists():
+        for path in elsewhere.iterdir():
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    install(bundle(3), root)
+    check_files(read_home(done.path))
+    assert not elsewhere.exists() or list_names(elsewhere) == []
+    assert {path.stat().st_mode & 0o777 for path in (done.path / inside).parents[:2]} == {0o755}
+
+
 def test_what_is_installed_is_listed_and_damage_is_said(root, bundle, number):
     with pytest.raises(UsageError, match="no such folder"):
         list_installed(root)
