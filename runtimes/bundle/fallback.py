@@ -148,7 +148,7 @@ def _list_blocking(step: FallbackStep, misfits: tuple[Misfit, ...]) -> Iterator[
     """Yield what keeps a step from being worth a try.
 
     Whether a plan is for this TensorRT and this GPU, its own record knows better when it is opened, and building it
-    anew mends it, with either package.
+    anew mends it, with either package. One that is too old for the graph is not tried.
     """
     passed = {"plan-version", "plan-gpu"} if step == "plan" else {"plan-version", "plan-gpu", "tensorrt"}
     return (misfit for misfit in misfits if step == "cpu" or misfit.part not in passed)

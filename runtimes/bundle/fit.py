@@ -6,6 +6,7 @@ nothing is loaded and nothing is asked. Must not import anything outside ``runti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +19,9 @@ from runtimes.trt.library import LIBRARIES, LibraryName
 from runtimes.trt.record import PlanRecord
 from runtimes.versions import count_version
 
-Part = Literal["arch", "isa", "onnxruntime", "tensorrt", "plan-version", "gpu", "plan-gpu", "memory", "policy"]
+Part = Literal[
+    "arch", "isa", "onnxruntime", "tensorrt", "tensorrt-version", "plan-version", "gpu", "plan-gpu", "memory", "policy"
+]
 # What building the plan anew on the device mends.
 _REBUILDABLE: frozenset[Part] = frozenset({"plan-version", "plan-gpu"})
 
@@ -27,6 +30,8 @@ _RANKS: dict[str, tuple[str, ...]] = {
     "x86_64": ("baseline", "avx2", "avx512", "vnni", "amx"),
     "aarch64": ("baseline", "neon", "dotprod"),
 }
+# Of a profile that came with a bundle, and was not checked.
+_AT_LEAST = re.compile(r">=([0-9]{1,9}(?:\.[0-9]{1,9}){0,3})")
 _PACKAGES: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 
 
@@ -178,7 +183,7 @@ def _check_onnxruntime(variant: Variant, machine: Machine) -> Iterator[Misfit]:
 
 def _check_tensorrt(variant: Variant, machine: Machine, record: PlanRecord | None) -> Iterator[Misfit]:
     library = _read_library(variant)
-    version, required = machine.tensorrt.get(library), variant.requires.tensorrt
+    version, required, oldest = machine.tensorrt.get(library), variant.requires.tensorrt, _read_oldest(variant)
     package = _PACKAGES[library]
     if version is None:
         cure = f"pip install 'stepdown[{library}]', or take the variant for ONNX Runtime"
@@ -196,6 +201,15 @@ def _check_tensorrt(variant: Variant, machine: Machine, record: PlanRecord | Non
             expected=required,
             found=version,
             cure=f"build it anew on the device from the bundled graph, or pip install {package}=={required}",
+        )
+    elif required is None and oldest is not None and _count(version) < _count(oldest):
+        # Of a graph alone nothing was built: the profile says what was judged to take it.
+        yield Misfit(
+            part="tensorrt-version",
+            what=f"{package} is too old to build its plan",
+            expected=f">={oldest}",
+            found=version,
+            cure=f"pip install '{package}>={oldest}', or take the variant for ONNX Runtime",
         )
     yield from _check_gpu(variant, machine, record)
 
@@ -245,6 +259,12 @@ def _has_kernels(required: int, sm: int, record: PlanRecord | None) -> bool:
 def _read_library(variant: Variant) -> LibraryName:
     """Return the package that the profile names; enterprise TensorRT where it names none."""
     return next((known for known in LIBRARIES if known == variant.device.get("tensorrt_library")), "tensorrt")
+
+
+def _read_oldest(variant: Variant) -> str | None:
+    """Return the oldest TensorRT that the profile names, ``10.3`` for ``>=10.3``; None where it names none."""
+    found = _AT_LEAST.fullmatch(str(variant.device.get("tensorrt")))
+    return found[1] if found is not None else None
 
 
 def _count(version: str) -> tuple[int, ...]:

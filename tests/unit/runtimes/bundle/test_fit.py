@@ -143,6 +143,22 @@ def test_a_graph_alone_needs_a_package_and_a_gpu():
     assert parts(graph, MACHINE) == ["tensorrt", "gpu"]
 
 
+@pytest.mark.parametrize(
+    ("oldest", "found"),
+    [(">=10.16", []), (">=10.16.2", ["tensorrt-version"]), (">=11", ["tensorrt-version"]), (None, []), ("²", [])],
+)
+def test_a_graph_alone_needs_the_tensorrt_of_its_profile(oldest, found):
+    graph = make_plan({}, sm=None, tensorrt=None)
+    graph = replace(graph, device={**graph.device, "tensorrt": oldest})
+    assert parts(graph, GPU) == found
+    assert runs(graph, GPU) == (not found)
+
+
+def test_a_plan_needs_its_own_version_and_not_that_of_its_profile():
+    planned = make_plan({})
+    assert parts(replace(planned, device={**planned.device, "tensorrt": ">=11"}), GPU) == []
+
+
 def test_a_plan_that_can_be_built_anew_runs():
     other = replace(GPU, tensorrt={"tensorrt": "10.3.0"}, sm=87)
     assert parts(make_plan({}), other) == ["plan-version", "plan-gpu"]

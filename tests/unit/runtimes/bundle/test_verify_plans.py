@@ -1,5 +1,8 @@
 """What ``verify`` and ``install`` say of variants for TensorRT on the device that they are for. On stand-ins."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from exporter.cli.main import main
@@ -140,3 +143,16 @@ def test_a_graph_alone_needs_to_be_built(maker, graph, tmp_path, monkeypatch):
     path = write(maker, tmp_path, make_graph_only(maker, graph), policy=("plan", "cpu"))
     (failure,) = verify_bundle(path).failures
     assert (failure.expected, failure.found) == ("rebuild", "plan, cpu")
+
+
+def test_an_older_tensorrt_than_the_profiles_builds_nothing(maker, graph, tmp_path, monkeypatch, capsys):
+    machine = make_machine("10", monkeypatch)
+    variant = make_graph_only(maker, graph)
+    path = write(maker, tmp_path, replace(variant, device={**variant.device, "tensorrt": ">=99.1"}))
+    (failure,) = verify_bundle(path).failures
+    assert (failure.stage, failure.expected, failure.found) == ("fit", ">=99.1", machine.library.version)
+    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 4), np.float32))
+    assert main(["run", str(path), "--inputs", str(tmp_path / "x.npz")]) == 8
+    assert "too old to build its plan" in capsys.readouterr().err
+    assert machine.module.seen_configs == []
