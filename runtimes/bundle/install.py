@@ -38,7 +38,7 @@ from runtimes.bundle.root import (
     read_link,
     read_own_link,
 )
-from runtimes.bundle.signature import Signature, SignatureReport, check_signatures, dump_signatures
+from runtimes.bundle.signature import Signature, SignatureReport, check_signatures, dump_signatures, parse_signatures
 from runtimes.bundle.trust import Trust, gather_signatures
 from runtimes.errors import CorruptArtifact, UsageError
 
@@ -271,7 +271,18 @@ def _mend(staging: Path, target: Path) -> None:
         if place.is_dir():
             remove(place)
         fresh.replace(place)
+    _drop_spoilt_signatures(target)
     sync_tree(target)
+
+
+def _drop_spoilt_signatures(target: Path) -> None:
+    """Remove signatures that cannot be read, which no unsigned bundle replaces; good ones stay, they cover the same."""
+    try:
+        signatures = read_home(target).signatures
+        if signatures is not None:
+            parse_signatures(signatures)
+    except CorruptArtifact:
+        remove(target / SIGNATURES_NAME)
 
 
 def _mend_folder(folder: Path) -> None:

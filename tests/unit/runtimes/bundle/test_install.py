@@ -462,6 +462,14 @@ def test_more_signatures_than_one_file_may_hold_are_refused_before_they_are_writ
     assert not root.exists()
 
 
+@pytest.mark.parametrize("spoilt", [b"garbage", b" " * (65 << 10)])
+def test_signatures_that_cannot_be_read_do_not_outlast_a_repair(root, bundle, spoilt):
+    done = install(bundle(3), root)
+    (done.path / "signatures.json").write_bytes(spoilt)
+    install(bundle(3), root, InstallOptions(allow_downgrade=True))
+    assert read_home(done.path).signatures is None
+
+
 def test_a_detached_signature_that_changes_meanwhile_is_the_one_that_was_checked(
     root, tmp_path, keys, bundle, maker, monkeypatch
 ):
