@@ -29,14 +29,24 @@ def explain_no_room(error: OSError, target: Path) -> OutputError | None:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to make ``target`` into errors that name the cure."""
+def saying_no_room(target: Path) -> Iterator[None]:
+    """Turn a full disk, quota or file, while ``target`` is made, into the error that names the cure."""
     try:
         yield
     except OSError as error:
         full = explain_no_room(error, target)
         if full is not None:
             raise full from error
+        raise
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to make ``target`` into errors that name the cure."""
+    try:
+        with saying_no_room(target):
+            yield
+    except OSError as error:
         if error.errno in _REFUSED:
             raise OutputError(
                 f"it cannot be written: {error.strerror}", where=str(target), cure="choose another -o"
@@ -55,16 +65,11 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with saying_no_room(path), os.fdopen(handle, "wb") as stream:
             yield stream
         with _explained(path):
             temporary.chmod(0o644)
             temporary.replace(path)
-    except OSError as error:
-        full = explain_no_room(error, path)
-        if full is not None:
-            raise full from error
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -127,15 +132,11 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        yield staging
+        with saying_no_room(target):
+            yield staging
         with _explained(target):
             staging.chmod(0o755)
             _swap(staging, target)
-    except OSError as error:
-        full = explain_no_room(error, target)
-        if full is not None:
-            raise full from error
-        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

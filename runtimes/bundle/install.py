@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtimes.artifact import hash_file
-from runtimes.atomic import explain_no_room, make_directory
+from runtimes.atomic import make_directory, saying_no_room
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.contents import check_contents
@@ -108,7 +107,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
             _require_fit(archive.description)
         place = root / archive.description.name
         make_directory(place / VERSIONS)
-        with _explained(place), locked(place):
+        with saying_no_room(place), locked(place):
             _sweep(place)
             replaced, _ = _read_links(place)
             before = _read_before(place)
@@ -135,7 +134,7 @@ def roll_back(root: Path, name: str) -> Installed:
         CorruptArtifact: the previous version is damaged, or ``current`` is no link of ours; it stays.
     """
     place = locate(root, name)
-    with _explained(place), locked(place):
+    with saying_no_room(place), locked(place):
         _sweep(place)
         current, previous = read_own_link(place, CURRENT), read_link(place, PREVIOUS)
         if previous is None or previous == current:
@@ -157,7 +156,7 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
         CorruptArtifact: ``current`` or ``previous`` is no link of ours, so that what runs is unknown.
     """
     place = locate(root, name)
-    with _explained(place), locked(place):
+    with saying_no_room(place), locked(place):
         _sweep(place)
         current, previous = _read_links(place)
         if current is not None and current == previous:
@@ -169,17 +168,6 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
         sync(place / VERSIONS)
         _sweep(place)
     return dropped
-
-
-@contextmanager
-def _explained(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = explain_no_room(error, place)
-        if full is not None:
-            raise full from error
-        raise
 
 
 def _read_links(place: Path) -> tuple[str | None, str | None]:

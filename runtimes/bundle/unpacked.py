@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from runtimes.atomic import explain_no_room, make_directory
+from runtimes.atomic import make_directory, saying_no_room
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.durable import remove
@@ -72,15 +72,11 @@ def _sweep(cache: Path) -> None:
 def _unpack(archive: Archive, target: Path) -> None:
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
     try:
-        archive.unpack(staging)
-        check_contents(staging, archive.description)
-        staging.chmod(0o755)
-        remove(target)
-        staging.rename(target)
-    except OSError as error:
-        full = explain_no_room(error, target)
-        if full is not None:
-            raise full from error
-        raise
+        with saying_no_room(target):
+            archive.unpack(staging)
+            check_contents(staging, archive.description)
+            staging.chmod(0o755)
+            remove(target)
+            staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

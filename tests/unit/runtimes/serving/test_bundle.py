@@ -19,20 +19,9 @@ from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.trust import Trust
 from runtimes.errors import CorruptArtifact, MissingDependency, UsageError
 from runtimes.serving.bundle import is_bundle, open_bundle
-from tests.unit.runtimes.serving.real_bundle import Maker, sha256
+from tests.unit.runtimes.serving.real_bundle import sha256
 
 MAPS = Path("/proc/self/maps")
-
-
-@pytest.fixture
-def maker(tmp_path):
-    return Maker(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

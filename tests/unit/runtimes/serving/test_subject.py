@@ -10,20 +10,8 @@ from runtimes.artifact import Manifest, read_manifest, write_manifest
 from runtimes.bundle.install import install
 from runtimes.errors import CorruptArtifact, UsageError
 from runtimes.serving.bundle import open_bundle
-from tests.unit.runtimes.serving.real_bundle import Maker
 
 CONFIG = json.dumps({"id2label": {"0": "planted", "1": "planted"}})
-
-
-@pytest.fixture
-def maker(tmp_path):
-    return Maker(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def swap(path):
