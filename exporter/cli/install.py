@@ -86,8 +86,7 @@ def _require_verified(bundle: Path, options: VerifyOptions) -> None:
     report = verify_bundle(bundle, options)
     if report.failures:
         first = report.failures[0]
-        seen = f": expected {first.expected}, found {first.found}" if first.expected is not None else ""
-        raise CorruptArtifact(f"{first.what}{seen}", where=first.where, cure=first.cure)
+        raise CorruptArtifact(first.describe(), where=first.where, cure=first.cure)
     for variant in report.variants:
         if variant.cure is not None:
             raise CorruptArtifact(variant.probe or variant.name, where=variant.name, cure=variant.cure)

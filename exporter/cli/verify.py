@@ -15,7 +15,7 @@ from runtimes.errors import CorruptArtifact, make_printable
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
-    from runtimes.bundle.verify import Failure, VariantReport, VerifyReport
+    from runtimes.bundle.verify import VariantReport, VerifyReport
 
 SUMMARY = "Prove a bundle: structure, hashes, signature, contents, fit to this machine, and its stored answers."
 EXAMPLE = "stepdown verify minilm.stepdown.tar.gz --key release.pub --require-signature"
@@ -59,13 +59,7 @@ def _make_error(report: VerifyReport) -> CorruptArtifact | None:
         return None
     first = report.failures[0]
     others = f", and {len(report.failures) - 1} more" if len(report.failures) > 1 else ""
-    return CorruptArtifact(f"{_tell(first)}{others}", where=first.where, cure=first.cure)
-
-
-def _tell(failure: Failure) -> str:
-    if failure.expected is None:
-        return failure.what
-    return f"{failure.what}: expected {failure.expected}, found {failure.found}"
+    return CorruptArtifact(f"{first.describe()}{others}", where=first.where, cure=first.cure)
 
 
 def _describe(report: VerifyReport) -> Iterator[str]:
@@ -79,7 +73,7 @@ def _describe(report: VerifyReport) -> Iterator[str]:
         if variant.cure:
             yield f"  to run them: {variant.cure}"
     for failure in report.failures:
-        yield f"FAILED     {failure.stage}: {_tell(failure)}" + (f" (at {failure.where})" if failure.where else "")
+        yield f"FAILED     {failure.stage}: {failure.describe()}" + (f" (at {failure.where})" if failure.where else "")
         if failure.cure:
             yield f"  to fix: {failure.cure}"
     yield f"verdict    {report.verdict}, for {report.machine}"

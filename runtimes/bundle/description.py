@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from runtimes.artifact import TensorSpec
 from runtimes.bundle.names import NAME, SHA256, check_distinct, check_path
-from runtimes.bundle.strict_json import Fields, corrupt, dump_json, load_json, read_text, read_texts
+from runtimes.bundle.strict_json import Fields, corrupt, dump_json, load_json, read_choice, read_text, read_texts
 from runtimes.errors import CorruptArtifact
 from runtimes.isa import LEVELS
 from runtimes.parity import Tolerance
@@ -181,7 +181,7 @@ def parse_description(data: bytes) -> BundleDescription:
         blobs=fields.nested("blobs", _read_blobs),
         files=fields.nested("files", _read_files),
         variants=fields.items("variants", _read_variant),
-        policy=fields.items("policy", _read_step),
+        policy=fields.items("policy", read_choice(_STEPS)),
         provenance=fields.mapping("provenance"),
         licence=fields.text("licence", max_length=1000),
     )
@@ -240,25 +240,11 @@ def _read_files(value: object, where: str) -> dict[str, str]:
     return {path: fields.text(path, SHA256) for path in paths}
 
 
-def _read_step(value: object, where: str) -> FallbackStep:
-    for step in _STEPS:
-        if value == step:
-            return step
-    raise corrupt(f"{value!r} is none of {', '.join(_STEPS)}"[:200], where)
-
-
-def _read_runtime(value: object, where: str) -> RuntimeName:
-    for runtime in _RUNTIMES:
-        if value == runtime:
-            return runtime
-    raise corrupt(f"{value!r} is none of {', '.join(_RUNTIMES)}"[:200], where)
-
-
 def _read_variant(value: object, where: str) -> Variant:
     fields = Fields(value, where)
     variant = Variant(
         name=fields.text("name", NAME),
-        runtime=fields.nested("runtime", _read_runtime),
+        runtime=fields.nested("runtime", read_choice(_RUNTIMES)),
         model=fields.text("model"),
         files=fields.nested("files", _read_files),
         artifact=fields.mapping("artifact"),

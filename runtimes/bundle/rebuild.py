@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtimes.artifact import TensorSpec
-from runtimes.bundle.strict_json import Fields, corrupt, read_text
+from runtimes.bundle.strict_json import Fields, corrupt, read_choice, read_text
 from runtimes.trt.library import LIBRARIES, LibraryName
 from runtimes.trt.options import BuildOptions, Expectation
 from runtimes.trt.profiles import Profile, Ranges
@@ -69,9 +69,9 @@ def read_rebuild(options: Mapping[str, Any], where: str = "rebuild.options") -> 
         CorruptArtifact: a field is missing, unknown, of another type or out of range.
     """
     fields = Fields(dict(options), where)
-    library = fields.nested("library", _read_library)
+    library = fields.nested("library", read_choice(LIBRARIES))
     profiles = fields.items("profiles", _read_profile)
-    flags = fields.items("flags", _read_flag)
+    flags = fields.items("flags", read_choice((_SPARSE, _STREAMED)))
     build = BuildOptions(
         profiles=profiles,
         sparse=_SPARSE in flags,
@@ -97,19 +97,6 @@ def _restore_profile(ranges: Ranges, inputs: Sequence[TensorSpec]) -> Profile:
                     sizes[corner][axis != "batch"] = size
     low, middle, high = ((size[0], size[1]) for size in sizes.values())
     return Profile(min=low, opt=middle, max=high)
-
-
-def _read_library(value: object, where: str) -> LibraryName:
-    for library in LIBRARIES:
-        if value == library:
-            return library
-    raise corrupt(f"{value!r} is none of {', '.join(LIBRARIES)}"[:200], where)
-
-
-def _read_flag(value: object, where: str) -> str:
-    if value not in (_SPARSE, _STREAMED):
-        raise corrupt(f"{value!r} is none of {_SPARSE}, {_STREAMED}"[:200], where)
-    return str(value)
 
 
 def _read_profile(value: object, where: str) -> Profile:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from re import Pattern
 from typing import Any, TypeVar
 
@@ -168,6 +168,18 @@ def read_text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise corrupt(f"a string is needed, not {_kind(value)}", where)
     return value
+
+
+def read_choice(choices: Sequence[T]) -> Callable[[object, str], T]:
+    """Return what reads an item that is one of ``choices``, words."""
+
+    def read(value: object, where: str) -> T:
+        for choice in choices:
+            if value == choice:
+                return choice
+        raise corrupt(f"{value!r} is none of {', '.join(map(str, choices))}"[:200], where)
+
+    return read
 
 
 def read_texts(values: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -62,6 +62,10 @@ class Failure:
     found: str | None
     cure: str | None
 
+    def describe(self) -> str:
+        """Return what is wrong in words, without its place."""
+        return self.what if self.expected is None else f"{self.what}: expected {self.expected}, found {self.found}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantReport:

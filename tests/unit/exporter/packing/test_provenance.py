@@ -9,7 +9,7 @@ from exporter.packing.provenance import cut_paths, make_finite
         ("/home/somebody/models/minilm", "minilm"),
         ("~/models/minilm/", "minilm"),
         (r"C:\Users\somebody\texts.txt", "texts.txt"),
-        ("/work/model.py:make", "model.py:make"),
+        ("/home/somebody/model.py:make", "model.py:make"),
         ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
         ("and/or", "and/or"),
         ("int8-static, smoothed", "int8-static, smoothed"),
