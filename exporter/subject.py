@@ -12,13 +12,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from runtimes.artifact import MANIFEST_NAME, read_manifest
+from runtimes.artifact import MANIFEST_NAME
 from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.trust import Trust
 from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.serving.bundle import is_bundle, open_bundle
-from runtimes.serving.exported import open_exported, verify_files
 from runtimes.serving.subject import Subject, make_subject
 from runtimes.trt.open_plan import open_plan
 
@@ -48,21 +47,14 @@ def open_subject(
         UnsupportedModel: it is not a model, or cannot be traced.
     """
     path = Path(reference)
-    # First, whatever lies beside it: in no other case is a signature looked at.
-    if is_bundle(path):
+    packed = is_bundle(path)
+    if not packed and trust is not None and (trust.keys or trust.require_signature):
+        raise UsageError("only bundles are signed", where=reference, cure="leave --key and --require-signature out")
+    if packed or (path / MANIFEST_NAME).is_file():
         options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
         # The notes say what it steps back from.
         with open_bundle(path, trust=trust).session(options, say=lambda _: None) as answering:
             yield replace(answering.subject, task=task or answering.subject.task)
-    elif trust is not None and (trust.keys or trust.require_signature):
-        raise UsageError("only bundles are signed", where=reference, cure="leave --key and --require-signature out")
-    elif (path / MANIFEST_NAME).is_file():
-        manifest = read_manifest(path)
-        verify_files(path, manifest)
-        opened, notes = open_exported(path, manifest, threads, allow_host_code=allow_host_code)
-        with closing(opened) as session:
-            told = task or manifest.source.get("task")
-            yield make_subject(session, told, path, files=manifest.list_files(), notes=notes)
     elif path.suffix == ".plan":
         with closing(open_plan(path, allow_host_code=allow_host_code)) as session:
             yield make_subject(session, task, path.parent)
