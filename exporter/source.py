@@ -16,7 +16,16 @@ from runtimes.errors import MissingDependency, UnsupportedModel, UsageError
 
 Kind = Literal["huggingface", "factory", "exported_program", "onnx"]
 
-TASKS = ("feature-extraction", "text-classification", "token-classification", "question-answering", "fill-mask")
+#: What a causal language model is for.
+GENERATION = "text-generation"
+TASKS = (
+    "feature-extraction",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "fill-mask",
+    GENERATION,
+)
 
 # How transformers ends the class names in a config's "architectures", longest first where one ends another.
 _TASK_OF_SUFFIX = {
@@ -25,8 +34,10 @@ _TASK_OF_SUFFIX = {
     "ForQuestionAnsweringSimple": "question-answering",
     "ForQuestionAnswering": "question-answering",
     "ForMaskedLM": "fill-mask",
+    "ForCausalLM": GENERATION,
     "WithLMHeadModel": "fill-mask",
-    "HeadModel": None,  # GPT2LMHeadModel: a language model from left to right
+    "GPT2LMHeadModel": GENERATION,
+    "HeadModel": None,
     "HeadsModel": None,
     "Model": "feature-extraction",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exporter.source import Source
+from exporter.source import GENERATION, Source
 from exporter.tracing.companions import copy_companions
 from exporter.tracing.names import name_axes, name_nodes, share_tied_weights
 from exporter.tracing.parity import check_parity
@@ -20,6 +20,7 @@ from exporter.tracing.program import Program
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.artifact import Artifact
 from runtimes.errors import MissingDependency, UnsupportedModel, UsageError
+from runtimes.generation.cache_spec import CacheSpec
 from runtimes.ort import describe_onnx
 from runtimes.parity import ParityReport
 
@@ -39,13 +40,14 @@ class Traced:
 
     Attributes:
         artifact: The file (and its weights, past 2 GB); inputs named as the model names them, dynamic axes
-            ``batch`` and ``sequence``.
+            ``batch`` and ``sequence``; of a decoder also ``past`` and ``total``.
         task: One of :data:`exporter.source.TASKS`, or ``custom``.
         tokenizer: The ``tokenizer.json`` beside it, if there is one.
         labels: Class names in the order of the logits; empty where the task has none.
         parity: A report for every case that was compared with PyTorch; empty for an ``.onnx`` source.
         max_length: The longest sequence the model takes; None where nothing limits it.
         findings: What is odd and not fatal, a sentence each.
+        cache: What a decoder keeps of the tokens before; None for a model that keeps nothing.
     """
 
     artifact: Artifact
@@ -55,6 +57,7 @@ class Traced:
     parity: tuple[ParityReport, ...]
     max_length: int | None
     findings: tuple[str, ...]
+    cache: CacheSpec | None = None
 
 
 def trace(source: Source, directory: Path, *, opset: int | None = None) -> Traced:
@@ -81,7 +84,8 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
     # Once more: transformers sets its own log level while it is imported.
     with quiet_libraries():
         program = tracer(source, opset)
-    name_axes(program.model)
+    if program.cache is None:
+        name_axes(program.model)
     name_nodes(program.model)
     share_tied_weights(program.model)
     _require_opset(program.model, opset, source.reference)
@@ -97,6 +101,7 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
         parity=parity,
         max_length=program.max_length,
         findings=program.findings + remarks,
+        cache=program.cache,
     )
 
 
@@ -127,6 +132,10 @@ def _choose_tracer(source: Source) -> Tracer:
                 from exporter.tracing.onnx_source import read_onnx
 
                 return read_onnx
+            case "huggingface" if source.task == GENERATION:
+                from exporter.tracing.decoder import trace_decoder
+
+                return trace_decoder
             case "huggingface":
                 from exporter.tracing.huggingface import trace_huggingface
 

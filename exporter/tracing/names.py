@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 BATCH, SEQUENCE = "batch", "sequence"
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
+#: Where torch notes the modules that a node was traced in.
+SCOPES = "pkg.torch.onnx.name_scopes"
 # What torch writes where a node belongs to no module.
 _NO_MODULE = "_empty_nn_module_stack"
 _FOLDED_NAME = re.compile(r"val_\d+|t_\d+|t|permute(_\d+)?|numpy_t(_\d+)?")
@@ -103,7 +104,7 @@ def _name_node(node: ir.Node, wanted: str, taken: set[str]) -> None:
 
 
 def _read_module_path(node: ir.Node, outside: str) -> str | None:
-    scopes = node.metadata_props.get(_SCOPES)
+    scopes = node.metadata_props.get(SCOPES)
     if scopes is None:
         return None
     names = [name for name in ast.literal_eval(scopes)[:-1] if name and not name.startswith(_NO_MODULE)]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from runtimes.generation.cache_spec import CacheSpec
 from runtimes.protocol import Tensors
 
 CUSTOM_TASK = "custom"
@@ -40,6 +41,7 @@ class Program:
         labels: Class names in the order of the logits; empty where the task has none.
         max_length: The longest sequence the model takes; None where nothing limits it or there is no sequence.
         findings: What is odd about the model and not fatal, a sentence each.
+        cache: What a decoder keeps of the tokens before; None for a model that keeps nothing.
     """
 
     model: ir.Model
@@ -49,3 +51,4 @@ class Program:
     labels: tuple[str, ...] = ()
     max_length: int | None = None
     findings: tuple[str, ...] = ()
+    cache: CacheSpec | None = None
