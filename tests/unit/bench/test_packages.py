@@ -162,3 +162,27 @@ def test_the_build_script_of_another_source_package_never_runs(index, tmp_path):
     with pytest.raises(CorruptArtifact, match="another than is pinned"):
         fetch_package(source_package("00" * 32))
     assert not ran.exists()
+
+
+def from_npm(sha256: str) -> Package:
+    return Package(name="tiny-asset", version="1.0", sha256=sha256, folder="package", client="npm")
+
+
+def test_a_package_of_the_other_index_is_fetched_by_its_client(tmp_path, monkeypatch):
+    archive = tmp_path / "tiny-asset-1.0.tgz"
+    archive.write_bytes(pack({"package/a.txt": b"a"}))
+    client = tmp_path / "bin" / "npm"
+    client.parent.mkdir()
+    client.write_text(f'#!/bin/sh\n[ "$5" = tiny-asset@1.0 ] && cp {archive} "${{4#--pack-destination=}}" || exit 1\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}:/usr/bin:/bin")
+    folder = fetch_package(from_npm(hashlib.sha256(archive.read_bytes()).hexdigest()))
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("a.txt", b"a")]
+    with pytest.raises(CorruptArtifact, match="pinned is 0000"):
+        fetch_package(from_npm("00" * 32))
+
+
+def test_a_client_that_is_not_installed_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependency, match="there is no npm"):
+        fetch_package(from_npm("00" * 32))
