@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from calibration.lower.edits import remove_dead
 from exporter.passes.attention import FIRST_OPSET, compose_attention, flatten_attention
+from exporter.passes.cached_attention import fuse_attention, fuse_rotary
 from exporter.passes.gather_integers import gather_integers
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
@@ -42,8 +43,11 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
         unsigned: Store int8 weights that the model brought as uint8, for CPUs that saturate uint8 x int8 products.
     """
     model = ir.load(source)
+    # Before functions are inlined, while attention over a cache is still one node.
+    steps = {"rotary positions fused": fuse_rotary(model), "attention over a cache fused": fuse_attention(model)}
     prepare(model, oldest_opset=FIRST_OPSET)
     applied = {
+        **steps,
         "weights stored as integers": store_integers(model),
         "tables looked up as integers": gather_integers(model),
         "4-bit weights spelled out": spell_out_int4(model),

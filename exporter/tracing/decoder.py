@@ -28,7 +28,7 @@ from exporter.tracing.step_module import Step, one_node_each
 from exporter.tracing.weights import check_weights
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import BATCH, IDS, LOGITS, MASK, PAST, POSITIONS, SEQUENCE, TOTAL, CacheSpec
-from runtimes.generation.feeds import make_step
+from runtimes.generation.feeds import carry_cache, make_step
 from runtimes.protocol import Tensors
 
 # No axis is 1, none equals another or a sum of two others.
@@ -127,14 +127,17 @@ def _draw_step(
 ) -> dict[str, NDArray[Any]]:
     """Draw tokens and a cache; ``case`` is (batch, new tokens, tokens in the cache, padding before each row)."""
     batch, new, old, padding = case
-    generator = np.random.default_rng(seed)
     config: Any = model.config
+    ids = np.random.default_rng(seed).integers(0, int(config.vocab_size), (batch, old + new), dtype=np.int64)
     mask = np.ones((batch, old + new), np.int64)
     for row, count in enumerate(padding):
         mask[row, :count] = 0
-    shape = (batch, cache.kv_heads, old, cache.head_dim)
-    past = {name: generator.standard_normal(shape).astype(np.float32) for name, _ in cache.names()}
-    return make_step(generator.integers(0, int(config.vocab_size), (batch, new), dtype=np.int64), mask, past)
+    past = cache.empty(batch)
+    if old:
+        # What the model itself would keep: numbers drawn at random are larger than any it meets, and so is rounding.
+        before = _make_reference(model, cache)(make_step(ids[:, :old], mask[:, :old], past))
+        past = carry_cache(cache, before)
+    return make_step(ids[:, old:], mask, past)
 
 
 def _require_nodes(model: ir.Model, cache: CacheSpec, where: str) -> None:

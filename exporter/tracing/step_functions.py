@@ -18,7 +18,7 @@ _STEPDOWN = Opset(DOMAIN, VERSION)
 
 
 @script(_STEPDOWN, default_opset=op)
-def CachedAttention(query, key, value, past_key, past_value, attention_mask, scale: float, window: int):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, N802
+def CachedAttention(query, key, value, past_key, past_value, attention_mask, scale: float, window: int):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Attend to the cache and the new tokens, causally (Vaswani et al., 2017; shared keys: Ainslie et al., 2023)."""
     present_key = op.Concat(past_key, key, axis=2)
     present_value = op.Concat(past_value, value, axis=2)
@@ -50,7 +50,7 @@ def CachedAttention(query, key, value, past_key, past_value, attention_mask, sca
 
 
 @script(_STEPDOWN, default_opset=op)
-def Rotate(x, cos, sin):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, N802
+def Rotate(x, cos, sin):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Turn the halves of every head by the angle of its position (Su et al., 2021)."""
     heads = op.Constant(value_ints=[1])
     low, high = op.Split(x, axis=-1, num_outputs=2)
