@@ -22,6 +22,7 @@ from exporter.evaluate import EvalData, check_metric, choose_metric
 from exporter.judge import Judge, LabelJudge, OutputJudge
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, usable_shapes
+from exporter.token_judge import PERPLEXITY, TokenJudge
 from exporter.trace import Traced
 from runtimes.artifact import TensorSpec
 from runtimes.ort import OnnxRuntime, OrtOptions
@@ -52,6 +53,10 @@ class HeldOut:
         """Yield (judge for the decision, judge for tuning), both against the traced float model."""
         runtime = OnnxRuntime(OrtOptions(threads=options.threads))
         with closing(runtime.open(traced.artifact)) as reference:
+            if options.eval_data is None and traced.cache is not None:
+                judging, tuning = (TokenJudge(reference, one, traced.cache) for one in (self.judging, self.tuning))
+                yield judging, tuning
+                return
             if options.eval_data is None:
                 yield OutputJudge(reference, self.judging), OutputJudge(reference, self.tuning)
                 return
@@ -129,7 +134,7 @@ def _pass_over(dataset: Dataset, calibrated: int) -> tuple[None, Dataset, str]:
 
 def _choose_metric(traced: Traced, options: ExportOptions) -> str:
     if options.eval_data is None:
-        return "cosine mean"
+        return "cosine mean" if traced.cache is None else PERPLEXITY
     metric = options.metric or choose_metric(traced.task)
     check_metric(metric)
     return metric

@@ -24,7 +24,6 @@ from calibration.lower.onnxruntime.sites import Site, find_sites
 from exporter.fuse import open_for_lowering
 from exporter.passes.activations import find_activation
 from exporter.passes.sparse_norm import find_norm
-from exporter.probe_feeds import make_feeds
 from exporter.timing import TimingPlan
 from runtimes.artifact import Artifact
 from runtimes.ort import OnnxRuntime, OrtOptions, OrtSession
@@ -92,9 +91,7 @@ def measure_in_place(
         for kind, artifact in artifacts.items()
     }
     gains: dict[str, dict[str, float]] = {}
-    for shape in plan.shapes:
-        name = f"{shape[0]}x{shape[1]}"
-        feeds = make_feeds(artifacts["dense"].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
+    for name, feeds in plan.feed(artifacts["dense"].inputs):
         with ExitStack() as stack:
             sessions = {
                 kind: stack.enter_context(closing(_open_profiled(artifact, directory / f"{kind}-{name}", threads)))

@@ -24,8 +24,8 @@ from exporter.probe_feeds import make_feeds, usable_shapes
 from exporter.sparse_plans import SparsePlans
 from exporter.sparse_target import describe_kernels, list_findings, make_ledger, plan_sparse
 from exporter.static_plans import StaticPlans
-from exporter.target import Job, TargetResult
-from exporter.timing import Timing, TimingPlan, time_trials
+from exporter.target import Job, TargetResult, make_timing_plan
+from exporter.timing import Timing, time_trials
 from exporter.trace import Traced
 from exporter.trial import Candidate, Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
@@ -177,9 +177,8 @@ def _offer(
 
 def _time(trials: Sequence[Trial[CandidateSpec]], job: Job) -> Timing:
     options = job.options
-    shapes = usable_shapes(job.traced.artifact.inputs, options.shapes)
-    plan = TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=options.seed)
-    with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(shapes)) as task:
+    plan = make_timing_plan(job)
+    with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(plan)) as task:
         return time_trials(
             trials,
             plan,

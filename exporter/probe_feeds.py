@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from exporter.options import DEFAULT_SHAPES
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
+from runtimes.generation.cache_spec import BATCH, MASK, PAST, POSITIONS, SEQUENCE, TOTAL, find_cache
+from runtimes.generation.feeds import place_tokens
 
+# How many tokens lie before the one that a decoder is timed on.
+CONTEXTS = (128, 1024)
 # Integer inputs that are not token ids.
 _ONES = {"attention_mask"}
 _ZEROS = {"token_type_ids", "position_ids", "bbox"}
@@ -24,13 +28,35 @@ def make_feeds(
 ) -> dict[str, NDArray[np.generic]]:
     """Return one batch of ``shape`` (batch, sequence): nothing padded, random token ids below ``vocabulary``.
 
-    An axis called ``batch`` takes the batch, any other dynamic axis the sequence; fixed axes stay.
+    An axis called ``batch`` takes the batch, any other dynamic axis the sequence; fixed axes stay. The cache of a
+    decoder is empty.
 
     Raises:
         UsageError: a fixed batch axis differs from the batch asked for.
     """
     generator = np.random.default_rng(seed)
-    return {spec.name: _fill(spec, _resolve(spec, shape), vocabulary, generator) for spec in specs}
+    feeds = {spec.name: _fill(spec, _resolve(spec, shape), vocabulary, generator) for spec in specs}
+    if find_cache(specs) is not None and MASK in feeds and POSITIONS in feeds:
+        feeds[POSITIONS] = place_tokens(feeds[MASK])
+    return feeds
+
+
+def make_step_feeds(
+    specs: Sequence[TensorSpec], past: int, *, vocabulary: int, seed: int
+) -> dict[str, NDArray[np.generic]]:
+    """Return what a decoder is fed for one token behind a cache of ``past`` tokens, which holds random numbers."""
+    generator = np.random.default_rng(seed)
+    sizes = {BATCH: 1, SEQUENCE: 1, PAST: past, TOTAL: past + 1}
+    shapes = {spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape) for spec in specs}
+    feeds = {spec.name: _fill(spec, shapes[spec.name], vocabulary, generator) for spec in specs}
+    return {**feeds, POSITIONS: np.full((1, 1), past, np.int64)}
+
+
+def find_contexts(specs: Sequence[TensorSpec], longest: int | None) -> tuple[int, ...]:
+    """Return how many tokens lie before those that a model is timed on one by one; none where it keeps no cache."""
+    if find_cache(specs) is None:
+        return ()
+    return tuple(dict.fromkeys(min(context, (longest or context + 1) - 1) for context in CONTEXTS))
 
 
 def usable_shapes(specs: Sequence[TensorSpec], shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -63,7 +89,8 @@ def _resolve(spec: TensorSpec, shape: tuple[int, int]) -> tuple[int, ...]:
     first = spec.shape[0] if spec.shape else None
     if isinstance(first, int) and first != batch:
         raise UsageError(f"the model's batch is fixed to {first}", where=f"--shape {batch}x{sequence}", cure="use it")
-    return tuple(axis if isinstance(axis, int) else batch if axis == "batch" else sequence for axis in spec.shape)
+    sizes = {BATCH: batch, PAST: 0}
+    return tuple(axis if isinstance(axis, int) else sizes.get(axis, sequence) for axis in spec.shape)
 
 
 def _fill(

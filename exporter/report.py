@@ -146,8 +146,8 @@ def _show_range(numbers: Sequence[float], form: str) -> str:
 
 
 def _count_shape(shape: str) -> tuple[int, ...]:
-    """``8x128`` -> (8, 128): shapes are shown from small to large, whatever order JSON gave them back in."""
-    return tuple(int(part) for part in shape.split("x"))
+    """``1x1+128`` -> (1, 1, 128): shapes are shown from small to large, whatever order JSON gave them back in."""
+    return tuple(int(part) for part in shape.replace("+", "x").split("x"))
 
 
 def _show_speed(speed: Ratio | None) -> str:

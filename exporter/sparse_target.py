@@ -18,8 +18,7 @@ from exporter.probe_feeds import usable_shapes
 from exporter.sparse_costs import CostTable
 from exporter.sparse_plans import SparsePlans
 from exporter.stored_bytes import count_stored
-from exporter.target import Job
-from exporter.timing import TimingPlan
+from exporter.target import Job, make_timing_plan
 from exporter.trial import Trial
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, saturates_u8s8
@@ -97,12 +96,12 @@ def _name_dense(chosen: CandidateSpec) -> CandidateSpec:
 def _measure_in_place(graph: Path, layers: Sequence[str], dense: Artifact, sparse: Artifact, job: Job) -> Gains:
     if not layers:
         return {}
-    shapes = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
-    with job.watch.time("time in place"), job.progress.task("timing layers in place", len(shapes)) as task:
+    plan = make_timing_plan(job)
+    with job.watch.time("time in place"), job.progress.task("timing layers in place", len(plan)) as task:
         return measure_in_place(
             {"dense": dense, "sparse": sparse},
             find_spans(graph, layers),
-            TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=job.options.seed),
+            plan,
             job.work / "in-place",
             threads=job.options.threads,
             advance=task.advance,

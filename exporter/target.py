@@ -10,9 +10,11 @@ from typing import Any
 from calibration.statistics import CalibrationStatistics
 from exporter.held_out import HeldOut
 from exporter.options import ExportOptions
+from exporter.probe_feeds import find_contexts, usable_shapes
 from exporter.progress import Progress
 from exporter.report import Report
 from exporter.stopwatch import Stopwatch
+from exporter.timing import TimingPlan
 from exporter.trace import Traced
 from runtimes.artifact import Artifact
 
@@ -38,6 +40,17 @@ class Job:
     work: Path
     progress: Progress
     watch: Stopwatch
+
+
+def make_timing_plan(job: Job) -> TimingPlan:
+    """Return what a target times its candidates on: the shapes that the model can tell apart."""
+    inputs = job.traced.artifact.inputs
+    return TimingPlan(
+        shapes=usable_shapes(inputs, job.options.shapes),
+        vocabulary=job.held_out.vocabulary,
+        seed=job.options.seed,
+        contexts=find_contexts(inputs, job.traced.max_length),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

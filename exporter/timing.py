@@ -7,17 +7,18 @@ Must not import torch or onnx.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from bench.compare import MIN_ROUNDS, Comparison, compare
 from bench.measure import MeasurePlan, measure_interleaved
 from bench.samples import Samples
-from exporter.probe_feeds import make_feeds
+from exporter.probe_feeds import make_feeds, make_step_feeds
 from exporter.report import Ratio
 from exporter.trial import PLAIN, C, Trial
-from runtimes.protocol import Session
+from runtimes.artifact import TensorSpec
+from runtimes.protocol import Session, Tensors
 
 Shape = tuple[int, int]
 Speeds = Mapping[str, Mapping[str, Ratio]]
@@ -37,11 +38,28 @@ FINALISTS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingPlan:
-    """How to time: shapes (batch, sequence), and the vocabulary random token ids are drawn from."""
+    """How to time: shapes (batch, sequence), and the vocabulary random token ids are drawn from.
+
+    A decoder is also timed on one token behind each of ``contexts`` tokens.
+    """
 
     shapes: tuple[Shape, ...]
     vocabulary: int
     seed: int
+    contexts: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.shapes) + len(self.contexts)
+
+    def feed(self, inputs: Sequence[TensorSpec]) -> Iterator[tuple[str, Tensors]]:
+        """Yield (name, feeds) of everything that is timed: ``8x128``, and ``1x1+1024`` behind 1,024 tokens."""
+        for batch, length in self.shapes:
+            yield (
+                f"{batch}x{length}",
+                make_feeds(inputs, (batch, length), vocabulary=self.vocabulary, seed=self.seed),
+            )
+        for past in self.contexts:
+            yield f"1x1+{past}", make_step_feeds(inputs, past, vocabulary=self.vocabulary, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +130,10 @@ def _time_sessions(
     sessions: Mapping[str, Session], plan: TimingPlan, measure: MeasurePlan, advance: Callable[[int], None]
 ) -> _Taken:
     taken: dict[str, Mapping[str, Samples]] = {}
-    for shape in plan.shapes:
-        feeds = make_feeds(sessions[PLAIN].inputs, shape, vocabulary=plan.vocabulary, seed=plan.seed)
+    for name, feeds in plan.feed(sessions[PLAIN].inputs):
         # As `bench` times them: on a GPU, what serves replays a recorded run.
-        subjects = {name: one.prepare(feeds) for name, one in sessions.items()}
-        taken[f"{shape[0]}x{shape[1]}"] = measure_interleaved(subjects, measure)
+        subjects = {trial: one.prepare(feeds) for trial, one in sessions.items()}
+        taken[name] = measure_interleaved(subjects, measure)
         advance(1)
     return taken
 

@@ -13,7 +13,14 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 
 # tokenizer.json holds the vocabulary; the files it was made from are not needed beside it.
-_COMPANIONS = (CONFIG, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
+_COMPANIONS = (
+    CONFIG,
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 _VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model")
 
 

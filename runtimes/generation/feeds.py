@@ -32,6 +32,14 @@ def place_tokens(mask: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.maximum(mask.cumsum(axis=1, dtype=np.int64) - 1, 0)
 
 
+def blank_padding(cache: CacheSpec, feeds: Tensors, outputs: Tensors) -> dict[str, NDArray[np.generic]]:
+    """Return the outputs of a step with zeros where there was padding, of which nobody promises anything."""
+    mask = np.asarray(feeds[MASK]) != 0
+    new = mask[:, mask.shape[1] - np.asarray(feeds[IDS]).shape[1] :, None]
+    kept = {name: np.where(mask[:, None, :, None], outputs[name], 0) for _, name in cache.names()}
+    return {name: kept.get(name, np.where(new, array, 0)) for name, array in outputs.items()}
+
+
 def carry_cache(cache: CacheSpec, outputs: Tensors) -> dict[str, NDArray[np.generic]]:
     """Return the cache behind a step, under the names of the next step's inputs."""
     return {past: outputs[present] for past, present in cache.names()}

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, MissingDependency
+from runtimes.generation.cache_spec import IDS, MASK, find_cache
+from runtimes.generation.feeds import make_step
 from runtimes.tokenizer_errors import tokenizer_errors
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class Tokeniser:
             CorruptArtifact: ``path`` is not a tokenizer.
             MissingDependency: the ``tokenizers`` package is missing.
         """
+        self._cache = find_cache(inputs)
+        if self._cache is not None:
+            # Positions follow from what is padding, and nothing lies before the first token.
+            inputs = [spec for spec in inputs if spec.name in (IDS, MASK)]
         unknown = [spec.name for spec in inputs if spec.name not in _FIELDS]
         if unknown:
             cure = f"give the inputs as .npz or module:callable; texts can fill {', '.join(_FIELDS)}"
@@ -112,16 +118,22 @@ class Tokeniser:
         return self.stack_tokens([self._take_tokens(encoding) for encoding in encodings])
 
     def stack_tokens(self, rows: Sequence[Tokens]) -> Feeds:
-        """Return the feeds of a batch, each ``[batch, sequence]`` in its input's dtype, padded at the end."""
+        """Return the feeds of a batch, each ``[batch, sequence]`` in its input's dtype, padded at the end.
+
+        A decoder goes on behind the last token, so its rows are padded at the start; its cache is empty.
+        """
         length = self.fixed_length or max(count_tokens(row) for row in rows)
         feeds: Feeds = {}
         for spec in self._inputs:
             padding = self.padding_id if spec.name == "input_ids" else 0
             filled = np.full((len(rows), length), padding, dtype=spec.dtype)
             for place, row in enumerate(rows):
-                filled[place, : count_tokens(row)] = row[spec.name]
+                start = 0 if self._cache is None else length - count_tokens(row)
+                filled[place, start : start + count_tokens(row)] = row[spec.name]
             feeds[spec.name] = filled
-        return feeds
+        if self._cache is None:
+            return feeds
+        return make_step(feeds[IDS].astype(np.int64), feeds[MASK].astype(np.int64), self._cache.empty(len(rows)))
 
 
 def count_tokens(row: Tokens) -> int:

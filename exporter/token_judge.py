@@ -1,0 +1,106 @@
+"""How much a decoder loses against float: the perplexity of held-out text, and whether its cache changes its answers.
+
+In: sessions and held-out batches. Out: a Judgement. Must not import torch.
+
+The drop is the relative increase of perplexity: 0.01 is one percent. A whole row of logits is as wide as the
+vocabulary, so of the float model only what is compared is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.judge import Judgement
+from runtimes.errors import UnsupportedModel
+from runtimes.generation.cache_spec import IDS, LOGITS, MASK, CacheSpec
+from runtimes.generation.feeds import carry_cache, make_step
+from runtimes.protocol import Session, Tensors
+
+PERPLEXITY, TOP, CACHED = "perplexity", "top-1 agreement", "same with a cache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """Of every token that has one before it: what it cost (natural logarithm), and what was most likely instead."""
+
+    losses: NDArray[np.float64]
+    likeliest: NDArray[np.int64]
+
+
+class TokenJudge:
+    """Compares how candidates tell the tokens of held-out batches with how the float model does."""
+
+    def __init__(self, reference: Session, batches: Sequence[Tensors], cache: CacheSpec) -> None:
+        self._batches, self._cache = batches, cache
+        self._reference = self._tell(reference)
+
+    def judge(self, session: Session) -> Judgement:
+        """Return perplexity, top-1 agreement with float, and how often the next token is the same with a cache.
+
+        Raises:
+            UnsupportedModel: the candidate answers NaN or infinity.
+        """
+        told = self._tell(session)
+        wanted, got = (math.exp(one.losses.mean()) for one in (self._reference, told))
+        metrics = {
+            PERPLEXITY: got,
+            TOP: float((told.likeliest == self._reference.likeliest).mean()),
+            CACHED: self._compare_cached(session),
+        }
+        return Judgement(metrics=metrics, drop=max(0.0, got / wanted - 1.0))
+
+    def _tell(self, session: Session) -> _Told:
+        parts = [tell_tokens(session.run(feeds)[LOGITS], feeds) for feeds in self._batches]
+        return _Told(
+            losses=np.concatenate([losses for losses, _ in parts]),
+            likeliest=np.concatenate([best for _, best in parts]),
+        )
+
+    def _compare_cached(self, session: Session) -> float:
+        """Answer the longest row whole, and once more in a prompt and one token at a time."""
+        ids = self._longest_row()
+        count, start = ids.shape[1], max(1, ids.shape[1] // 2)
+        ones = np.ones((1, count), np.int64)
+        whole = session.run(make_step(ids, ones, self._cache.empty(1)))[LOGITS][0].argmax(axis=-1)
+        outputs = session.run(make_step(ids[:, :start], ones[:, :start], self._cache.empty(1)))
+        parts = [outputs[LOGITS][0].argmax(axis=-1)]
+        for place in range(start, count):
+            past = carry_cache(self._cache, outputs)
+            outputs = session.run(make_step(ids[:, place : place + 1], ones[:, : place + 1], past))
+            parts.append(outputs[LOGITS][0].argmax(axis=-1))
+        return float((np.concatenate(parts) == whole).mean())
+
+    def _longest_row(self) -> NDArray[np.int64]:
+        rows = [
+            np.asarray(ids)[np.asarray(mask) != 0][None]
+            for feeds in self._batches
+            for ids, mask in zip(feeds[IDS], feeds[MASK], strict=True)
+        ]
+        return max(rows, key=lambda row: row.shape[1]).astype(np.int64)
+
+
+def tell_tokens(logits: NDArray[np.generic], feeds: Tensors) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return (negative log-likelihood, likeliest token) at every position whose next token is given.
+
+    Args:
+        logits: [batch, sequence, vocabulary], behind an empty cache.
+        feeds: What the model was fed; padding before a row counts for nothing.
+
+    Raises:
+        UnsupportedModel: a logit is NaN or infinite.
+    """
+    ids, mask = np.asarray(feeds[IDS]), np.asarray(feeds[MASK]) != 0
+    kept = mask[:, :-1] & mask[:, 1:]
+    rows, wanted = logits[:, :-1][kept].astype(np.float32), ids[:, 1:][kept]
+    if not np.isfinite(rows).all():
+        raise UnsupportedModel(
+            "a candidate answers NaN or infinity on the held-out data", where=LOGITS, cure="check the float model"
+        )
+    largest = rows.max(axis=-1, keepdims=True)
+    normaliser = np.log(np.exp(rows - largest).sum(axis=-1, dtype=np.float64)) + largest[:, 0]
+    return normaliser - rows[np.arange(len(rows)), wanted], rows.argmax(axis=-1)
