@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         UnsupportedModel,
         UsageError,
     )
+    from runtimes.generation.generator import Completion, Generator, Token, open_generator
+    from runtimes.generation.options import GenerationOptions
     from runtimes.serving.answer import Answer, answer_texts
     from runtimes.serving.bundle import Bundle, open_bundle
     from runtimes.serving.subject import Subject
@@ -56,6 +58,7 @@ __all__ = [
     "BudgetMissed",
     "Bundle",
     "CandidateRow",
+    "Completion",
     "CompressOptions",
     "CompressResult",
     "CorruptArtifact",
@@ -72,6 +75,8 @@ __all__ = [
     "GateOptions",
     "GateResult",
     "Gated",
+    "GenerationOptions",
+    "Generator",
     "Inconclusive",
     "Inspection",
     "InstallOptions",
@@ -95,6 +100,7 @@ __all__ = [
     "Subject",
     "SubjectFailed",
     "TextSession",
+    "Token",
     "Trust",
     "UnsupportedModel",
     "UsageError",
@@ -114,6 +120,7 @@ __all__ = [
     "library_path",
     "list_installed",
     "open_bundle",
+    "open_generator",
     "open_subject",
     "pack",
     "read_public_key",
@@ -143,6 +150,8 @@ _MODULES = {
     "runtimes.bundle.signature": ("PublicKey", "read_public_key"),
     "runtimes.bundle.trust": ("Trust",),
     "runtimes.bundle.verify": ("VerifyOptions", "VerifyReport", "verify_bundle"),
+    "runtimes.generation.generator": ("Completion", "Generator", "Token", "open_generator"),
+    "runtimes.generation.options": ("GenerationOptions",),
     "runtimes.serving.answer": ("Answer", "answer_texts"),
     "runtimes.serving.bundle": ("Bundle", "open_bundle"),
     "runtimes.serving.subject": ("Subject",),

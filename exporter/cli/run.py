@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.cli import run_prompt
 from exporter.cli.outcome import Outcome
 from exporter.cli.parsing import add_host_code, parse_positive
 from exporter.cli.trust import add_trust, read_trust
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from exporter.progress import Progress
     from runtimes.serving.answer import Answer
 
-SUMMARY = "Run a model once, on texts or tensors."
+SUMMARY = "Run a model: once on texts or tensors, or token by token on a prompt."
 EXAMPLE = 'stepdown run out --text "a step-down transformer lowers the voltage"'
 EXTRA = "device"
 
@@ -38,12 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
     add_host_code(parser)
     add_trust(parser)
+    run_prompt.add_arguments(parser)
 
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Run the model."""
+    if arguments.prompt:
+        return run_prompt.execute(arguments, progress)
+    run_prompt.refuse_without_prompt(arguments)
     if bool(arguments.text) == bool(arguments.inputs):
-        raise UsageError("nothing to run on, or two things", cure="give either --text or --inputs")
+        raise UsageError("nothing to run on, or two things", cure="give --text, --inputs or --prompt")
     from exporter.answer import answer_arrays
     from exporter.subject import open_subject
     from runtimes.serving.answer import answer_texts

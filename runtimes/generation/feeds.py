@@ -36,8 +36,10 @@ def blank_padding(cache: CacheSpec, feeds: Tensors, outputs: Tensors) -> dict[st
     """Return the outputs of a step with zeros where there was padding, of which nobody promises anything."""
     mask = np.asarray(feeds[MASK]) != 0
     new = mask[:, mask.shape[1] - np.asarray(feeds[IDS]).shape[1] :, None]
-    kept = {name: np.where(mask[:, None, :, None], outputs[name], 0) for _, name in cache.names()}
-    return {name: kept.get(name, np.where(new, array, 0)) for name, array in outputs.items()}
+    present = {name for _, name in cache.names()}
+    return {
+        name: np.where(mask[:, None, :, None] if name in present else new, array, 0) for name, array in outputs.items()
+    }
 
 
 def carry_cache(cache: CacheSpec, outputs: Tensors) -> dict[str, NDArray[np.generic]]:

@@ -64,7 +64,10 @@ def test_without_a_verb_help_goes_to_stderr(stepdown):
         (["calibrate", "-o", "new"], "give MODEL and --calibration-data"),
         (["eval", "m", "--data", "d.jsonl", "--metric", "cosine"], "--reference"),
         (["eval", "m", "--data", "d.jsonl", "--metric", "f1"], "macro-f1"),
-        (["run", "m"], "either --text or --inputs"),
+        (["run", "m"], "--text, --inputs or --prompt"),
+        (["run", "m", "--seed", "3"], "give --prompt"),
+        (["run", "m", "--prompt", "a", "--text", "b"], "leave one of them out"),
+        (["run", "m", "--prompt", "a", "--top-k", "5"], "give a temperature"),
     ],
 )
 def test_a_wrong_word_is_a_usage_error_with_a_cure(stepdown, words, suggestion):

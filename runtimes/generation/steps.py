@@ -1,0 +1,120 @@
+"""Tokens out of tokens: one run of onnxruntime-genai's loop over a batch.
+
+In: an open model of it, and rows of token ids. Out: the new tokens of every row, step by step. Must not import a
+runtime: the module is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtimes.errors import UsageError
+from runtimes.generation.genai import genai_errors
+from runtimes.generation.layout import Layout
+from runtimes.generation.options import MAX_BATCH, GenerationOptions
+
+if TYPE_CHECKING:
+    import onnxruntime_genai
+
+Rows = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModel:
+    """A model of onnxruntime-genai, with the module and the folder that it came from."""
+
+    genai: ModuleType
+    model: onnxruntime_genai.Model
+    layout: Layout
+
+
+def check_rows(rows: Rows, layout: Layout) -> None:
+    """Refuse prompts that cannot be answered.
+
+    Raises:
+        UsageError: there is none or there are too many; one is empty, all padding, longer than the context, or names a
+            token that the model does not have; or one ends with the padding, where shorter rows are filled up with it.
+    """
+    if not 1 <= len(rows) <= MAX_BATCH:
+        raise UsageError(f"{len(rows)} prompts", where="prompts", cure=f"give 1 to {MAX_BATCH} at once")
+    shorter = len({len(row) for row in rows}) > 1
+    for number, row in enumerate(rows):
+        where = f"prompt {number}" if len(rows) > 1 else "prompt"
+        if not row:
+            raise UsageError("the prompt is empty", where=where, cure="give some text")
+        if not all(0 <= token < layout.vocabulary for token in row):
+            cure = f"give ids from 0 to {layout.vocabulary - 1}"
+            raise UsageError("the prompt has a token that the model does not have", where=where, cure=cure)
+        if len(row) >= layout.context:
+            raise UsageError(
+                f"the prompt has {len(row)} tokens, and the model takes {layout.context} with the answer",
+                where=where,
+                cure="shorten it, or export with a larger --max-length where the model was trained for more",
+            )
+        if set(row) == {layout.padding_id} and len(rows) > 1:
+            raise UsageError("the prompt is all padding", where=where, cure="give some text")
+        if shorter and row[-1] == layout.padding_id:
+            raise UsageError(
+                "the prompt ends with the token that fills up the shorter rows of a batch",
+                where=where,
+                cure="answer it by itself, or end it with another token",
+            )
+
+
+def run_steps(opened: OpenModel, rows: Rows, options: GenerationOptions) -> Iterator[tuple[NDArray[np.int32], bool]]:
+    """Yield the next token of every row [rows], and whether it is the last step; a row that has ended gets padding.
+
+    One sequence is followed a row: for beams see :func:`run_beams`.
+
+    Raises:
+        UsageError: see :func:`check_rows`.
+    """
+    with genai_errors(str(opened.layout.directory)):
+        generator = _start(opened, rows, options)
+        is_done = False
+        while not is_done:
+            generator.generate_next_token()
+            tokens, is_done = generator.get_next_tokens().copy(), generator.is_done()
+            yield tokens, is_done
+
+
+def run_beams(opened: OpenModel, rows: Rows, options: GenerationOptions) -> list[list[int]]:
+    """Return the new tokens of the best sequence of every row, padding behind its end included."""
+    longest = max(map(len, rows))
+    with genai_errors(str(opened.layout.directory)):
+        generator = _start(opened, rows, options)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return [generator.get_sequence(row)[longest:].tolist() for row in range(len(rows))]
+
+
+def count_room(rows: Rows, layout: Layout, options: GenerationOptions) -> int:
+    """Return the most tokens that an answer of the batch may have."""
+    return min(options.max_new_tokens, layout.context - max(map(len, rows)))
+
+
+def _start(opened: OpenModel, rows: Rows, options: GenerationOptions) -> onnxruntime_genai.Generator:
+    """Return a generator of onnxruntime-genai that has read the prompts."""
+    layout = opened.layout
+    check_rows(rows, layout)
+    options.check_vocabulary(layout.vocabulary)
+    longest = max(map(len, rows))
+    params = opened.genai.GeneratorParams(opened.model)
+    params.set_search_options(
+        batch_size=len(rows),
+        max_length=longest + count_room(rows, layout, options),
+        **options.list_search(),
+    )
+    generator = opened.genai.Generator(opened.model, params)
+    # Behind the tokens: from the last token that is none, onnxruntime-genai tells what is padding.
+    filled = np.full((len(rows), longest), layout.padding_id, np.int32)
+    for place, row in enumerate(rows):
+        filled[place, : len(row)] = row
+    generator.append_tokens(filled.ravel())
+    return generator
