@@ -34,11 +34,13 @@ class Judgement:
     """``metrics`` by name, and what is lost against float (0 is nothing, 0.01 one point).
 
     ``drop`` is the loss on average, ``worst_drop`` that of the worst sample where samples are compared one by one.
+    ``fault`` is what rules a candidate out whatever it drops, in words.
     """
 
     metrics: Mapping[str, float]
     drop: float
     worst_drop: float = 0.0
+    fault: str = ""
 
     @property
     def charged(self) -> float:

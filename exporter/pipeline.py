@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from calibration.statistics import CalibrationStatistics
+from exporter.generation_files import write_generation_files
 from exporter.held_out import HeldOut, open_held_out
+from exporter.onnxruntime_target import TARGET as ONNXRUNTIME
 from exporter.onnxruntime_target import export_onnxruntime
 from exporter.options import CALIBRATED_PRECISIONS, ExportOptions, check_options
 from exporter.prediction import add_comparison
@@ -150,6 +152,9 @@ def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult]
         target.mkdir()
         for name, path in result.shipped.items():
             shutil.copyfile(path, target / name)
+        if traced.cache is not None and result.report.target == ONNXRUNTIME:
+            source = traced.artifact.path.parent
+            write_generation_files(result.artifact.path, source, target, traced.cache, max_length=traced.max_length)
     for path in sorted(traced.artifact.path.parent.iterdir()):
         if path.name not in _MODEL_FILES and path.is_file():
             shutil.copyfile(path, staging / path.name)

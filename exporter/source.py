@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from runtimes.errors import MissingDependency, UnsupportedModel, UsageError
 
-Kind = Literal["huggingface", "factory", "exported_program", "onnx"]
+Kind = Literal["huggingface", "gguf", "factory", "exported_program", "onnx"]
 
 #: What a causal language model is for.
 GENERATION = "text-generation"
@@ -44,7 +44,7 @@ _TASK_OF_SUFFIX = {
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
-_FORMS = "a Hugging Face directory or hub id, file.py:factory, a .pt2 program or an .onnx file"
+_FORMS = "a Hugging Face directory or hub id, a .gguf file, file.py:factory, a .pt2 program or an .onnx file"
 _RESAVE = "load it once where you trust it and save it as safetensors (transformers: model.save_pretrained(directory))"
 
 
@@ -53,7 +53,7 @@ class Source:
     """A model as the user named it.
 
     Attributes:
-        kind: Which of the four forms it is.
+        kind: Which of the forms it is.
         reference: The user's words.
         path: The directory (``huggingface``) or the file.
         task: One of :data:`TASKS`; None where neither the user nor the model says.
@@ -69,7 +69,8 @@ def open_source(model: str, *, task: str | None = None) -> Source:
     """Find out what ``model`` is and whether it can be read at all.
 
     Args:
-        model: A Hugging Face directory or hub id, ``file.py:factory``, a ``.pt2`` program or an ``.onnx`` file.
+        model: A Hugging Face directory or hub id, a ``.gguf`` file, ``file.py:factory``, a ``.pt2`` program or an
+            ``.onnx`` file.
         task: One of :data:`TASKS`; None takes it from the ``architectures`` of the model's config.
 
     Raises:
@@ -96,7 +97,7 @@ def _open(model: str, task: str | None) -> Source:
         return _open_directory(model, path, task)
     if path.is_file():
         return _open_file(model, path, task)
-    if _HUB_ID.fullmatch(model) and path.suffix not in {".onnx", ".pt2", ".py", ".safetensors", *_PICKLES}:
+    if _HUB_ID.fullmatch(model) and path.suffix not in {".onnx", ".pt2", ".gguf", ".py", ".safetensors", *_PICKLES}:
         return _open_directory(model, _fetch_from_hub(model), task)
     raise UsageError("there is no such model", where=model, cure=f"give {_FORMS}")
 
@@ -118,6 +119,8 @@ def _open_file(reference: str, path: Path, task: str | None) -> Source:
         raise UnsupportedModel("the file is empty", where=reference, cure="fetch or export it again")
     if path.suffix == ".onnx":
         return Source(kind="onnx", reference=reference, path=path, task=task)
+    if path.suffix == ".gguf":
+        return Source(kind="gguf", reference=reference, path=path, task=task or GENERATION)
     if path.suffix == ".pt2":
         return Source(kind="exported_program", reference=reference, path=path, task=task)
     if path.suffix in _PICKLES:

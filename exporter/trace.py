@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporter.source import GENERATION, Source
+from exporter.tracing.checkpoint_source import as_checkpoint
 from exporter.tracing.companions import copy_companions
 from exporter.tracing.names import name_axes, name_nodes, share_tied_weights
 from exporter.tracing.parity import check_parity
@@ -79,6 +80,11 @@ def trace(source: Source, directory: Path, *, opset: int | None = None) -> Trace
         raise UsageError(
             f"opset {opset} is not supported", where="--opset", cure=f"use {OLDEST_OPSET} to {NEWEST_OPSET}"
         )
+    with as_checkpoint(source, directory.parent) as checkpoint:
+        return _trace(checkpoint, directory, opset)
+
+
+def _trace(source: Source, directory: Path, opset: int | None) -> Traced:
     with quiet_libraries():
         tracer = _choose_tracer(source)
     # Once more: transformers sets its own log level while it is imported.
@@ -140,6 +146,8 @@ def _choose_tracer(source: Source) -> Tracer:
                 from exporter.tracing.huggingface import trace_huggingface
 
                 return trace_huggingface
+            case "gguf":
+                raise AssertionError("a GGUF file is unpacked before it is traced")
             case "factory":
                 from exporter.tracing.module import trace_factory
 

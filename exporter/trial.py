@@ -75,7 +75,9 @@ class Trial(Generic[_Given]):
         return self.spec.name
 
     def object_to_drop(self, max_drop: float) -> str:
-        """Return why its loss of accuracy rules it out, or nothing."""
+        """Return why its answers rule it out, or nothing."""
+        if self.judgement.fault:
+            return self.judgement.fault
         if self.judgement.charged <= max_drop:
             return ""
         bound = max_drop if self.judgement.charged == self.judgement.drop else max_drop * WORST_SHARE
