@@ -35,6 +35,10 @@ from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.parity import compare, require
 
 
+#: The step that gives a decoder ONNX Runtime's own attention over a cache.
+FUSED_ATTENTION = "attention over a cache fused"
+
+
 def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Mapping[str, int]:
     """Write the fused form of ``source`` to ``out`` and return how often each pass applied.
 
@@ -46,7 +50,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
     """
     model = ir.load(source)
     # Before functions are inlined, while attention over a cache is still one node.
-    steps = {"rotary positions fused": fuse_rotary(model), "attention over a cache fused": fuse_attention(model)}
+    steps = {"rotary positions fused": fuse_rotary(model), FUSED_ATTENTION: fuse_attention(model)}
     prepare(model, oldest_opset=FIRST_OPSET)
     applied = {
         **steps,

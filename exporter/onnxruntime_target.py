@@ -17,7 +17,7 @@ from bench.machine import describe_machine
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
-from exporter.fuse import fuse_for_cpu, require_equal
+from exporter.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
 from exporter.held_out import HeldOut
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, usable_shapes
@@ -41,6 +41,11 @@ OLDEST_RUNTIME = "1.24"
 
 # Tokens of the longest input the fused graphs are compared at, where the model takes more.
 LONGEST_PROBE = 512
+
+_ONE_BY_ONE = (
+    "behind a cache, a batch of texts goes on by one token at a time; several at once take one text (ONNX Runtime's "
+    "GroupQueryAttention)"
+)
 
 _ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
 _WITH_KERNELS = "of these, x86-64 and AArch64 with Linux and the sparse kernels of stepdown"
@@ -75,6 +80,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, costs, graphs)
+    findings += (_ONE_BY_ONE,) if fusions.get(FUSED_ATTENTION) else ()
     found = Findings(
         target=TARGET,
         made_for=isa.level,

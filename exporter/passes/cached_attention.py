@@ -46,8 +46,7 @@ def fuse_attention(model: ir.Model) -> int:
         if mask not in masks:
             masks[mask] = _describe_mask(nodes[0], mask, _require(node.inputs[0]))
         _replace_attention(node, masks[mask])
-    _forget(model, ATTENTION)
-    model.opset_imports.setdefault(_MICROSOFT, 1)
+    _exchange(model, ATTENTION, len(nodes))
     return len(nodes)
 
 
@@ -60,8 +59,7 @@ def fuse_rotary(model: ir.Model) -> int:
         if angles not in tables:
             tables[angles] = _tabulate(nodes[0] if not tables else node, *angles)
         _replace_rotary(node, *tables[angles])
-    _forget(model, ROTATE)
-    model.opset_imports.setdefault(_MICROSOFT, 1)
+    _exchange(model, ROTATE, len(nodes))
     return len(nodes)
 
 
@@ -196,8 +194,10 @@ def _remove(node: ir.Node) -> None:
     node.graph.remove(node, safe=True)
 
 
-def _forget(model: ir.Model, operator: str) -> None:
-    """Drop the body of an operator that no node is left of."""
+def _exchange(model: ir.Model, operator: str, count: int) -> None:
+    """Drop the body of an operator that no node is left of, and import what stands for ``count`` of them."""
+    if count:
+        model.opset_imports.setdefault(_MICROSOFT, 1)
     for identifier in [one for one in model.functions if one[:2] == (DOMAIN, operator)]:
         del model.functions[identifier]
     if not model.functions:

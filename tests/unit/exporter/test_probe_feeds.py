@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from exporter.options import DEFAULT_SHAPES
-from exporter.probe_feeds import fit_shapes, make_feeds, usable_shapes
+from exporter.probe_feeds import find_contexts, fit_shapes, make_feeds, make_step_feeds, usable_shapes
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
 
@@ -58,3 +58,34 @@ def test_a_longer_shape_that_was_asked_for_is_refused():
     with pytest.raises(UsageError, match="at most 64 tokens") as refused:
         fit_shapes(((2, 32), (4, 128)), 64)
     assert (refused.value.where, refused.value.cure) == ("--shape 4x128", "give at most 4x64")
+
+
+CACHED = (
+    IDS,
+    TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "total")),
+    TensorSpec(name="position_ids", dtype="int64", shape=("batch", "sequence")),
+    TensorSpec(name="past_key_values.0.key", dtype="float32", shape=("batch", 2, "past", 4)),
+    TensorSpec(name="past_key_values.0.value", dtype="float32", shape=("batch", 2, "past", 4)),
+)
+
+
+def test_a_prompt_has_an_empty_cache_and_counted_positions():
+    feeds = make_feeds(CACHED, (2, 3), vocabulary=9, seed=0)
+    assert feeds["past_key_values.0.key"].shape == (2, 2, 0, 4)
+    assert feeds["attention_mask"].shape == (2, 3)
+    assert feeds["position_ids"].tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_a_step_stands_behind_its_cache():
+    feeds = make_step_feeds(CACHED, 5, vocabulary=9, seed=0)
+    assert feeds["input_ids"].shape == (1, 1)
+    assert feeds["past_key_values.0.value"].shape == (1, 2, 5, 4)
+    assert feeds["attention_mask"].tolist() == [[1] * 6]
+    assert feeds["position_ids"].tolist() == [[5]]
+
+
+def test_contexts_fit_the_model_and_only_decoders_have_any():
+    assert find_contexts((IDS, MASK), 512) == ()
+    assert find_contexts(CACHED, None) == (128, 1024)
+    assert find_contexts(CACHED, 512) == (128, 511)
+    assert find_contexts(CACHED, 64) == (63,)

@@ -25,6 +25,8 @@ def write_model(directory, config=None, weights=True):
         ("BertModel", "feature-extraction"),
         ("BertForMaskedLM", "fill-mask"),
         ("FlaubertWithLMHeadModel", "fill-mask"),
+        ("GPT2LMHeadModel", "text-generation"),
+        ("LlamaForCausalLM", "text-generation"),
         ("RobertaForSequenceClassification", "text-classification"),
         ("ElectraForTokenClassification", "token-classification"),
         ("DistilBertForQuestionAnswering", "question-answering"),
@@ -39,9 +41,9 @@ def test_task_comes_from_the_architecture(architecture, task, tmp_path):
 
 
 def test_task_of_the_user_wins(tmp_path):
-    directory = write_model(tmp_path, {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})
+    directory = write_model(tmp_path, {"model_type": "gpt2", "architectures": ["GPT2DoubleHeadsModel"]})
     assert open_source(str(directory), task="feature-extraction").task == "feature-extraction"
-    with pytest.raises(UnsupportedModel, match="GPT2LMHeadModel belongs to none of the tasks") as caught:
+    with pytest.raises(UnsupportedModel, match="GPT2DoubleHeadsModel belongs to none of the tasks") as caught:
         open_source(str(directory))
     assert "architectures" in str(caught.value)
     assert "--task" in str(caught.value)
@@ -53,7 +55,9 @@ def test_unknown_task_lists_the_valid_ones(tmp_path):
     assert all(task in str(caught.value) for task in TASKS)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("net.onnx", "onnx"), ("net.pt2", "exported_program")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("net.onnx", "onnx"), ("net.pt2", "exported_program"), ("net.gguf", "gguf")]
+)
 def test_files_go_by_their_suffix(name, kind, tmp_path):
     (tmp_path / name).write_bytes(b"something")
     source = open_source(str(tmp_path / name), task="fill-mask")
@@ -93,7 +97,6 @@ def test_what_is_not_there_is_a_usage_error(name, message, cure, tmp_path):
         ("weights.bin", b"x", "pickle"),
         ("weights.safetensors", b"x", "weights alone"),
         ("notes.txt", b"x", "not a model"),
-        ("model.gguf", b"x", "not a model"),
     ],
 )
 def test_files_that_are_no_model(name, content, message, tmp_path):

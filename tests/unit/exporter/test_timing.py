@@ -8,6 +8,7 @@ import pytest
 from exporter import timing
 from exporter.timing import TimingPlan, time_trials
 from exporter.trial import PLAIN
+from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
 
 PLAN = TimingPlan(shapes=((1, 1),), vocabulary=2, seed=0)
@@ -93,3 +94,12 @@ def test_a_twin_that_misses_the_budget_is_no_twin():
     found = time_twins(objection="drops 9%")
     assert found.finalists == (PLAIN, "sparse")
     assert found.twins == {}
+
+
+def test_a_decoder_is_timed_on_prompts_and_behind_a_cache():
+    shapes = {"input_ids": ("batch", "sequence"), "past_key_values.0.key": ("batch", 2, "past", 4)}
+    inputs = [TensorSpec(name=name, dtype="int64", shape=shape) for name, shape in shapes.items()]
+    plan = TimingPlan(shapes=((1, 16), (8, 16)), vocabulary=9, seed=0, contexts=(32,))
+    found = {name: feeds["past_key_values.0.key"].shape[2] for name, feeds in plan.feed(inputs)}
+    assert found == {"1x16": 0, "8x16": 0, "1x1+32": 32}
+    assert len(plan) == len(found)
