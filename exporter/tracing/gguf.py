@@ -26,6 +26,8 @@ _DAMAGE = (ValueError, LookupError, TypeError, OverflowError, MemoryError, struc
 # Factors of the rotary positions, and their names in the metadata: transformers reads neither.
 _SCALED_POSITIONS = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 _SCALING = "rope.scaling.type"
+# Settings that lie between 1 and the width of the embedding, whatever the architecture.
+_WITHIN_WIDTH = ("attention.head_count", "attention.head_count_kv", "attention.key_length", "rope.dimension_count")
 # Tokens that end an answer: of a text, a turn and a message.
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _REFETCH = "the file is cut or damaged: fetch it again"
@@ -48,8 +50,9 @@ def unpack_gguf(path: Path, directory: Path) -> Path:
     """
     _require_packages(path)
     metadata = _read_metadata(path)
-    directory.mkdir(parents=True, exist_ok=True)
-    with quiet_libraries(), _parsed_once(path):
+    with quiet_libraries(), _parsed_once(path) as tensors:
+        _check_sizes(metadata, tensors, path)
+        directory.mkdir(parents=True, exist_ok=True)
         model = _load_model(path.absolute(), directory)
         try:
             if "tokenizer.ggml.tokens" in metadata:
@@ -94,8 +97,8 @@ def _read_metadata(path: Path) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def _parsed_once(path: Path) -> Iterator[None]:
-    """Let the block parse the file and build the table of tensor names once.
+def _parsed_once(path: Path) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Let the block parse the file and build the table of tensor names once; yield the tensors' shapes.
 
     transformers 5.23 opens the file for the configuration and again for the weights, and builds the table anew for
     each of the model's modules: of 24 s for SmolLM2-135M these took 17.
@@ -110,9 +113,27 @@ def _parsed_once(path: Path) -> Iterator[None]:
         raise _explain("the tensors cannot be read", path, error, cure=_REFETCH) from error
     gguf.GGUFReader, gguf.get_tensor_name_map = lambda _: parsed, functools.cache(name_map)
     try:
-        yield
+        yield {tensor.name: tuple(int(size) for size in tensor.shape) for tensor in parsed.tensors}
     finally:
         gguf.GGUFReader, gguf.get_tensor_name_map = reader, name_map
+
+
+def _check_sizes(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Hold what the file says of the model's size against its tensors: a model of any other size is never made."""
+    # ggml names the fastest axis first.
+    width, rows = shapes.get("token_embd.weight", (0, 0))
+    longest = max((max(shape) for name, shape in shapes.items() if name.startswith("blk.")), default=0)
+    limits = {"block_count": len(shapes), "embedding_length": width, "vocab_size": rows, "feed_forward_length": longest}
+    limits |= dict.fromkeys(_WITHIN_WIDTH, width)
+    architecture = metadata["general.architecture"]
+    for name, limit in limits.items():
+        said = metadata.get(f"{architecture}.{name}")
+        if isinstance(said, int) and not 0 < said <= limit:
+            raise UnsupportedModel(
+                f"{name} is {said}, which does not fit the tensors of the file",
+                where=f"{path}:{architecture}.{name}",
+                cure=_REFETCH,
+            )
 
 
 def _load_model(path: Path, empty: Path) -> Any:  # noqa: ANN401 - the classes of transformers are untyped
