@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import struct
 from collections.abc import Iterator, Mapping
@@ -103,8 +104,8 @@ def _parsed_once(path: Path) -> Iterator[dict[str, tuple[int, ...]]]:
     transformers 5.23 opens the file for the configuration and again for the weights, and builds the table anew for
     each of the model's modules: of 24 s for SmolLM2-135M these took 17.
     """
-    import gguf
-
+    # Imported this way it has no types, which would forbid what follows.
+    gguf: Any = importlib.import_module("gguf")
     reader, name_map = gguf.GGUFReader, gguf.get_tensor_name_map
     try:
         # Checks every tensor's place in the file, too.
