@@ -35,7 +35,8 @@ from compression.gated_channels import Absorbed, GatedConv2d, GatedFeedForward
 from compression.gated_layer import GatedLayer
 from compression.level_modules import LevelEmbedding, LevelLinear
 from compression.low_rank import LowRankEmbedding, LowRankLinear
-from compression.prune_structure import resize_attention
+from compression.prune_structure import count_heads, resize_attention
+from compression.turned_linear import TurnedLinear
 from runtimes.atomic import write_bytes, write_text
 from runtimes.errors import UnsupportedModel
 
@@ -91,6 +92,7 @@ KINDS: Mapping[str, type[Kind]] = {
         LevelLinear,
         LowRankEmbedding,
         LowRankLinear,
+        TurnedLinear,
     )
 }
 #: What can stand around a module.
@@ -218,12 +220,8 @@ def _describe_linear(linear: nn.Linear) -> dict[str, Any]:
 
 
 def _describe_heads(model: nn.Module) -> dict[str, int]:
-    modules: list[tuple[str, Any]] = list(model.named_modules())
-    return {
-        name: int(module.num_attention_heads)
-        for name, module in modules
-        if hasattr(module, "num_attention_heads") and hasattr(module, "all_head_size")
-    }
+    counted = ((name, count_heads(module)) for name, module in model.named_modules())
+    return {name: count for name, count in counted if count is not None}
 
 
 def _restore_module(model: nn.Module, name: str, described: Mapping[str, Any]) -> None:

@@ -121,7 +121,7 @@ class Context:
         """Measure ``model`` on the held-out samples, or on those it learns from where there are none.
 
         Returns:
-            ``loss`` (mean over samples), and ``accuracy`` for classes or ``correlation`` for scores.
+            ``loss`` (mean over samples), and ``accuracy`` for classes, ``correlation`` for scores or ``perplexity``.
 
         Raises:
             DataError: there are no samples, or they have no labels and the model predicts no tokens.

@@ -17,7 +17,8 @@ from torch import nn
 
 from compression.augment import AugmentOptions
 from compression.layer_matching import LayerMatch
-from compression.masked_head import MaskedHead, read_states, read_table
+from compression.masked_head import MaskedHead, read_table
+from compression.next_token import read_states
 from compression.objective import Objective, SpecialTokens, mask_tokens, measure_loss, predicts_tokens, run_model
 from compression.options import OptionError
 from compression.precision import compute_in

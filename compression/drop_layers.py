@@ -17,7 +17,7 @@ from torch import nn
 
 from compression.layers import find_stacks
 from compression.moments import drop_padding
-from compression.objective import run_model
+from compression.objective import run_body
 from compression.samples import Batch
 from runtimes.errors import DataError, UnsupportedModel
 
@@ -85,7 +85,7 @@ def score_layers(model: nn.Module, stack: str, batches: Iterable[Batch]) -> torc
             for batch in batches:
                 mask[0] = batch.inputs.get("attention_mask")
                 count += len(batch)
-                run_model(model.eval(), batch.inputs)
+                run_body(model.eval(), batch.inputs)
     finally:
         model.train(was_training)
         for hook in hooks:

@@ -25,7 +25,7 @@ from torch import nn
 
 from compression.moments import Moments
 from compression.samples import Batch
-from compression.units import UnitGroup
+from compression.units import UnitGroup, UnitSource
 from runtimes.errors import DataError
 
 Importance = Literal["magnitude", "activation", "taylor", "fisher"]
@@ -37,7 +37,7 @@ def score_by_magnitude(model: nn.Module, groups: Sequence[UnitGroup]) -> dict[st
     """Return by target the norm of each unit's weights, as a share of its layer's."""
     scores = {}
     for group in groups:
-        made = sum(_square_rows(model, source).view(-1, group.size).sum(dim=1) for source in group.sources)
+        made = sum(_square_units(model, source, group.count) for source in group.sources)
         read = _get_weight(model, group.target).square().sum(dim=0).view(-1, group.size).sum(dim=1)
         scores[group.target] = _share(made + read).sqrt()
     return scores
@@ -123,8 +123,9 @@ def _add_gradients(
         sums[name].add_(slope.abs().pow(power).sum(dim=0))
 
 
-def _square_rows(model: nn.Module, name: str) -> torch.Tensor:
-    return _get_weight(model, name).square().sum(dim=1)
+def _square_units(model: nn.Module, source: UnitSource, count: int) -> torch.Tensor:
+    rows = _get_weight(model, source.path).square().sum(dim=1)
+    return rows.view(source.parts, count, source.size).sum(dim=2).sum(dim=0)
 
 
 def _get_weight(model: nn.Module, name: str) -> torch.Tensor:

@@ -9,13 +9,11 @@ one, or one of two factors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from compression.objective import run_model
 from runtimes.errors import UsageError
 
 
@@ -54,9 +52,3 @@ def read_table(model: nn.Module) -> torch.Tensor:
     """Return every row of the token embeddings, float [vocabulary, width], with gradients."""
     shape: Any = model
     return shape.get_input_embeddings()(torch.arange(int(shape.config.vocab_size)))
-
-
-def read_states(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the encoder's last hidden states, float [batch, tokens, hidden]."""
-    shape: Any = model
-    return run_model(shape.base_model, inputs)

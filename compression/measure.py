@@ -11,16 +11,24 @@ import math
 import torch
 from torch import nn
 
-from compression.objective import SpecialTokens, make_task_objective, measure_loss, run_model
+from compression.next_token import check_head, find_asked, measure_next
+from compression.objective import SpecialTokens, make_task_objective, measure_loss, predicts_next, run_model
 from compression.samples import Samples, read_batches
+from runtimes.errors import DataError
 
 _BATCH_SIZE = 64
+# Tokens that a language model is shown at once: attention grows with the square of the length.
+_BATCH_TOKENS = 4096
+# Its exp is still a float.
+_LARGEST_EXPONENT = 700.0
 # Masked tokens are drawn: every measurement hides the same ones.
 _MASKING_SEED = 0
 
 
 def measure(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> dict[str, float]:
     """Return ``loss`` (mean over samples), and ``accuracy`` for classes or ``correlation`` for scores.
+
+    Of a causal language model the loss is a mean over tokens, and ``perplexity`` is exp of it.
 
     The model is left in the mode it came in; torch's random state is as before.
 
@@ -31,7 +39,9 @@ def measure(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> dict[s
     model.eval()
     try:
         with torch.no_grad():
-            return _measure_masked(model, samples, tokens) if samples.labels is None else _measure(model, samples)
+            if samples.labels is not None:
+                return _measure(model, samples)
+            return _measure_next(model, samples) if predicts_next(model) else _measure_masked(model, samples, tokens)
     finally:
         model.train(training)
 
@@ -51,6 +61,20 @@ def _measure(model: nn.Module, samples: Samples) -> dict[str, float]:
     if given.is_floating_point():
         return {**found, "correlation": _correlate(said.reshape(given.shape), given)}
     return {**found, "accuracy": float((said.argmax(dim=1) == given).double().mean())}
+
+
+def _measure_next(model: nn.Module, samples: Samples) -> dict[str, float]:
+    check_head(model)
+    losses: list[float] = []
+    counts: list[int] = []
+    longest = max(len(row["input_ids"]) for row in samples.rows)
+    for batch in read_batches(samples, max(1, _BATCH_TOKENS // longest)):
+        counts.append(int(find_asked(batch.inputs).sum()))
+        losses.append(float(measure_next(model, batch)) * counts[-1])
+    if not sum(counts):
+        raise DataError("no text of the data has two tokens", cure="give longer texts")
+    loss = math.fsum(losses) / sum(counts)
+    return {"loss": loss, "perplexity": math.exp(min(loss, _LARGEST_EXPONENT))}
 
 
 def _measure_masked(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> dict[str, float]:

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from compression.objective import run_body
 from compression.samples import Batch
 from runtimes.errors import DataError, UsageError
 
@@ -69,7 +70,7 @@ def collect_moments(model: nn.Module, names: Sequence[str], batches: Iterable[Ba
         with torch.no_grad():
             for batch in batches:
                 mask[0] = batch.inputs.get("attention_mask")
-                model.eval()(**batch.inputs)
+                run_body(model.eval(), batch.inputs, names)
                 seen += 1
     finally:
         model.train(was_training)

@@ -5,13 +5,14 @@ In: a model and the samples. Out: an :class:`Objective`. Imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from compression.next_token import check_head, measure_next, read_states
 from compression.samples import Batch, Samples
 from runtimes.errors import DataError
 
@@ -44,14 +45,26 @@ def run_model(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Ten
     return first.float()
 
 
+def run_body(model: nn.Module, inputs: Mapping[str, torch.Tensor], reached: Iterable[str] = ()) -> None:
+    """Run a model for what the modules ``reached`` are given: the head over a vocabulary only where it is one of them."""
+    shape: Any = model
+    if predicts_next(model) and all(name.startswith(f"{shape.base_model_prefix}.") for name in reached):
+        read_states(model, inputs)
+    else:
+        model(**inputs)
+
+
 def make_task_objective(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> Objective:
-    """Return the task's own loss: classes, scores, or masked tokens where there are no labels and a head for them.
+    """Return the task's own loss: classes, scores, or without labels the next token, or masked ones.
 
     Raises:
         DataError: no labels, and the model predicts no tokens.
     """
     if samples.labels is not None:
         return Objective(loss=lambda batch: measure_loss(run_model(model, batch.inputs), _require_labels(batch)))
+    if predicts_next(model):
+        check_head(model)
+        return Objective(loss=lambda batch: measure_next(model, batch))
     if tokens.mask is not None and predicts_tokens(model):
         return Objective(loss=lambda batch: _measure_masked(model, batch, tokens))
     raise DataError("the data has no labels to learn from", cure="name their column with --label-column, or distil")
@@ -68,6 +81,12 @@ def predicts_tokens(model: nn.Module) -> bool:
     """Whether the model has a head with a logit for every piece of its vocabulary."""
     find_head: Any = getattr(model, "get_output_embeddings", None)
     return find_head is not None and find_head() is not None
+
+
+def predicts_next(model: nn.Module) -> bool:
+    """Whether the model is a causal language model: told by its class, as transformers names them."""
+    name = type(model).__name__
+    return name.endswith("ForCausalLM") or (name.endswith("LMHeadModel") and not name.endswith("WithLMHeadModel"))
 
 
 def mask_tokens(ids: torch.Tensor, tokens: SpecialTokens, vocabulary_size: int) -> tuple[torch.Tensor, torch.Tensor]:

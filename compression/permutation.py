@@ -40,7 +40,7 @@ def permute_inputs(
 ) -> dict[str, Kept]:
     """Reorder the inputs of the named linears where what makes them can be reordered too.
 
-    That is the second linear of a feed-forward, whose inputs are the rows of the first, and the linear behind
+    That is the last linear of a feed-forward, whose inputs are the rows of those before, and the linear behind
     attention, whose inputs are the rows of the values, within each head.
 
     Args:
@@ -53,7 +53,7 @@ def permute_inputs(
         What was reordered, by the name of the linear.
 
     Raises:
-        UnsupportedModel: no layer is laid out like BERT's or DistilBERT's, or none of the named is such a linear.
+        UnsupportedModel: no layer is laid out in a way that is known, or none of the named is such a linear.
     """
     groups = [*list_neuron_groups(model), *list_head_groups(model)]
     chosen = [group for group in groups if group.target in names and _can_permute(group, pattern)]
@@ -100,12 +100,14 @@ def measure_kept(magnitudes: Tensor, pattern: NOfM) -> float:
 def _can_permute(group: UnitGroup, pattern: NOfM) -> bool:
     if group.attention is None:
         return group.count % pattern.of == 0 and group.count > pattern.of
-    return group.size % pattern.of == 0 and group.size > pattern.of
+    # Values that several heads read, or that one linear makes with queries and keys, have an order of their own.
+    values = group.sources[-1]
+    apart = values.parts == 1 and values.size == group.size
+    return apart and group.size % pattern.of == 0 and group.size > pattern.of
 
 
 def _permute_group(model: nn.Module, group: UnitGroup, pattern: NOfM, generator: torch.Generator) -> Kept:
-    # Of attention's linears the last makes the values; the order of queries and keys is another matter.
-    source, target = _get_linear(model, group.sources[-1]), _get_linear(model, group.target)
+    target = _get_linear(model, group.target)
     magnitudes = target.weight.detach().abs()
     width = magnitudes.shape[1] if group.attention is None else group.size
     pieces = [
@@ -114,9 +116,13 @@ def _permute_group(model: nn.Module, group: UnitGroup, pattern: NOfM, generator:
     ]
     order = torch.cat(pieces)
     with torch.no_grad():
-        source.weight.copy_(source.weight[order])
-        if source.bias is not None:
-            source.bias.copy_(source.bias[order])
+        # Of attention's linears the last makes the values; the order of queries and keys is another matter.
+        for source in group.sources if group.attention is None else group.sources[-1:]:
+            rows = source.list_rows(order.tolist(), group.count) if group.attention is None else order
+            linear = _get_linear(model, source.path)
+            linear.weight.copy_(linear.weight[rows])
+            if linear.bias is not None:
+                linear.bias.copy_(linear.bias[rows])
         target.weight.copy_(target.weight[:, order])
     whole = float(magnitudes.sum(dtype=torch.float64))
     return Kept(

@@ -100,7 +100,7 @@ def _group_linears(model: nn.Module, names: Sequence[str]) -> dict[str, list[str
     known = {
         name: f"{group.name}, {'feed-forward' if group.attention is None else 'attention'}"
         for group in _list_groups(model)
-        for name in (*group.sources, group.target)
+        for name in (*(source.path for source in group.sources), group.target)
     }
     for name in names:
         parts.setdefault(known.get(name, name.rpartition(".")[0]), []).append(name)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from compression.moments import Moments
-from compression.units import UnitGroup, list_head_groups, list_neuron_groups
+from compression.turned_linear import make_like
+from compression.units import UnitGroup, list_head_groups, list_neuron_groups, read_head_size
 
 # How far the fit may trust directions that the data hardly shows: a share of the mean variance of an input.
 _DAMPING = 0.01
@@ -65,7 +66,8 @@ def prune_units(model: nn.Module, group: UnitGroup, keep: Iterable[int], moments
         return
     columns = torch.tensor([unit * group.size + column for unit in kept for column in range(group.size)])
     for source in group.sources:
-        model.set_submodule(source, _keep_outputs(_get_linear(model, source), columns), strict=True)
+        rows = torch.tensor(source.list_rows(kept, group.count))
+        model.set_submodule(source.path, _keep_outputs(_get_linear(model, source.path), rows), strict=True)
     target = _get_linear(model, group.target)
     smaller = _keep_inputs(target, columns)
     if moments is not None:
@@ -75,11 +77,20 @@ def prune_units(model: nn.Module, group: UnitGroup, keep: Iterable[int], moments
         resize_attention(model.get_submodule(group.attention), len(kept))
 
 
+def count_heads(attention: nn.Module) -> int | None:
+    """Return how many heads a self-attention says it has; None for one that takes what its linears give, as Llama's."""
+    module: Any = attention
+    if hasattr(module, "num_attention_heads") and hasattr(module, "all_head_size"):
+        return int(module.num_attention_heads)
+    return int(module.num_heads) if hasattr(module, "num_heads") and hasattr(module, "head_dim") else None
+
+
 def resize_attention(attention: nn.Module, heads: int) -> None:
     """Tell a self-attention how many heads its linears now make."""
     module: Any = attention
-    width = heads * int(module.attention_head_size)
-    for name, value in (("num_attention_heads", heads), ("n_heads", heads), ("all_head_size", width), ("dim", width)):
+    width = heads * read_head_size(attention)
+    counts = dict.fromkeys(("num_attention_heads", "n_heads", "num_heads"), heads)
+    for name, value in {**counts, **dict.fromkeys(("all_head_size", "dim", "split_size"), width)}.items():
         if hasattr(module, name):
             setattr(module, name, value)
 
@@ -115,7 +126,7 @@ def _get_linear(model: nn.Module, name: str) -> nn.Linear:
 
 
 def _keep_outputs(linear: nn.Linear, rows: torch.Tensor) -> nn.Linear:
-    made = nn.Linear(linear.in_features, len(rows), bias=linear.bias is not None)
+    made = make_like(linear, linear.in_features, len(rows))
     with torch.no_grad():
         made.weight.copy_(linear.weight[rows])
         if linear.bias is not None:
@@ -124,7 +135,7 @@ def _keep_outputs(linear: nn.Linear, rows: torch.Tensor) -> nn.Linear:
 
 
 def _keep_inputs(linear: nn.Linear, columns: torch.Tensor) -> nn.Linear:
-    made = nn.Linear(len(columns), linear.out_features, bias=linear.bias is not None)
+    made = make_like(linear, len(columns), linear.out_features)
     with torch.no_grad():
         made.weight.copy_(linear.weight[:, columns])
         if linear.bias is not None:

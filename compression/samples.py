@@ -30,6 +30,7 @@ class Samples:
         padding: What fills an input up to the longest of its batch; 0 where it is not named.
         teacher_rows: The same samples as the teacher's tokenizer cuts them, where it is another than the model's.
         teacher_padding: As ``padding``, for ``teacher_rows``.
+        teacher_ids: The teacher's id of each of the model's, int64 [ids], where it has others for the same pieces.
     """
 
     rows: tuple[Row, ...]
@@ -37,6 +38,7 @@ class Samples:
     padding: Mapping[str, int] = field(default_factory=dict)
     teacher_rows: tuple[Row, ...] | None = None
     teacher_padding: Mapping[str, int] = field(default_factory=dict)
+    teacher_ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,13 +55,19 @@ class Samples:
     def collate(self, indices: Sequence[int]) -> Batch:
         """Return the samples at ``indices`` as one batch, padded at the end to its longest."""
         inputs = _stack([self.rows[index] for index in indices], self.padding)
-        seen = self.teacher_rows
         return Batch(
             inputs=inputs,
             labels=None if self.labels is None else torch.from_numpy(self.labels[np.asarray(indices, np.int64)]),
             indices=tuple(indices),
-            teacher_inputs=inputs if seen is None else _stack([seen[index] for index in indices], self.teacher_padding),
+            teacher_inputs=self._collate_teacher(indices, inputs),
         )
+
+    def _collate_teacher(self, indices: Sequence[int], inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self.teacher_rows is not None:
+            return _stack([self.teacher_rows[index] for index in indices], self.teacher_padding)
+        if self.teacher_ids is not None:
+            return {**inputs, "input_ids": torch.from_numpy(self.teacher_ids)[inputs["input_ids"]]}
+        return inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

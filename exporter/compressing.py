@@ -24,7 +24,8 @@ from exporter.compress_reader import (
     read_arrays_once,
     read_texts_again,
 )
-from exporter.source import Source, open_source, read_config
+from exporter.compress_windows import name_end, read_windows
+from exporter.source import GENERATION, Source, open_source, read_config
 from exporter.tracing.companions import CONFIG, TOKENIZER, copy_companions
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.artifact import hash_file
@@ -166,7 +167,9 @@ def _make_job(
     job = Job(
         recipe=recipe,
         load_model=trainee.load,
-        read_samples=_make_reader(options, paths, texts, trainee, teacher, recipe.max_length),
+        read_samples=_make_window_reader(texts, trainee, teacher, recipe.max_length, files)
+        if source.task == GENERATION
+        else _make_reader(options, paths, texts, trainee, teacher, recipe.max_length),
         load_teacher=None if teacher is None else teacher.load,
         files=tuple(sorted(files.iterdir())),
         source=_hash_source(source),
@@ -242,6 +245,14 @@ def _make_reader(
     if teacher is not None and teacher.tokenizer.is_file():
         told = Reading(tokenizer=teacher.tokenizer, inputs=teacher.inputs)
     return partial(read_texts_again, texts, longest, trainee.inputs, Labels(names=trainee.labels), told)
+
+
+def _make_window_reader(
+    texts: Mapping[str, Texts], trainee: Trainee, teacher: Teacher | None, max_length: int, files: Path
+) -> ReadSamples:
+    told = None if teacher is None or not teacher.tokenizer.is_file() else teacher.tokenizer
+    longest = min(max_length, trainee.max_length or max_length)
+    return partial(read_windows, texts, longest, trainee.inputs, name_end(files / TOKENIZER, trainee.end), told)
 
 
 def _hash_source(source: Source) -> dict[str, str]:

@@ -10,6 +10,7 @@ from torch import nn
 from compression.context import Context
 from compression.fake_quantise import fake_quantise, fake_quantise_embeddings, learn_all_scales
 from compression.layers import match_names, select_linears
+from compression.objective import run_body
 from compression.options import OptionError
 from compression.recipe import Facts
 from compression.sampling import draw_batches
@@ -58,7 +59,7 @@ def apply(model: nn.Module, options: Options, context: Context) -> Facts:
 
     def run(it: nn.Module) -> None:
         for batch in batches:
-            it(**batch.inputs)
+            run_body(it, batch.inputs, linears)
 
     fake_quantise(model, linears, run, bits=options.bits, rounds_input=options.rounds_input)
     fake_quantise_embeddings(model, embeddings, bits=options.bits)

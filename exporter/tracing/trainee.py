@@ -5,21 +5,26 @@ In: a Source. Out: a :class:`Trainee`. Imports torch and transformers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.export import Dim
 
 from compression.checkpoint import load_compressed
 from compression.level_modules import spell_out
-from exporter.source import Source
+from compression.turned_linear import turn_conv1d
+from exporter.source import GENERATION, Source
+from exporter.tracing.companions import CONFIG
 from exporter.tracing.huggingface import FreshHead, find_max_length, list_labels, load_model, name_inputs
 from exporter.tracing.module import Examples, call_factory, vary_axes, widen_examples
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.artifact import TensorSpec
+from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
 
 #: A factory's model, compressed: what ``stepdown export`` takes.
@@ -37,6 +42,7 @@ class Trainee:
         inputs: What it takes; token inputs are int64 [batch, sequence].
         labels: Class names in the order of the logits; empty where it gives a score, or none.
         max_length: The longest sequence it takes; None where nothing limits it.
+        end: The id behind a text, of a language model that has one.
         finish: Writes into the folder of the finished checkpoint what export needs besides it.
     """
 
@@ -44,6 +50,7 @@ class Trainee:
     inputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...]
     max_length: int | None
+    end: int | None
     finish: Callable[[Path], None]
 
 
@@ -93,7 +100,9 @@ def limit_threads(count: int | None) -> None:
 def _open_huggingface(directory: Path, task: str, head: FreshHead | None) -> Trainee:
     def load(checkpoint: Path | None) -> torch.nn.Module:
         with quiet_libraries():
-            return load_model(directory, task, head) if checkpoint is None else load_model(checkpoint, task)
+            return turn_conv1d(
+                load_model(directory, task, head) if checkpoint is None else load_model(checkpoint, task)
+            )
 
     model = load(None)
     scores = getattr(model.config, "problem_type", None) == "regression" or getattr(model.config, "num_labels", 0) == 1
@@ -102,8 +111,22 @@ def _open_huggingface(directory: Path, task: str, head: FreshHead | None) -> Tra
         inputs=tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in name_inputs(model)),
         labels=list_labels(model) if task == "text-classification" and not scores else (),
         max_length=find_max_length(model),
-        finish=lambda _folder: None,
+        end=_find_end(model) if task == GENERATION else None,
+        finish=_restore_cache if task == GENERATION else lambda _folder: None,
     )
+
+
+def _find_end(model: torch.nn.Module) -> int | None:
+    config: Any = model.config
+    ends = config.eos_token_id
+    return int(ends[0]) if isinstance(ends, list) else ends
+
+
+def _restore_cache(folder: Path) -> None:
+    """Let the checkpoint of a language model say again that it keeps a cache, which training does without."""
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_text(path, json.dumps({**config, "use_cache": True}, indent=2) + "\n")
 
 
 def _open_factory(source: Source) -> Trainee:
@@ -117,6 +140,7 @@ def _open_factory(source: Source) -> Trainee:
         inputs=tuple(_describe_input(name, tensor) for name, tensor in examples.items()),
         labels=(),
         max_length=None,
+        end=None,
         finish=partial(_write_program, load, examples),
     )
 

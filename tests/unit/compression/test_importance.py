@@ -26,7 +26,7 @@ def test_a_silent_unit_matters_least(method, find):
     with torch.no_grad():
         model.get_submodule(quiet.target).weight[:, columns] = 0
         for source in quiet.sources:
-            model.get_submodule(source).weight[columns] = 0
+            model.get_submodule(source.path).weight[columns] = 0
     scores = score(model, groups, method, [make_batch(kept=(7, 4)), make_batch(seed=1)])
     assert [len(values) for values in scores.values()] == [group.count for group in groups]
     values = scores[quiet.target]

@@ -18,7 +18,9 @@ _SMALL = {
 def test_the_heads_of_bert():
     first, second = list_head_groups(make_bert())
     assert first.name == "bert.encoder.layer.0"
-    assert first.sources == tuple(f"bert.encoder.layer.0.attention.self.{name}" for name in ("query", "key", "value"))
+    assert tuple(one.path for one in first.sources) == tuple(
+        f"bert.encoder.layer.0.attention.self.{name}" for name in ("query", "key", "value")
+    )
     assert first.target == "bert.encoder.layer.0.attention.output.dense"
     assert first.attention == "bert.encoder.layer.0.attention.self"
     assert (first.size, first.count) == (8, 4)
@@ -27,7 +29,7 @@ def test_the_heads_of_bert():
 
 def test_the_neurons_of_bert():
     first, _ = list_neuron_groups(make_bert())
-    assert first.sources == ("bert.encoder.layer.0.intermediate.dense",)
+    assert [one.path for one in first.sources] == ["bert.encoder.layer.0.intermediate.dense"]
     assert first.target == "bert.encoder.layer.0.output.dense"
     assert (first.size, first.count, first.attention) == (1, 64, None)
 
@@ -37,7 +39,7 @@ def test_distilbert_is_laid_out_in_its_own_way():
     (heads,), (neurons,) = list_head_groups(model), list_neuron_groups(model)
     assert heads.target == "transformer.layer.0.attention.out_lin"
     assert (heads.count, heads.size, heads.attention) == (4, 8, "transformer.layer.0.attention")
-    assert neurons.sources == ("transformer.layer.0.ffn.lin1",)
+    assert [one.path for one in neurons.sources] == ["transformer.layer.0.ffn.lin1"]
 
 
 def test_attention_that_learns_more_than_its_linears_is_refused():
