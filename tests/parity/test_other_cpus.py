@@ -20,9 +20,11 @@ import pytest
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from calibration.lower.onnxruntime.static import lower_static
-from calibration.lower.onnxruntime.weight_only import BLOCK, lower_weight_only, pack_blocks
+from calibration.lower.onnxruntime.weight_only import BLOCK, lower_weight_only
 from calibration.plan import ActivationGroup, LinearPlan, Plan
 from calibration.quantise import quantise_weight
+from calibration.weights.blocks import BlockFormat
+from calibration.weights.rtn import round_to_nearest
 from exporter.options import ExportOptions
 from exporter.pipeline import export_traced
 from exporter.progress import SilentProgress
@@ -174,10 +176,9 @@ def _make_weight_only(model, x, bits):
 
 
 def _unpack(weight, bits):
-    packed, scales = pack_blocks(weight, bits=bits)
-    if bits == 4:
-        packed = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK)
-    return packed.astype(np.int64) - 2 ** (bits - 1), scales.reshape(packed.shape[:2])
+    blocks = round_to_nearest(weight.T, BlockFormat(bits=bits, size=BLOCK))
+    levels = blocks.levels.reshape(len(blocks.levels), -1, BLOCK)
+    return levels.astype(np.int64) - 2 ** (bits - 1), blocks.grid.steps
 
 
 def _make(name, x):

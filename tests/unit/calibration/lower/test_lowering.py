@@ -11,7 +11,7 @@ from calibration.lower.fold_smoothing import fold_smoothing
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from calibration.lower.onnxruntime.embedding import SMALLEST_TABLE, lower_embeddings
 from calibration.lower.onnxruntime.static import lower_static
-from calibration.lower.onnxruntime.weight_only import BLOCK, lower_weight_only, pack_blocks
+from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import ActivationGroup, LinearPlan, Plan
 from calibration.quantise import quantise_weight
 from exporter.passes.attention import compose_attention, flatten_attention
@@ -155,17 +155,6 @@ def test_weight_only_is_as_near_as_its_bits(bits, step):
     (got,) = _run(model, _feeds())
     assert np.abs(got - expected).max() < step * np.sqrt(DEPTH) * 3
     assert np.abs(got - expected).max() > 0
-
-
-def test_four_bit_weights_are_packed_two_a_byte():
-    weight = np.random.default_rng(0).standard_normal((DEPTH + 1, 5)).astype(np.float32)
-    packed, scales = pack_blocks(weight, bits=4)
-    assert packed.shape == (5, -(-(DEPTH + 1) // BLOCK), BLOCK // 2)
-    assert scales.shape == (5 * 3,)
-    low, high = packed & 15, packed >> 4
-    levels = np.stack([low, high], axis=-1).reshape(5, -1).astype(np.float32) - 8
-    restored = levels * scales.reshape(5, 3).repeat(BLOCK, axis=1)
-    assert np.abs(restored[:, : DEPTH + 1].T - weight).max() <= np.abs(scales).max() / 2 + np.abs(scales).max()
 
 
 def _embedding_model(rows, *, tied=False):

@@ -1,0 +1,194 @@
+"""The weights of a decoder in blocks of few bits: MatMulNBits for its linears and its head, its table beside them.
+
+In: a float graph, a plan, and what its linears are fed. Out: the graph edited, and what rounding each matrix changed.
+Nodes of functions, attention among them, stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+
+from calibration.linears import Linear, find_linears
+from calibration.lower.edits import remove_dead
+from calibration.lower.onnxruntime.sites import Site, find_sites, require_contrib
+from calibration.lower.onnxruntime.weight_only import place_blocks
+from calibration.weights.blocks import BlockFormat, Blocks, FloatArray
+from calibration.weights.gptq import Curvature, round_gptq
+from calibration.weights.inputs import InputStatistic, InputStatistics
+from calibration.weights.plan import WeightPlan
+from calibration.weights.rtn import round_to_nearest
+from exporter.passes.block_tables import find_tables, place_table, read_table
+from exporter.passes.graph import constant, made_by
+from exporter.passes.scale_inputs import scale_inputs
+from exporter.passes.untie_weights import untie_weights
+from runtimes.errors import UsageError
+from runtimes.generation.cache_spec import LOGITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounded:
+    """One matrix: the node that reads it, how it is stored, and what rounding changed.
+
+    ``error`` is the root mean square of the change at its outputs over that of the outputs, for the inputs that were
+    measured; without statistics, for inputs that are independent and all alike.
+    """
+
+    node: str
+    format: BlockFormat
+    error: float
+
+
+def list_inputs(model: ir.Model) -> tuple[str, ...]:
+    """Return the tensors whose statistics :func:`quantise_decoder` asks for."""
+    names = [linear.activation for linear in find_linears(model)]
+    # The head, where its weight is the table turned.
+    for node in model.graph:
+        turned = made_by(node.inputs[1], "Transpose") if node.op_type == "MatMul" else None
+        if turned is not None and constant(turned.inputs[0]) is not None and node.inputs[0] is not None:
+            names.append(node.inputs[0].name or "")
+    return tuple(dict.fromkeys(names))
+
+
+def quantise_decoder(
+    model: ir.Model, plan: WeightPlan, statistics: InputStatistics | None = None
+) -> tuple[Rounded, ...]:
+    """Edit ``model`` in place.
+
+    Args:
+        model: A float graph of a decoder.
+        plan: The form of each matrix, and how it is rounded.
+        statistics: What its linears are fed (:func:`list_inputs`), where the plan needs it.
+
+    Raises:
+        UsageError: the plan needs statistics and there are none.
+        DataError: the statistics lack an input.
+    """
+    if plan.needs_statistics and statistics is None:
+        cure = "give calibration data, or take rtn"
+        raise UsageError(f"{plan.method} looks at what the linears are fed", where="method", cure=cure)
+    require_contrib(model)
+    if plan.tables is not None:
+        untie_weights(model)
+    groups, heads = _group_linears(model), _find_heads(model)
+    scales: Mapping[str, FloatArray] = {}
+    if plan.method == "awq" and statistics is not None:
+        # A head that is scaled is no longer the table.
+        scaled = {name: linears for name, linears in groups.items() if all(it.node not in heads for it in linears)}
+        scales = scale_inputs(model, plan, scaled, statistics)
+    found: list[Rounded] = []
+    for name, linears in groups.items():
+        statistic = statistics.load(name) if statistics is not None else None
+        if statistic is not None and name in scales:
+            statistic = statistic.divide(scales[name])
+        rounder = _Rounder.prepare(plan, statistic)
+        for site in find_sites(model, linears):
+            if site.linear.node in heads:
+                found += _place_head(model, plan, site, heads[site.linear.node], rounder)
+            elif (layout := plan.find_format(site.linear.node)) is not None:
+                found.append(_place_linear(model, plan, site, layout, rounder))
+        remove_dead(model)
+    found += _place_tables(model, plan, find_tables(model))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rounder:
+    """Rounds the matrices that read one input."""
+
+    statistic: InputStatistic | None
+    importance: FloatArray | None
+    curvature: Curvature | None
+
+    @classmethod
+    def prepare(cls, plan: WeightPlan, statistic: InputStatistic | None) -> Self:
+        looks = plan.needs_statistics and statistic is not None
+        return cls(
+            statistic=statistic,
+            importance=statistic.power if looks and statistic is not None else None,
+            curvature=Curvature.prepare(statistic.gram) if statistic is not None and plan.method == "gptq" else None,
+        )
+
+    def round(self, rows: FloatArray, layout: BlockFormat) -> Blocks:
+        if self.curvature is not None:
+            return round_gptq(rows, layout, self.curvature)
+        return self.round_to_nearest(rows, layout)
+
+    def round_to_nearest(self, rows: FloatArray, layout: BlockFormat) -> Blocks:
+        return round_to_nearest(rows, layout, self.importance)
+
+    def describe(self, node: str, rows: FloatArray, blocks: Blocks) -> Rounded:
+        off = blocks.spell_out() - rows
+        whole = _measure(rows, self.statistic)
+        error = math.sqrt(_measure(off, self.statistic) / whole) if whole > 0 else 0.0
+        return Rounded(node=node, format=blocks.format, error=error)
+
+
+def _group_linears(model: ir.Model) -> dict[str, list[Linear]]:
+    groups: dict[str, list[Linear]] = {}
+    for linear in find_linears(model):
+        if linear.kind != "Conv":
+            groups.setdefault(linear.activation, []).append(linear)
+    return groups
+
+
+def _find_heads(model: ir.Model) -> Mapping[str, Sequence[ir.Node]]:
+    """Return the linears that give the logits, or are a table turned, and the look-ups in the same matrix."""
+    tables = find_tables(model)
+    nodes = {node.name: node for node in model.graph}
+    heads: dict[str, Sequence[ir.Node]] = {}
+    for linear in find_linears(model):
+        node = nodes[linear.node]
+        weight = np.asarray(constant(node.inputs[1]))
+        rows = weight if linear.transposed else weight.T
+        tied = [table for table in tables if np.array_equal(read_table(table), rows)]
+        behind = [node, *(use.node for use in node.outputs[0].uses() if use.node.op_type == "Add")]
+        if tied or any(one.outputs[0].name == LOGITS for one in behind):
+            heads[linear.node] = tied
+    return heads
+
+
+def _place_linear(model: ir.Model, plan: WeightPlan, site: Site, layout: BlockFormat, rounder: _Rounder) -> Rounded:
+    rows = np.ascontiguousarray(site.weight.T)
+    blocks = rounder.round(rows, layout)
+    place_blocks(model, site, blocks, accuracy=plan.accuracy)
+    return rounder.describe(site.linear.node, rows, blocks)
+
+
+def _place_head(
+    model: ir.Model, plan: WeightPlan, site: Site, tied: Sequence[ir.Node], rounder: _Rounder
+) -> tuple[Rounded, ...]:
+    """Round the head, and let look-ups in the same matrix read its blocks, of which each weight is rounded by itself."""
+    if plan.tables is None:
+        return ()
+    rows = np.ascontiguousarray(site.weight.T)
+    blocks = rounder.round_to_nearest(rows, plan.tables) if tied else rounder.round(rows, plan.tables)
+    for table in tied:
+        place_table(model, table, site.linear.weight, blocks)
+    place_blocks(model, site, blocks, accuracy=plan.accuracy)
+    return (rounder.describe(site.linear.node, rows, blocks),)
+
+
+def _place_tables(model: ir.Model, plan: WeightPlan, tables: Sequence[ir.Node]) -> tuple[Rounded, ...]:
+    """Round the tables that are no head."""
+    if plan.tables is None:
+        return ()
+    rounder = _Rounder(statistic=None, importance=None, curvature=None)
+    found = []
+    for node in tables:
+        rows = read_table(node)
+        blocks = rounder.round(rows, plan.tables)
+        place_table(model, node, str(node.inputs[0].name), blocks)
+        found.append(rounder.describe(node.name, rows, blocks))
+    remove_dead(model)
+    return tuple(found)
+
+
+def _measure(rows: FloatArray, statistic: InputStatistic | None) -> float:
+    """Return the mean square of products with the inputs, summed over the rows."""
+    return float(np.vdot(rows, rows if statistic is None else rows @ statistic.gram))
