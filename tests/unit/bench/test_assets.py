@@ -51,3 +51,13 @@ def test_no_paragraph_of_english_is_in_two_files():
     assert min(len(held_out), len(test)) > 600
     # A heading or an exclamation may well be written twice.
     assert max(map(len, (train & held_out) | (train & test) | (held_out & test)), default=0) < 60
+
+
+def test_smollm2_is_a_gguf_file():
+    try:
+        path = assets.smollm2()
+    except MissingDependency as error:
+        pytest.skip(error.what)
+    assert path.suffix == ".gguf"
+    with path.open("rb") as stream:
+        assert stream.read(4) == b"GGUF"
