@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +37,15 @@ class TokenJudge:
     """Compares how candidates tell the tokens of held-out batches with how the float model does."""
 
     def __init__(self, reference: Session, batches: Sequence[Tensors], cache: CacheSpec) -> None:
-        self._batches, self._cache = batches, cache
-        self._reference = self._tell(reference)
-        self._same = self._compare_cached(reference)
+        self._float, self._batches, self._cache = reference, batches, cache
+
+    @cached_property
+    def _reference(self) -> _Told:
+        return self._tell(self._float)
+
+    @cached_property
+    def _same(self) -> float:
+        return self._compare_cached(self._float)
 
     def judge(self, session: Session) -> Judgement:
         """Return perplexity, top-1 agreement with float, and how often the next token is the same with a cache.
@@ -99,11 +106,22 @@ def tell_tokens(logits: NDArray[np.generic], feeds: Tensors) -> tuple[NDArray[np
     """
     ids, mask = np.asarray(feeds[IDS]), np.asarray(feeds[MASK]) != 0
     kept = mask[:, :-1] & mask[:, 1:]
-    rows, wanted = logits[:, :-1][kept].astype(np.float32), ids[:, 1:][kept]
-    if not np.isfinite(rows).all():
+    # Text by text: a matrix of logits for a batch is large, and this needs three of its size.
+    told = [
+        _tell_row(answers[counts], tokens[counts])
+        for answers, tokens, counts in zip(logits[:, :-1], ids[:, 1:], kept, strict=True)
+    ]
+    return np.concatenate([losses for losses, _ in told]), np.concatenate([best for _, best in told])
+
+
+def _tell_row(
+    logits: NDArray[np.generic], wanted: NDArray[np.generic]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    if not np.isfinite(logits).all():
         raise UnsupportedModel(
             "a candidate answers NaN or infinity on the held-out data", where=LOGITS, cure="check the float model"
         )
-    largest = rows.max(axis=-1, keepdims=True)
+    rows = logits.astype(np.float32)
+    largest = rows.max(axis=-1, keepdims=True, initial=np.finfo(np.float32).min)
     normaliser = np.log(np.exp(rows - largest).sum(axis=-1, dtype=np.float64)) + largest[:, 0]
     return normaliser - rows[np.arange(len(rows)), wanted], rows.argmax(axis=-1)
