@@ -68,7 +68,8 @@ def choose_metric(task: str | None) -> str:
     Raises:
         UsageError: the task has no obvious one.
     """
-    chosen = {"text-classification": "accuracy", "feature-extraction": "spearman"}.get(task or "")
+    known = {"text-classification": "accuracy", "feature-extraction": "spearman", "text-generation": "perplexity"}
+    chosen = known.get(task or "")
     if chosen is None:
         raise UsageError(
             f"no metric belongs to the task {task}", where="--metric", cure=f"name one: {', '.join(METRICS)}"

@@ -8,7 +8,9 @@ Which positions are labelled, and with what:
 * an ``.npz`` file has an array of labels [samples, sequence]; position i is judged by label i, -100 is not judged;
 * of texts, where the tokenizer has a mask: 15 % of the words' tokens are hidden behind it, the same ones every time,
   and the model must tell them (the loss of Devlin et al. 2019; no pseudo-perplexity, which hides one token at a time);
-* of texts, where it has none: every token must be told from those before it.
+* of texts, where it has none, and of a decoder with a cache: every token must be told from those before it.
+
+A decoder starts behind an empty cache; an ``.npz`` file gives its ``input_ids`` and ``attention_mask``.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from calibration.data import open_dataset, open_labelled
 from exporter.evaluate import Advance, EvalData, Evaluated, Evaluation
 from exporter.special_tokens import SpecialIds, read_special_ids
 from runtimes.errors import DataError, UnsupportedModel
+from runtimes.generation.cache_spec import IDS, MASK, find_cache
+from runtimes.generation.feeds import make_step
 from runtimes.protocol import Tensors
 
 PERPLEXITY = "perplexity"
@@ -32,7 +36,6 @@ _IGNORED = -100
 _MASKED_SHARE = 0.15
 _SEED = 0
 _BATCH_SIZE = 8
-_IDS, _ATTENTION = "input_ids", "attention_mask"
 
 Labels = NDArray[np.int64]
 
@@ -67,9 +70,16 @@ def measure_perplexity(model: Evaluated, data: EvalData, advance: Advance) -> Ev
 
 
 def _read_arrays(model: Evaluated, data: EvalData) -> Iterator[_Part]:
-    label = data.label_column or "labels"
-    opened = open_labelled(data.spec, label, model.session.inputs, model.tokenizer, limit=data.limit)
+    label, inputs = data.label_column or "labels", model.session.inputs
+    cache = find_cache(inputs)
+    if cache is not None:
+        # Positions follow from what is padding, and nothing lies before the first token.
+        inputs = tuple(spec for spec in inputs if spec.name in {IDS, MASK})
+    opened = open_labelled(data.spec, label, inputs, model.tokenizer, limit=data.limit)
     for feeds, labels in opened.batches(batch_size=_BATCH_SIZE):
+        if cache is not None:
+            ids, mask = (np.asarray(feeds[name], np.int64) for name in (IDS, MASK))
+            feeds = make_step(ids, mask, cache.empty(len(ids)))
         rows = np.asarray(labels)
         if rows.ndim != 2 or rows.dtype.kind not in "iu":
             raise DataError(
@@ -90,20 +100,18 @@ def _read_texts(model: Evaluated, data: EvalData) -> Iterator[_Part]:
         limit=data.limit,
     )
     assert model.tokenizer is not None, "texts were tokenised with it"
-    special = read_special_ids(model.tokenizer)
+    special, is_decoder = read_special_ids(model.tokenizer), find_cache(model.session.inputs) is not None
     for indices, feeds in dataset.read(_BATCH_SIZE):
-        shown = np.asarray(feeds[_IDS], np.int64)
+        shown = np.asarray(feeds[IDS], np.int64)
         ids = shown[: len(indices)]
-        seen = (
-            np.asarray(feeds[_ATTENTION])[: len(indices)] != 0 if _ATTENTION in feeds else ~np.isin(ids, special.every)
-        )
-        if special.mask is None:
+        seen = np.asarray(feeds[MASK])[: len(indices)] != 0 if MASK in feeds else ~np.isin(ids, special.every)
+        if special.mask is None or is_decoder:
             yield _Part(feeds=feeds, labels=_label_next(ids, seen))
             continue
         hidden = _choose_hidden(ids, seen, special, indices)
         shown = shown.copy()
         shown[: len(indices)][hidden] = special.mask
-        masked = {**feeds, _IDS: shown.astype(feeds[_IDS].dtype)}
+        masked = {**feeds, IDS: shown.astype(feeds[IDS].dtype)}
         yield _Part(feeds=masked, labels=np.where(hidden, ids, _IGNORED))
 
 

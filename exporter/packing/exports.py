@@ -13,6 +13,7 @@ from typing import Any
 
 from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import CorruptArtifact, UsageError
+from runtimes.generation.layout import TASK
 from runtimes.serving.exported import verify_files
 from runtimes.serving.subject import read_labels
 
@@ -71,7 +72,7 @@ def read_exports(directories: Sequence[Path]) -> tuple[Export, ...]:
     """Read and verify every directory, and that they hold forms of one model.
 
     Raises:
-        UsageError: one is no exported directory, or two are of different models.
+        UsageError: one is no exported directory or generates text, or two are of different models.
         CorruptArtifact: a file is missing, or is not the one that was exported.
     """
     exports = tuple(map(_read_export, directories))
@@ -87,6 +88,9 @@ def _read_export(directory: Path) -> Export:
             "not an exported directory: it has no manifest", where=str(directory), cure="give what `export -o` wrote"
         )
     manifest = read_manifest(directory)
+    if manifest.source.get("task") == TASK:
+        cure = "copy the exported directory: stepdown.open_generator checks it against its manifest"
+        raise UsageError("a bundle answers texts, and this model generates them", where=str(directory), cure=cure)
     verify_files(directory, manifest)
     named = {record.path for record in manifest.files}
     found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}

@@ -37,8 +37,6 @@ class ChatTemplate:
         Raises:
             UsageError: there is no message, one has no role or content, or the template refuses them.
         """
-        from jinja2 import TemplateError
-
         if not messages:
             raise UsageError("there is no message", where="messages", cure="give at least one")
         for message in messages:
@@ -48,7 +46,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=[dict(message) for message in messages], add_generation_prompt=True, **self._tokens
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is a program: it may raise anything
             raise UsageError(
                 f"the chat template refuses these messages: {error}",
                 where=self._where,

@@ -17,7 +17,7 @@ from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.generation.chat_template import ChatTemplate, Message, read_chat_template
 from runtimes.generation.genai import import_genai, open_model
-from runtimes.generation.layout import CONFIG_NAME, Layout, read_layout
+from runtimes.generation.layout import CONFIG_NAME, TASK, Layout, read_layout
 from runtimes.generation.options import GenerationOptions
 from runtimes.generation.steps import OpenModel, Rows, check_rows, count_room, run_beams, run_steps
 from runtimes.generation.tokeniser import PromptTokeniser
@@ -27,7 +27,6 @@ from runtimes.serving.exported import choose_artifact, verify_files
 #: A text that is continued, or a conversation that is answered.
 Prompt = str | Sequence[Message]
 
-TASK = "text-generation"
 STOP, LENGTH = "stop", "length"
 
 
@@ -135,10 +134,11 @@ class Generator:
     def complete_ids(self, rows: Rows, options: GenerationOptions) -> list[list[int]]:
         """Return the new tokens of each row of tokens, up to the one that ends it; see :meth:`complete`."""
         opened = self._check(rows, options)
-        if options.beams > 1:
-            return [self._cut(ids) for ids in run_beams(opened, rows, options)]
-        steps = [tokens.tolist() for tokens, _ in run_steps(opened, rows, options)]
-        return [self._cut(list(column)) for column in zip(*steps, strict=True)]
+        looks_back = options.repetition_penalty not in {None, 1} or self.layout.looks_back
+        if looks_back and len({len(row) for row in rows}) > 1:
+            # The padding of the shorter rows would be among the tokens that are there already.
+            return [ids for row in rows for ids in self._run(opened, (row,), options)]
+        return self._run(opened, rows, options)
 
     def close(self) -> None:
         """Release the model; generating afterwards is a UsageError, and what is being generated ends well."""
@@ -159,6 +159,12 @@ class Generator:
         check_rows(rows, self.layout)
         options.check_vocabulary(self.layout.vocabulary)
         return opened
+
+    def _run(self, opened: OpenModel, rows: Rows, options: GenerationOptions) -> list[list[int]]:
+        if options.beams > 1:
+            return [self._cut(ids) for ids in run_beams(opened, rows, options)]
+        steps = [tokens.tolist() for tokens, _ in run_steps(opened, rows, options)]
+        return [self._cut(list(column)) for column in zip(*steps, strict=True)]
 
     def _stream(self, opened: OpenModel, ids: Sequence[int], options: GenerationOptions) -> Iterator[Token]:
         stream = self._tokeniser.open_stream()

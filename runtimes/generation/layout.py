@@ -16,6 +16,8 @@ from runtimes.generation.cache_spec import IDS, LOGITS, MASK, CacheSpec, find_ca
 from runtimes.onnx_file import read_header
 from runtimes.sparse.library import DOMAIN
 
+#: What a manifest says of a model that generates.
+TASK = "text-generation"
 CONFIG_NAME = "genai_config.json"
 #: The files that turn texts into tokens; what is there of them lies beside ``genai_config.json``.
 TOKENIZER_FILES = (
@@ -37,6 +39,7 @@ class Layout:
         stop_ids: The tokens that end an answer.
         padding_id: What fills up the shorter rows of a batch.
         is_sparse: Whether its graph needs the sparse kernels.
+        looks_back: Whether it is set to make tokens less likely that are there already.
     """
 
     directory: Path
@@ -46,6 +49,7 @@ class Layout:
     stop_ids: tuple[int, ...]
     padding_id: int
     is_sparse: bool
+    looks_back: bool
 
     @property
     def config(self) -> Path:
@@ -62,7 +66,8 @@ def read_layout(directory: Path) -> Layout:
     """
     path = directory / CONFIG_NAME
     try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        told = json.loads(path.read_text(encoding="utf-8"))
+        model, search = told["model"], told.get("search", {})
         decoder = model["decoder"]
         stated = CacheSpec(
             layers=_count(decoder["num_hidden_layers"]),
@@ -72,7 +77,7 @@ def read_layout(directory: Path) -> Layout:
         vocabulary, context, padding = (_count(model[key]) for key in ("vocab_size", "context_length", "pad_token_id"))
         stop_ids = tuple(map(_count, _listed(model["eos_token_id"])))
         graph = directory / _name(decoder["filename"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"it does not say how to generate: {type(error).__name__}: {error}"
         raise CorruptArtifact(problem, where=str(path), cure=_CURE) from error
     header = read_header(graph)
@@ -93,6 +98,7 @@ def read_layout(directory: Path) -> Layout:
         stop_ids=stop_ids,
         padding_id=padding,
         is_sparse=DOMAIN in header.domains,
+        looks_back=search.get("repetition_penalty", 1) != 1 or search.get("no_repeat_ngram_size", 0) != 0,
     )
 
 

@@ -38,12 +38,11 @@ def check_rows(rows: Rows, layout: Layout) -> None:
     """Refuse prompts that cannot be answered.
 
     Raises:
-        UsageError: there is none or there are too many; one is empty, all padding, longer than the context, or names a
-            token that the model does not have; or one ends with the padding, where shorter rows are filled up with it.
+        UsageError: there is none or there are too many; one is empty, longer than the context, or names a token that
+            the model does not have; or one of several ends with padding.
     """
     if not 1 <= len(rows) <= MAX_BATCH:
         raise UsageError(f"{len(rows)} prompts", where="prompts", cure=f"give 1 to {MAX_BATCH} at once")
-    shorter = len({len(row) for row in rows}) > 1
     for number, row in enumerate(rows):
         where = f"prompt {number}" if len(rows) > 1 else "prompt"
         if not row:
@@ -57,14 +56,10 @@ def check_rows(rows: Rows, layout: Layout) -> None:
                 where=where,
                 cure="shorten it, or export with a larger --max-length where the model was trained for more",
             )
-        if set(row) == {layout.padding_id} and len(rows) > 1:
-            raise UsageError("the prompt is all padding", where=where, cure="give some text")
-        if shorter and row[-1] == layout.padding_id:
-            raise UsageError(
-                "the prompt ends with the token that fills up the shorter rows of a batch",
-                where=where,
-                cure="answer it by itself, or end it with another token",
-            )
+        # onnxruntime-genai takes what a row of a batch ends with for padding, filled up or not.
+        if len(rows) > 1 and row[-1] == layout.padding_id:
+            cure = "answer it by itself, or end it with another token"
+            raise UsageError("the prompt ends with padding, or is nothing else", where=where, cure=cure)
 
 
 def run_steps(opened: OpenModel, rows: Rows, options: GenerationOptions) -> Iterator[tuple[NDArray[np.int32], bool]]:
@@ -112,9 +107,27 @@ def _start(opened: OpenModel, rows: Rows, options: GenerationOptions) -> onnxrun
         **options.list_search(),
     )
     generator = opened.genai.Generator(opened.model, params)
-    # Behind the tokens: from the last token that is none, onnxruntime-genai tells what is padding.
-    filled = np.full((len(rows), longest), layout.padding_id, np.int32)
+    for part in _split_prompt(rows[0], layout.padding_id) if len(rows) == 1 else [_fill_up(rows, layout.padding_id)]:
+        generator.append_tokens(part)
+    return generator
+
+
+def _fill_up(rows: Rows, padding: int) -> NDArray[np.int32]:
+    """Return rows as one array, row by row, each with padding behind it: there onnxruntime-genai looks for it."""
+    filled = np.full((len(rows), max(map(len, rows))), padding, np.int32)
     for place, row in enumerate(rows):
         filled[place, : len(row)] = row
-    generator.append_tokens(filled.ravel())
-    return generator
+    return filled.ravel()
+
+
+def _split_prompt(row: Sequence[int], padding: int) -> list[NDArray[np.int32]]:
+    """Return a prompt in parts: what it ends with that looks like padding comes token by token.
+
+    onnxruntime-genai 0.18 answers behind the last token that is no padding, even where nothing is filled up; a single
+    token it takes for what it is. Models that pad with the token that ends a text meet that in a prompt.
+    """
+    body = len(row)
+    while body and row[body - 1] == padding:
+        body -= 1
+    parts = [row[:body], *([token] for token in row[body:])]
+    return [np.array(part, np.int32) for part in parts if part]

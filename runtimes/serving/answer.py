@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtimes.errors import UsageError
+from runtimes.generation.cache_spec import find_cache
 from runtimes.protocol import Tensors
 from runtimes.serving.masked import fill_masks
 from runtimes.serving.pool import pool_outputs
@@ -54,8 +55,11 @@ def open_tokeniser(subject: Subject, max_length: int) -> Tokeniser:
     """Return what turns texts into the inputs of a model.
 
     Raises:
-        UsageError: the model has no tokenizer.
+        UsageError: the model has no tokenizer, or generates text: it has no answer to one as it stands.
     """
+    if find_cache(subject.session.inputs) is not None:
+        cure = "give --prompt, or use stepdown.open_generator"
+        raise UsageError("the model generates text, token by token", where="--text", cure=cure)
     if subject.tokenizer is None:
         raise UsageError("the model has no tokenizer.json beside it", cure="give --inputs file.npz")
     return Tokeniser(subject.tokenizer, subject.session.inputs, max_length, subject.tokenizer_bytes)

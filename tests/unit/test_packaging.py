@@ -21,7 +21,7 @@ def test_the_constraints_pin_every_direct_dependency_exactly():
     extras = PROJECT["project"]["optional-dependencies"]
     named = {
         requirement.partition(">=")[0]
-        for extra in ("device", "sign", "pack", "onnxruntime", "dev")
+        for extra in ("device", "generate", "sign", "pack", "onnxruntime", "dev")
         for requirement in extras[extra]
         if not requirement.startswith("stepdown")
     }

@@ -11,6 +11,9 @@ from exporter.evaluate import EvalData, Evaluated
 from exporter.perplexity import measure_perplexity
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, UnsupportedModel
+from runtimes.generation.feeds import make_step
+from runtimes.ort import OnnxRuntime, describe_onnx
+from tests.unit.runtimes.generation.tiny_decoder import CACHE, write_export
 
 WORDS = ["[PAD]", "[UNK]", "[MASK]", "red", "green", "blue", "<s>"]
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
@@ -95,6 +98,53 @@ def test_where_the_tokenizer_has_a_mask_some_words_are_hidden_and_the_same_ones_
     assert all((feeds["input_ids"][:, 0] == 6).all() for feeds in first.fed)
     for one, other in zip(first.fed, second.fed, strict=True):
         np.testing.assert_array_equal(one["input_ids"], other["input_ids"])
+
+
+def open_decoder(folder):
+    return OnnxRuntime().open(describe_onnx(write_export(folder) / "model.onnx"))
+
+
+def lose(session, ids):
+    """Sum what each next token costs a decoder, each from the whole text before it."""
+    losses = []
+    for place in range(1, len(ids)):
+        before = np.array([ids[:place]])
+        logits = session.run(make_step(before, np.ones_like(before), CACHE.empty(1)))["logits"][0, -1].astype(float)
+        losses.append(math.log(np.exp(logits).sum()) - logits[ids[place]])
+    return losses
+
+
+def test_a_decoder_tells_each_token_from_those_before_it(tmp_path):
+    session = open_decoder(tmp_path)
+    texts = ["Hello", "a", "the quick brown fox"]
+    model = Evaluated(session=session, tokenizer=tmp_path / "tokenizer.json")
+    found = measure_perplexity(model, write_texts(tmp_path / "t.jsonl", texts), ignore)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    losses = [loss for text in texts for loss in lose(session, tokenizer.encode(text).ids)]
+    assert found.value == pytest.approx(math.exp(np.mean(losses)), rel=1e-5)
+
+
+def test_a_mask_among_the_tokens_of_a_decoder_hides_nothing(tmp_path):
+    session = open_decoder(tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    data, model = write_texts(tmp_path / "t.jsonl", TEXTS), Evaluated(session=session, tokenizer=tmp_path / "with.json")
+    tokenizer.save(str(model.tokenizer))
+    before = measure_perplexity(model, data, ignore)
+    model.tokenizer.write_text(model.tokenizer.read_text().replace("<pad>", "<mask>"))
+    assert measure_perplexity(model, data, ignore) == before
+
+
+def test_arrays_of_a_decoder_need_no_cache(tmp_path):
+    session, ids = open_decoder(tmp_path), np.array([[9, 8, 7, 6], [5, 4, 3, 0]])
+    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
+    labels = np.full_like(ids, -100)
+    labels[:, :-1] = np.where(mask[:, 1:] == 1, ids[:, 1:], -100)
+    np.savez(tmp_path / "t.npz", input_ids=ids, attention_mask=mask, labels=labels)
+    found = measure_perplexity(
+        Evaluated(session=session, tokenizer=None), EvalData(spec=str(tmp_path / "t.npz")), ignore
+    )
+    losses = lose(session, [9, 8, 7, 6]) + lose(session, [5, 4, 3])
+    assert found.value == pytest.approx(math.exp(np.mean(losses)), rel=1e-5)
 
 
 def test_arrays_bring_their_labels(tmp_path):

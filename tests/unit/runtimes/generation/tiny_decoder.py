@@ -8,6 +8,7 @@ ONNX Runtime alone.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from exporter.genai_config import GenerationFacts, write_genai_config
+from runtimes.artifact import Manifest, record_files, write_manifest
 from runtimes.generation.cache_spec import CacheSpec
 from runtimes.generation.feeds import make_step
 
@@ -65,7 +67,7 @@ def write_tokenizer(directory: Path) -> None:
     (directory / "chat_template.jinja").write_text(TEMPLATE)
 
 
-def reference(directory: Path, ids: Sequence[int], count: int) -> list[int]:
+def reference(directory: Path, ids: Sequence[int], count: int, stop: int = END) -> list[int]:
     """Return the likeliest tokens behind a prompt, each from the whole sequence: no cache, and no library's loop."""
     session = onnxruntime.InferenceSession(str(directory / "model.onnx"))
     sequence = list(ids)
@@ -73,7 +75,7 @@ def reference(directory: Path, ids: Sequence[int], count: int) -> list[int]:
         rows = np.array([sequence], np.int64)
         logits = session.run(["logits"], make_step(rows, np.ones_like(rows), CACHE.empty(1)))[0]
         sequence.append(int(logits[0, -1].argmax()))
-        if sequence[-1] == END:
+        if sequence[-1] == stop:
             break
     return sequence[len(ids) :]
 
@@ -165,3 +167,41 @@ def make_decoder(seed: int) -> onnx.ModelProto:
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def write_artifact(directory: Path, **entry: object) -> Path:
+    """Write what `stepdown export` writes of a decoder; ``entry`` changes what its manifest says of the model."""
+    write_export(directory / "onnxruntime")
+    shutil.copyfile(directory / "onnxruntime" / "tokenizer.json", directory / "tokenizer.json")
+    seal(directory, **entry)
+    return directory
+
+
+def seal(directory: Path, *, task: str = "text-generation", **entry: object) -> None:
+    """Write the manifest of what lies in the directory."""
+    described = {
+        "path": "onnxruntime/model.onnx",
+        "isa": "avx2",
+        "provider": "CPUExecutionProvider",
+        "exact_on_any_cpu": True,
+        "requires": {"onnxruntime": ">=1.24"},
+    }
+    manifest = Manifest(
+        tool={"name": "stepdown"},
+        source={"task": task},
+        recipe={},
+        steps=(),
+        artifacts={"onnxruntime": {**described, **entry}},
+        files=record_files(directory),
+        machine={},
+    )
+    write_manifest(directory, manifest)
+
+
+def change_config(directory: Path, **changes: object) -> None:
+    """Let ``genai_config.json`` say other things of the model."""
+    path = directory / "genai_config.json"
+    told = json.loads(path.read_text())
+    told["model"] |= {name: value for name, value in changes.items() if name in told["model"]}
+    told["model"]["decoder"] |= {name: value for name, value in changes.items() if name not in told["model"]}
+    path.write_text(json.dumps(told))

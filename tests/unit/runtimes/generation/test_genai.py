@@ -1,0 +1,84 @@
+"""onnxruntime-genai beside the ONNX Runtime that is installed: one library, one version, no word to its makers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
+from runtimes.generation import genai
+from runtimes.generation.generator import Generator
+from runtimes.generation.layout import read_layout
+
+
+def test_it_runs_on_the_library_of_the_package(folder):
+    Generator(read_layout(folder)).close()
+    loaded = genai._list_loaded()
+    assert {path.parent.parent for path in loaded} == {Path(onnxruntime.__file__).resolve().parent}
+    assert all(onnxruntime.__version__ in path.name for path in loaded)
+
+
+def test_another_library_is_refused(tmp_path):
+    with pytest.raises(MissingDependency, match="another ONNX Runtime") as refused:
+        genai._check_library(tmp_path / "onnxruntime", frozenset({Path("/usr/lib/libonnxruntime.so.1")}))
+    assert refused.value.where == "/usr/lib/libonnxruntime.so.1"
+    assert refused.value.exit_code == 3
+
+
+def test_versions_that_do_not_go_together():
+    genai._check_versions("0.18.0", "1.31.1")
+    with pytest.raises(MissingDependency, match=r"0\.17\.2 is older than 0\.18"):
+        genai._check_versions("0.17.2", "1.31.1")
+    with pytest.raises(MissingDependency, match=r"needs ONNX Runtime 1\.\d+\.\d+ or later, this is 1.20.0"):
+        genai._check_versions("0.18.0", "1.20.0")
+
+
+def test_without_it_the_extra_is_named():
+    code = (
+        "import sys\nsys.modules['onnxruntime_genai'] = None\n"
+        "from runtimes.generation.genai import import_genai\nimport_genai()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingDependency: onnxruntime-genai is not to be had" in done.stderr
+    assert "stepdown[generate]" in done.stderr
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_it_tells_nobody_what_it_runs_unless_it_may(given, expected):
+    code = "import os\nfrom runtimes.generation.genai import import_genai\nimport_genai()\n"
+    code += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given, "CI": "true"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == expected
+
+
+def test_a_damaged_graph(folder):
+    model = onnx.load(folder / "model.onnx")
+    model.graph.node[-1].input[1] = "nothing"
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(CorruptArtifact, match="onnxruntime-genai refuses it"):
+        Generator(read_layout(folder))
+
+
+def test_an_operator_that_nobody_knows(folder):
+    model = onnx.load(folder / "model.onnx")
+    model.graph.node.append(helper.make_node("Wonder", ["logits"], ["more"], domain="com.example"))
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(UnsupportedModel, match="ONNX Runtime cannot run it"):
+        Generator(read_layout(folder))
+
+
+def test_a_library_in_the_place_of_the_sparse_kernels_is_not_run(folder, monkeypatch):
+    library = Path("/somewhere/libstepdown_sparse.so")
+    monkeypatch.setattr("runtimes.sparse.library.library_path", lambda: library)
+    assert genai._load_sparse(folder) == library.name
+    (folder / library.name).write_bytes(b"")
+    with pytest.raises(CorruptArtifact, match="in the place of the sparse kernels"):
+        genai._load_sparse(folder)
