@@ -122,7 +122,7 @@ def _verdict(winner: Trial[Candidate], speed: Mapping[str, Ratio]) -> str:
 def _missed(trials: Sequence[Trial[Candidate]], max_drop: float) -> BudgetMissed:
     best = min((trial for trial in trials if not trial.spec.plain), key=lambda trial: trial.judgement.charged)
     return BudgetMissed(
-        f"no candidate keeps the drop within {max_drop:.2%}; the best, {best.name}, {best.judgement.describe()}",
+        f"no candidate keeps the drop within {max_drop:.2%}; the best, {best.name}: {best.object_to_drop(max_drop)}",
         where="--max-drop",
         cure="allow a larger --max-drop, give more calibration data, or use --precision auto",
     )

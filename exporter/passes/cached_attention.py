@@ -112,7 +112,7 @@ def _tabulate(before: ir.Node, cos: ir.Value, sin: ir.Value) -> tuple[ir.Value, 
     makes of its positions, so each token's own are its table.
     """
     tape = Tape()
-    width = int((cos.shape or (0,))[-1])  # type: ignore[arg-type]  # fixed: what is turned has one width
+    width = int((cos.shape or (0,))[-1])  # fixed: what is turned has one width
     halves = [
         tape.op(
             "Reshape",

@@ -169,7 +169,8 @@ def _name_axes(model: ir.Model, cache: CacheSpec) -> None:
     for value in model.graph.inputs:
         value.shape = ir.Shape(tokens.get(str(value.name), (BATCH, cache.kv_heads, PAST, cache.head_dim)))
     logits, *present = model.graph.outputs
-    logits.shape = ir.Shape((BATCH, SEQUENCE, (logits.shape or ())[2]))
+    assert logits.shape is not None, "torch gives every output a shape"
+    logits.shape = ir.Shape((BATCH, SEQUENCE, logits.shape[2]))
     for value in present:
         value.shape = ir.Shape((BATCH, cache.kv_heads, TOTAL, cache.head_dim))
 

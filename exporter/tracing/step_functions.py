@@ -17,7 +17,7 @@ ATTENTION, ROTATE = "CachedAttention", "Rotate"
 _STEPDOWN = Opset(DOMAIN, VERSION)
 
 
-@script(_STEPDOWN, default_opset=op)
+@script(_STEPDOWN, default_opset=op)  # type: ignore[untyped-decorator]
 def CachedAttention(query, key, value, past_key, past_value, attention_mask, scale: float, window: int):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Attend to the cache and the new tokens, causally (Vaswani et al., 2017; shared keys: Ainslie et al., 2023)."""
     present_key = op.Concat(past_key, key, axis=2)

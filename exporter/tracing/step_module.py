@@ -86,7 +86,7 @@ class _Past(Cache):
     is_compileable = False
 
     def __init__(self, past: tuple[torch.Tensor, ...], mask: torch.Tensor) -> None:
-        self.layers = []
+        self.layers: list[Any] = []
         self._past = past
         self._mask = mask
         self._present: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}

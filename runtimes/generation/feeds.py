@@ -27,9 +27,10 @@ def make_step(
     return {IDS: ids, MASK: mask, POSITIONS: place_tokens(mask)[:, mask.shape[1] - ids.shape[1] :], **past}
 
 
-def place_tokens(mask: NDArray[np.int64]) -> NDArray[np.int64]:
+def place_tokens(mask: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return the position of every token [batch, total]: counted from the first that is no padding, which is 0."""
-    return np.maximum(mask.cumsum(axis=1, dtype=np.int64) - 1, 0)
+    counted: NDArray[np.int64] = np.cumsum(mask, axis=1, dtype=np.int64)
+    return np.maximum(counted - 1, 0)
 
 
 def blank_padding(cache: CacheSpec, feeds: Tensors, outputs: Tensors) -> dict[str, NDArray[np.generic]]:

@@ -135,7 +135,7 @@ def test_a_forced_precision_ships_even_where_it_is_slower(make_trial):
 
 def test_a_forced_precision_that_misses_the_budget_fails(make_trial):
     trials = [make_trial(FLOAT), make_trial(DYNAMIC, drop=0.05)]
-    with pytest.raises(BudgetMissed, match=r"the best, int8-dynamic, drops 5\.00%") as caught:
+    with pytest.raises(BudgetMissed, match=r"the best, int8-dynamic: drops 5\.00%") as caught:
         _decide(trials, {DYNAMIC.name: _speed(2.0)}, forced=True)
     assert caught.value.exit_code == 5
     assert "--max-drop" in str(caught.value)
