@@ -15,9 +15,10 @@ import numpy as np
 
 from bench.answers import keep_some
 from bench.figures import describe_figures
-from bench.process import TIMEOUT_S, SubjectProcess
+from bench.process import SubjectProcess
 from bench.recording import Answer, Figures, OpTime, Throughput
 from bench.subject import SubjectSpec
+from bench.worker_process import TIMEOUT_S
 from runtimes.artifact import TensorSpec, hash_files
 from runtimes.errors import SubjectFailed, UnsupportedModel
 from runtimes.ort import describe_onnx_files

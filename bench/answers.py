@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.process import TIMEOUT_S, Opened, SubjectProcess
+from bench.process import Opened, SubjectProcess
 from bench.recording import Answer
 from bench.subject import SubjectSpec
+from bench.worker_process import TIMEOUT_S
 from runtimes.artifact import TensorSpec
 from runtimes.errors import ParityFailure
 from runtimes.parity import Tolerance, compare

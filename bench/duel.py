@@ -13,11 +13,11 @@ from pathlib import Path
 from bench.answers import Answers, MakeFeeds, collect_answers, make_tolerance, require_alike
 from bench.gate import GateLimits, is_tight
 from bench.measure import MeasurePlan
-from bench.process import TIMEOUT_S
 from bench.recording import Timing
 from bench.rounds import Measured, measure_rounds
 from bench.samples import Samples
 from bench.subject import SubjectSpec
+from bench.worker_process import TIMEOUT_S
 
 # Twenty runs of a 5 ms model in ten turns; one run wakes it for each. Stopped, the other needs no pause.
 DUEL_PLAN = MeasurePlan(

@@ -26,9 +26,10 @@ from functools import partial
 from pathlib import Path
 
 from bench.measure import MeasurePlan, choose_runs, find_typical_ns
-from bench.process import TIMEOUT_S, Opened, SubjectProcess
+from bench.process import Opened, SubjectProcess
 from bench.recording import Timing
 from bench.subject import SubjectSpec
+from bench.worker_process import TIMEOUT_S
 from runtimes.errors import StepdownError, UsageError
 
 # What takes longer to start is started once: a compiler's minute in every round would leave no time to measure.

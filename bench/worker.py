@@ -1,34 +1,27 @@
 """The process a subject runs in: opens one model, runs it when told, and times it without leaving the process.
 
-In: requests on standard input, one JSON document a line. Out: replies, likewise, on what was standard output; what
-libraries print goes to standard error. A process of its own, so that a crash or a hang takes nothing else down and
-memory is that of one subject. Runtimes are imported when the model is opened.
+In: requests, as bench/serve.py reads them. Out: replies. A process of its own, so that a crash or a hang takes nothing
+else down and memory is that of one subject. Runtimes are imported when the model is opened.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from bench.measure import Clock, MeasurePlan, run_block, warm_up
 from bench.process_memory import read_peak_bytes
+from bench.serve import Reply, answer_requests
 from bench.subject import SubjectSpec
 from bench.subject_session import choose_clock, open_session
-from runtimes.errors import StepdownError, UnsupportedModel, UsageError
+from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.protocol import Session
-
-Reply = Mapping[str, Any]
 
 
 class Worker:
@@ -149,13 +142,10 @@ def run_streams(calls: Sequence[Callable[[], object]], seconds: float) -> tuple[
     return sum(counts), time.perf_counter_ns() - start_ns
 
 
-def serve(requests: TextIO, replies: TextIO) -> None:
-    """Answer requests until there are no more. The first line is the subject."""
-    line = requests.readline()
-    if not line:
-        return
-    worker = Worker(_read_spec(line))
-    answers: Mapping[str, Callable[..., Reply]] = {
+def make_answers(told: Mapping[str, Any]) -> Mapping[str, Callable[..., Reply]]:
+    """Return what answers each request for the subject that the first line describes."""
+    worker = Worker(SubjectSpec(**{**told, "model": Path(told["model"]), "affinity": tuple(told["affinity"])}))
+    return {
         "open": worker.open,
         "prepare": worker.prepare,
         "warm_up": worker.warm_up,
@@ -165,36 +155,7 @@ def serve(requests: TextIO, replies: TextIO) -> None:
         "peak_memory": worker.peak_memory,
         "profile_ops": worker.profile_ops,
     }
-    for line in requests:
-        request = json.loads(line)
-        try:
-            reply = {"reply": answers[request["do"]](*request["with"])}
-        except StepdownError as error:
-            told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "cure": error.cure}
-            reply = {"error": told}
-        print(json.dumps(reply), file=replies, flush=True)
-
-
-def _read_spec(line: str) -> SubjectSpec:
-    told = json.loads(line)
-    return SubjectSpec(**{**told, "model": Path(told["model"]), "affinity": tuple(told["affinity"])})
-
-
-def end_with_parent() -> None:
-    """Have Linux end this process with the one that started it, which may be killed while this one is stopped."""
-    if sys.platform == "linux":
-        # PR_SET_PDEATHSIG is 1 (prctl(2)).
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-
-
-def main() -> None:
-    """Serve the process that started this one."""
-    end_with_parent()
-    # Libraries print to standard output; replies must not be among that.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    serve(sys.stdin, replies)
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests(make_answers)

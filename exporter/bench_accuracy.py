@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.process import TIMEOUT_S, SubjectProcess
+from bench.process import SubjectProcess
 from bench.process_session import ProcessSession
 from bench.recording import Accuracy
+from bench.worker_process import TIMEOUT_S
 from exporter.bench_subjects import BenchSubject
 from exporter.evaluate import Advance, EvalData, Evaluated, check_metric, choose_metric, evaluate, evaluate_cosine
 from runtimes.errors import StepdownError, UsageError
