@@ -163,7 +163,7 @@ def _place_linear(model: ir.Model, plan: WeightPlan, site: Site, layout: BlockFo
 def _place_head(
     model: ir.Model, plan: WeightPlan, site: Site, tied: Sequence[ir.Node], rounder: _Rounder
 ) -> tuple[Rounded, ...]:
-    """Round the head, and let look-ups in the same matrix read its blocks, of which each weight is rounded by itself."""
+    """Round the head; look-ups in the same matrix read its blocks, where each weight is rounded by itself."""
     if plan.tables is None:
         return ()
     rows = np.ascontiguousarray(site.weight.T)
