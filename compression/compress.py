@@ -18,11 +18,11 @@ from torch import nn
 
 from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_compressed
 from compression.context import Context
-from compression.objective import SpecialTokens
+from compression.objective import SpecialTokens, predicts_next
 from compression.options import OptionError, plain_options
 from compression.precision import Precision
 from compression.rank_limits import Gain
-from compression.recipe import Facts, Recipe, Step, import_step
+from compression.recipe import ENCODER_STEPS, Facts, MakesModel, Recipe, Step, import_step
 from compression.samples import SampleSets
 from compression.training import Logbook
 from compression.workplace import Workplace, open_workplace
@@ -112,7 +112,7 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
         precision=job.precision,
         logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
     )
-    facts = _apply(model, step, context)
+    model, facts = _apply(model, step, context)
     spent = {"facts": facts, "seconds": round(time.monotonic() - started, 1)}
     record = _extend(read_record(before) if before is not None else job.record, job, step, spent)
     context.logbook.write(spent)
@@ -122,11 +122,22 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
     place.remove_all_but(number)
 
 
-def _apply(model: nn.Module, step: Step, context: Context) -> Facts:
-    """Do the step; an error that names one of its options says where in the recipe that stands."""
+def _apply(model: nn.Module, step: Step, context: Context) -> tuple[nn.Module, Facts]:
+    """Do the step; an error that names one of its options says where in the recipe that stands.
+
+    Returns:
+        The model that goes on, and what the step found and did.
+    """
     place, names = f"steps[{context.step}]", [entry.name for entry in dataclasses.fields(step.options)]
     try:
-        return import_step(step.do).apply(model, step.options, context)
+        if step.do in ENCODER_STEPS and predicts_next(model):
+            raise UnsupportedModel(
+                f"{step.do} is for encoders: with a cache every token goes through every layer",
+                cure="leave the step out; drop-layers and prune-neurons work",
+            )
+        module = import_step(step.do)
+        made = module.make(model, step.options, context) if isinstance(module, MakesModel) else model
+        return made, module.apply(made, step.options, context)
     except OptionError as error:
         raise UsageError(error.problem, where=f"{place}.{error.field}", cure=error.cure) from error
     except (UsageError, UnsupportedModel) as error:

@@ -18,10 +18,11 @@ from torch import nn
 from compression.distillation import make_objective
 from compression.masks import KeepZeros
 from compression.measure import measure
-from compression.objective import Objective, SpecialTokens, make_task_objective
+from compression.objective import Objective, SpecialTokens, make_task_objective, predicts_next
 from compression.precision import Precision
 from compression.rank_limits import Gain
 from compression.samples import Samples, SampleSets
+from compression.token_distillation import make_token_objective
 from compression.training import Hook, Logbook, Task, Training, derive_seed, run_training
 from runtimes.atomic import write_text
 from runtimes.errors import DataError, UsageError
@@ -115,6 +116,8 @@ class Context:
         if training.distil is None:
             return make_task_objective(model, chosen, self.tokens)
         seed = derive_seed(self.seed, self.step, "distil")
+        if predicts_next(model):
+            return make_token_objective(model, self.teacher(), training.distil, chosen, seed)
         return make_objective(model, self.teacher(), training.distil, chosen, self.tokens, seed)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compression.low_rank import LowRankEmbedding
+from compression.tokenizer_files import renumber
 from runtimes.errors import UnsupportedModel, UsageError
 
 _CURE = "put prune-vocabulary before the step that changed them"
@@ -20,8 +21,9 @@ _CURE = "put prune-vocabulary before the step that changed them"
 def list_special_ids(model: nn.Module) -> set[int]:
     """Return the ids that the model's configuration names: of padding, of the start, and the like."""
     config: Any = model.config
-    named = {key: value for key, value in config.to_dict().items() if key.endswith("_token_id")}
-    return {value for value in named.values() if isinstance(value, int) and 0 <= value < config.vocab_size}
+    named = [value for key, value in config.to_dict().items() if key.endswith("_token_id")]
+    ids = [one for value in named for one in (value if isinstance(value, list) else [value])]
+    return {one for one in ids if isinstance(one, int) and 0 <= one < config.vocab_size}
 
 
 def keep_rows(model: nn.Module, kept: Sequence[int]) -> None:
@@ -47,8 +49,8 @@ def keep_rows(model: nn.Module, kept: Sequence[int]) -> None:
         encoder.set_output_embeddings(smaller)
     config.vocab_size = len(kept)
     for name, value in config.to_dict().items():
-        if name.endswith("_token_id") and isinstance(value, int):
-            setattr(config, name, places.get(value))
+        if name.endswith("_token_id") and value is not None:
+            setattr(config, name, renumber(value, places))
 
 
 def _keep_embedding(embedding: Any, rows: torch.Tensor, places: Mapping[int, int]) -> Any:  # noqa: ANN401 - of two kinds

@@ -46,7 +46,7 @@ def run_model(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Ten
 
 
 def run_body(model: nn.Module, inputs: Mapping[str, torch.Tensor], reached: Iterable[str] = ()) -> None:
-    """Run a model for what the modules ``reached`` are given: the head over a vocabulary only where it is one of them."""
+    """Run a model for what the modules ``reached`` are given: a head over a vocabulary only where it is one."""
     shape: Any = model
     if predicts_next(model) and all(name.startswith(f"{shape.base_model_prefix}.") for name in reached):
         read_states(model, inputs)

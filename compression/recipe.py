@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from compression.options import OptionError, join_place, plain_options, read_options, refuse_unknown
 from compression.prediction import Prediction
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from compression.context import Context
 
 __all__ = [
+    "ENCODER_STEPS",
     "RECIPES",
     "STEPS",
     "Facts",
+    "MakesModel",
     "OptionError",
     "Recipe",
     "Step",
@@ -48,6 +50,7 @@ STEPS: Mapping[str, str] = {
     "gate-channels": "compression.steps.gate_channels",
     "gate-layers": "compression.steps.gate_layers",
     "low-rank": "compression.steps.low_rank",
+    "new-student": "compression.steps.new_student",
     "prune": "compression.steps.prune",
     "prune-heads": "compression.steps.prune_heads",
     "prune-neurons": "compression.steps.prune_neurons",
@@ -56,6 +59,9 @@ STEPS: Mapping[str, str] = {
     "quantise-aware": "compression.steps.quantise_aware",
     "ternarise": "compression.steps.ternarise",
 }
+
+#: Steps that let a text skip layers or neurons: what a cache keeps must be there for every token.
+ENCODER_STEPS = frozenset({"exit-early", "gate-channels", "gate-layers"})
 
 #: Where the recipes lie that come with stepdown; each is called as its file.
 RECIPES = Path(__file__).parent / "recipes"
@@ -73,6 +79,15 @@ class StepModule(Protocol):
 
     def apply(self, model: nn.Module, options: Any, context: Context) -> Facts:  # noqa: ANN401 - of its own class
         """Edit ``model`` in place; the same for the same model, options and context."""
+        ...
+
+
+@runtime_checkable
+class MakesModel(Protocol):
+    """A module of ``compression.steps`` whose step goes on with another model than the one it was given."""
+
+    def make(self, model: nn.Module, options: Any, context: Context) -> nn.Module:  # noqa: ANN401 - of its own class
+        """Return the model that :meth:`StepModule.apply` is then given; the same for the same arguments."""
         ...
 
 

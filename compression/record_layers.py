@@ -8,7 +8,7 @@ have no logarithm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +70,18 @@ def record_layers(model: nn.Module) -> Iterator[Recorded]:
             (attention.key, recorded.keys),
         ):
             hooks.append(module.register_forward_hook(lambda _, __, out, taken=taken: taken.append(_first(out))))
+    try:
+        yield recorded
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def record_hidden(layers: Sequence[nn.Module]) -> Iterator[Recorded]:
+    """Record what comes out of ``layers``, of any architecture, while the context is open: one run."""
+    recorded = Recorded()
+    hooks = [layer.register_forward_hook(lambda _, __, out: recorded.hidden.append(_first(out))) for layer in layers]
     try:
         yield recorded
     finally:

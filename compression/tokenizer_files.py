@@ -6,7 +6,7 @@ In: a folder with ``tokenizer.json``. Out: the same folder, its ids renumbered. 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from compression.vocabulary import shrink_tokenizer
 from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
 
-_TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_TOKENIZER, _SETTINGS, _GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 # What tokenizer.json was made from: it would bring the old vocabulary back.
 _SOURCES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 
@@ -54,5 +54,24 @@ def write_smaller(folder: Path, tokenizer: dict[str, Any], kept: Sequence[int]) 
             places = {str(old): str(new) for new, old in enumerate(kept)}
             content["added_tokens_decoder"] = {places[at]: token for at, token in added.items()}
             write_text(settings, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    generation = folder / _GENERATION
+    if generation.is_file():
+        write_text(generation, _renumber_ids(generation.read_text(encoding="utf-8"), kept))
     for name in _SOURCES:
         (folder / name).unlink(missing_ok=True)
+
+
+def renumber(ids: int | list[int], places: Mapping[int, int]) -> int | list[int] | None:
+    """Return the new id of an old one, or of several; what has none is left out."""
+    if isinstance(ids, list):
+        return [places[one] for one in ids if one in places]
+    return places.get(ids)
+
+
+def _renumber_ids(text: str, kept: Sequence[int]) -> str:
+    """Return how a language model stops and begins, a JSON object, with the ids that its tokens have now."""
+    places, content = {old: new for new, old in enumerate(kept)}, json.loads(text)
+    for name, ids in content.items():
+        if name.endswith("_token_id") and ids is not None:
+            content[name] = renumber(ids, places)
+    return json.dumps(content, indent=2) + "\n"
