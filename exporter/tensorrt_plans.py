@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from exporter.probe_feeds import make_feeds, usable_shapes
-from exporter.target import Job
+import numpy as np
+
+from exporter.probe_feeds import usable_shapes
+from exporter.target import Job, make_timing_plan
 from exporter.tensorrt_candidates import Lowering, TrtSpec, TrtWorkshop
+from exporter.timing import TimingPlan
 from exporter.tolerances import read_tolerance
 from exporter.trial import Trial
 from runtimes.artifact import Artifact, TensorSpec
@@ -21,7 +24,7 @@ from runtimes.parity import compare, require
 from runtimes.protocol import Session
 from runtimes.trt.inspector import describe_unpicked, find_unpicked
 from runtimes.trt.options import BuildOptions, Expectation, RunOptions, TrtOptions
-from runtimes.trt.profiles import Profile, fit_profiles, holds, is_dynamic, resolve_profile
+from runtimes.trt.profiles import fit_profiles, holds, is_dynamic, resolve_profiles
 from runtimes.trt.runtime import TensorRt
 
 # A plan that was built here a moment ago may bring code.
@@ -52,7 +55,7 @@ def build_plans(
     trials: Sequence[Trial[TrtSpec]],
     workshop: TrtWorkshop,
     job: Job,
-    shapes: Sequence[tuple[int, int]],
+    timing: TimingPlan,
     *,
     oracle: OpenGraph | None,
 ) -> Plans:
@@ -62,7 +65,7 @@ def build_plans(
         trials: Judged candidates, the plain float one among them.
         workshop: Remembers which nodes of each graph read INT8.
         job: What to build for.
-        shapes: Where a plan is compared with its graph.
+        timing: What a plan is compared with its graph on.
         oracle: Opens the graph that a candidate was judged by; None where plans do not run here. Opening a plan looks
             at what TensorRT picked for each layer, and running it shows whether it answers like that graph.
 
@@ -87,7 +90,7 @@ def build_plans(
                 plan = runtime.build(trial.artifact.path, trial.artifact.path.with_name(f"{number}.plan"))
                 if oracle is not None:
                     with closing(oracle(trial.spec, trial.artifact)) as graph, closing(runtime.open(plan)) as session:
-                        _require_alike(graph, session, job, shapes)
+                        _require_alike(graph, session, job.traced.artifact.inputs, timing)
                         layers = session.list_layers()
                         accepted[trial.spec] = describe_unpicked(layers, asked)
                         _, left_dense[trial.spec] = find_unpicked(layers, asked)
@@ -102,33 +105,33 @@ def build_plans(
     return Plans(built=built, refused=refused, accepted=accepted, left_dense=left_dense)
 
 
-def choose_shapes(job: Job) -> tuple[tuple[int, int], ...]:
-    """Return the (batch, sequence) shapes asked for that the profiles hold; where none is, what they are tuned for.
+def choose_timing(job: Job) -> TimingPlan:
+    """Return what is asked to be timed of what the profiles hold; where that is nothing, what they are tuned for.
 
     Raises:
         UsageError: the profiles do not fit the model.
     """
-    inputs = job.traced.artifact.inputs
-    shapes = usable_shapes(inputs, job.options.shapes)
+    inputs, asked = job.traced.artifact.inputs, make_timing_plan(job)
     if not is_dynamic(inputs):
-        return shapes
-    profiles = fit_profiles(job.options.tensorrt.build.profiles, job.traced.max_length)
-    ranges = [resolve_profile(profile, inputs) for profile in profiles]
-    held = tuple(shape for shape in shapes if any(holds(one, _list_shapes(inputs, shape)) for one in ranges))
-    return held or usable_shapes(inputs, [profile.opt for profile in profiles])
+        return asked
+    profiles = fit_profiles(job.options.tensorrt.build.profiles, job.traced.max_length, inputs)
+    ranges = resolve_profiles(profiles, inputs)
+
+    def is_held(timing: TimingPlan) -> bool:
+        shapes = [{name: np.shape(array) for name, array in feeds.items()} for _, feeds in timing.feed(inputs)]
+        return all(any(holds(one, found) for one in ranges) for found in shapes)
+
+    held = tuple(shape for shape in asked.shapes if is_held(replace(asked, shapes=(shape,), contexts=())))
+    return replace(
+        asked,
+        shapes=held or usable_shapes(inputs, [profile.opt for profile in profiles]),
+        contexts=tuple(past for past in asked.contexts if is_held(replace(asked, shapes=(), contexts=(past,)))),
+    )
 
 
-def _list_shapes(inputs: Sequence[TensorSpec], shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
-    """Return the shapes of the inputs that profiles speak of."""
-    ranges = resolve_profile(Profile(min=shape, opt=shape, max=shape), inputs)
-    return {name: found.opt for name, found in ranges.items()}
-
-
-def _require_alike(graph: Session, plan: Session, job: Job, shapes: Sequence[tuple[int, int]]) -> None:
-    """Raise ParityFailure where a plan answers otherwise than its graph at any of the shapes."""
-    inputs = job.traced.artifact.inputs
-    for shape in shapes:
-        feeds = make_feeds(inputs, shape, vocabulary=job.held_out.vocabulary, seed=job.options.seed)
+def _require_alike(graph: Session, plan: Session, inputs: Sequence[TensorSpec], timing: TimingPlan) -> None:
+    """Raise ParityFailure where a plan answers otherwise than its graph to anything that is timed."""
+    for _, feeds in timing.feed(inputs):
         require(compare(graph.run(feeds), plan.run(feeds), read_tolerance("graph-to-plan")))
         # As it will be timed: a plan that cannot be recorded is out with the reason.
         plan.prepare(feeds)()

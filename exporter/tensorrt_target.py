@@ -16,10 +16,9 @@ from typing import Any
 from bench.machine import describe_machine
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.options import ExportOptions
-from exporter.probe_feeds import usable_shapes
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
-from exporter.target import Job, TargetResult
+from exporter.target import Job, TargetResult, make_timing_plan
 from exporter.tensorrt_candidates import (
     Lowering,
     Rest,
@@ -32,7 +31,7 @@ from exporter.tensorrt_candidates import (
 )
 from exporter.tensorrt_graph import prepare_for_tensorrt
 from exporter.tensorrt_ledger import Shipped, make_ledger
-from exporter.tensorrt_plans import OWN, Plans, build_plans, choose_shapes
+from exporter.tensorrt_plans import OWN, Plans, build_plans, choose_timing
 from exporter.timing import Timing, TimingPlan, time_trials
 from exporter.trial import Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
@@ -56,7 +55,7 @@ def export_tensorrt(job: Job) -> TargetResult:
     """Make the plan; see :func:`exporter.pipeline.export` for what it raises."""
     options, watch = job.options, job.watch
     # Profiles that do not fit the model are refused before any work.
-    shapes = choose_shapes(job)
+    asked = choose_timing(job)
     plans = _plan(job)
     tier, untimed = _find_tier(options)
     with watch.time("lower and judge"):
@@ -64,7 +63,7 @@ def export_tensorrt(job: Job) -> TargetResult:
         trials = _judge_all(job, workshop, _offer(job, workshop, tier))
     with watch.time("build"):
         oracle = partial(_open_graph, options, workshop) if tier == "ran" else None
-        made = build_plans(trials, workshop, job, shapes, oracle=oracle)
+        made = build_plans(trials, workshop, job, asked, oracle=oracle)
     if tier == "ran" and any(spec.plain for spec in made.refused):
         tier, untimed = "built", "nothing to compare with, for plain float has no plan"
     # A plan is what ships and what is weighed; a candidate without one cannot, and an untimed provider is none.
@@ -73,7 +72,7 @@ def export_tensorrt(job: Job) -> TargetResult:
         for trial in trials
         if trial.spec not in made.refused and (tier == "ran" or not trial.spec.provider)
     )
-    timing = _time(kept, job, shapes) if tier == "ran" else None
+    timing = _time(kept, job, asked) if tier == "ran" else None
     decision = _decide(kept, timing, options, untimed)
     chosen = next(trial for trial in kept if trial.name == decision.chosen)
     record = read_record(chosen.artifact.path) if chosen.artifact.kind == "plan" else None
@@ -92,7 +91,7 @@ def export_tensorrt(job: Job) -> TargetResult:
         findings=(
             job.traced.findings
             + _list_findings(plans, lowering, made, chosen.spec)
-            + _list_unheeded(job, workshop, shapes, untimed)
+            + _list_unheeded(job, workshop, asked, untimed)
         ),
         ledger=make_ledger(workshop, shipped),
         seconds=dict(watch.seconds),
@@ -180,10 +179,9 @@ def _find_tier(options: ExportOptions) -> tuple[Tier, str]:
     return ("ran", "") if reason is None else ("built", reason)
 
 
-def _time(trials: Sequence[Trial[TrtSpec]], job: Job, shapes: tuple[tuple[int, int], ...]) -> Timing:
+def _time(trials: Sequence[Trial[TrtSpec]], job: Job, plan: TimingPlan) -> Timing:
     options = job.options
-    plan = TimingPlan(shapes=shapes, vocabulary=job.held_out.vocabulary, seed=options.seed)
-    with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(shapes)) as task:
+    with job.watch.time("time"), job.progress.task("timing, interleaved", 2 * len(plan)) as task:
         return time_trials(trials, plan, partial(_open_plan, options), task.advance, max_drop=options.max_drop)
 
 
@@ -239,17 +237,16 @@ def _list_findings(
     return planned + refused + accepted + judged
 
 
-def _list_unheeded(job: Job, workshop: TrtWorkshop, shapes: Sequence[tuple[int, int]], untimed: str) -> tuple[str, ...]:
+def _list_unheeded(job: Job, workshop: TrtWorkshop, timing: TimingPlan, untimed: str) -> tuple[str, ...]:
     """Return a sentence for everything that was asked for and came to nothing."""
     asked, found = job.options.tensorrt.build, []
     if asked.sparse and not has_sparse_weights(workshop.prepared):
         found.append("--sparse-weights changes nothing: no weight is 2:4 in a shape that sparse tensor cores take")
     if asked.refit and workshop.make_plan is not None:
         found.append("INT8 was not tried: --refit takes other weights, and scales are a part of INT8 kernels")
-    usable = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
-    dropped = [f"{batch}x{length}" for batch, length in usable if (batch, length) not in shapes]
+    dropped = [name for name in make_timing_plan(job).names() if name not in timing.names()]
     if dropped and not untimed:
-        held = ", ".join(f"{batch}x{length}" for batch, length in shapes)
+        held = ", ".join(timing.names())
         found.append(f"not timed at {', '.join(dropped)}, which no profile takes; timed at {held}")
     return tuple(found)
 

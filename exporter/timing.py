@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 from bench.compare import MIN_ROUNDS, Comparison, compare
 from bench.measure import MeasurePlan, measure_interleaved
@@ -51,15 +52,16 @@ class TimingPlan:
     def __len__(self) -> int:
         return len(self.shapes) + len(self.contexts)
 
+    def names(self) -> tuple[str, ...]:
+        """Return what everything that is timed is called: ``8x128``, and ``1x1+1024`` behind 1,024 tokens."""
+        whole = tuple(f"{batch}x{length}" for batch, length in self.shapes)
+        return whole + tuple(f"1x1+{past}" for past in self.contexts)
+
     def feed(self, inputs: Sequence[TensorSpec]) -> Iterator[tuple[str, Tensors]]:
-        """Yield (name, feeds) of everything that is timed: ``8x128``, and ``1x1+1024`` behind 1,024 tokens."""
-        for batch, length in self.shapes:
-            yield (
-                f"{batch}x{length}",
-                make_feeds(inputs, (batch, length), vocabulary=self.vocabulary, seed=self.seed),
-            )
-        for past in self.contexts:
-            yield f"1x1+{past}", make_step_feeds(inputs, past, vocabulary=self.vocabulary, seed=self.seed)
+        """Yield (name, feeds) of everything that is timed."""
+        whole = (make_feeds(inputs, shape, vocabulary=self.vocabulary, seed=self.seed) for shape in self.shapes)
+        steps = (make_step_feeds(inputs, past, vocabulary=self.vocabulary, seed=self.seed) for past in self.contexts)
+        yield from zip(self.names(), chain(whole, steps), strict=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from runtimes.ort import describe_onnx
 from runtimes.trt.fit import describe_gpus, runs_on
 from runtimes.trt.library import LibraryName
 from runtimes.trt.options import BuildOptions
-from runtimes.trt.profiles import Profile, Ranges, fit_profiles, is_dynamic, resolve_profile
+from runtimes.trt.profiles import Profile, Ranges, fit_profiles, is_dynamic, resolve_profiles
 from runtimes.trt.record import PlanRecord, describe_plan, verify_plan
 from runtimes.versions import count_version
 
@@ -52,7 +52,9 @@ def draft_tensorrt(match: Match) -> Draft:
         described, version = describe_plan(path, record), record.version
         files |= {found.name: found for found in described.files}
     library = _read_library(match.profile)
-    options = describe_rebuild(record) if record is not None else describe_build(library, _choose_build(match))
+    options = (
+        describe_rebuild(record) if record is not None else describe_build(library, _choose_build(match, graph.inputs))
+    )
     draft = Draft(
         match=match,
         model=described.path.name,
@@ -85,7 +87,7 @@ def _read_plan(match: Match, path: Path) -> tuple[str, PlanRecord | None]:
     return "", record
 
 
-def _choose_build(match: Match) -> BuildOptions:
+def _choose_build(match: Match, inputs: tuple[TensorSpec, ...]) -> BuildOptions:
     """Return how a plan is built of a graph that none was built of: as the export was asked to."""
     manifest = match.export.manifest
     try:
@@ -94,7 +96,7 @@ def _choose_build(match: Match) -> BuildOptions:
             Profile(**{corner: tuple(size) for corner, size in told.items()}) for told in asked.get("profiles", ())
         )
         return BuildOptions(
-            profiles=fit_profiles(profiles, manifest.source.get("max_length")),
+            profiles=fit_profiles(profiles, manifest.source.get("max_length"), inputs),
             sparse=bool(asked.get("sparse", False)),
             workspace_bytes=asked.get("workspace_bytes"),
             optimization_level=asked.get("optimization_level"),
@@ -107,7 +109,7 @@ def _list_ranges(options: Mapping[str, Any], inputs: tuple[TensorSpec, ...]) -> 
     """Return the shapes that a plan of these options takes; none where the graph's are fixed."""
     if not is_dynamic(inputs):
         return ()
-    return tuple(resolve_profile(profile, inputs) for profile in read_rebuild(options).build.profiles)
+    return resolve_profiles(read_rebuild(options).build.profiles, inputs)
 
 
 def _read_library(profile: DeviceProfile) -> LibraryName:

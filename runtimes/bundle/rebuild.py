@@ -6,15 +6,14 @@ plan is for the one it is built on. Imports no TensorRT.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtimes.artifact import TensorSpec
 from runtimes.bundle.strict_json import Fields, corrupt, read_choice, read_text
 from runtimes.trt.library import LIBRARIES, LibraryName
 from runtimes.trt.options import BuildOptions, Expectation
-from runtimes.trt.profiles import Profile, Ranges
+from runtimes.trt.profiles import Profile, restore_profiles
 from runtimes.trt.record import PlanRecord
 
 # An axis in TensorRT is counted in signed 32-bit numbers.
@@ -52,7 +51,7 @@ def describe_build(library: LibraryName, build: BuildOptions) -> dict[str, Any]:
 def describe_rebuild(record: PlanRecord) -> dict[str, Any]:
     """Return ``rebuild.options`` for another plan of the same graph, as this one was built."""
     build = BuildOptions(
-        profiles=tuple(_restore_profile(ranges, record.inputs) for ranges in record.profiles),
+        profiles=restore_profiles(record.profiles, record.inputs),
         sparse="SPARSE_WEIGHTS" in record.flags,
         weight_streaming="WEIGHT_STREAMING" in record.flags,
         workspace_bytes=record.settings.get("workspace_bytes"),
@@ -82,21 +81,6 @@ def read_rebuild(options: Mapping[str, Any], where: str = "rebuild.options") -> 
     )
     fields.close()
     return Rebuilding(library=library, build=build)
-
-
-def _restore_profile(ranges: Ranges, inputs: Sequence[TensorSpec]) -> Profile:
-    """Return the profile that resolves to these ranges: see :func:`runtimes.trt.profiles.resolve_profile`."""
-    sizes = {"min": [1, 1], "opt": [1, 1], "max": [1, 1]}
-    for spec in inputs:
-        found = ranges.get(spec.name)
-        if found is None:
-            continue
-        for corner, shape in (("min", found.min), ("opt", found.opt), ("max", found.max)):
-            for axis, size in zip(spec.shape, shape, strict=True):
-                if isinstance(axis, str):
-                    sizes[corner][axis != "batch"] = size
-    low, middle, high = ((size[0], size[1]) for size in sizes.values())
-    return Profile(min=low, opt=middle, max=high)
 
 
 def _read_profile(value: object, where: str) -> Profile:

@@ -20,7 +20,7 @@ from runtimes.trt.library import Library
 from runtimes.trt.messages import MessageLog, Native, find_cure, find_operation, make_logger
 from runtimes.trt.options import BuildOptions, Hardware
 from runtimes.trt.parse import parse_model, refuse_long_file
-from runtimes.trt.profiles import Ranges, fit_profiles, is_dynamic, resolve_profile
+from runtimes.trt.profiles import Ranges, fit_profiles, is_dynamic, resolve_profiles
 from runtimes.trt.record import PlanRecord, describe_plan, verify_plan, why_rebuild, write_record
 from runtimes.trt.targets import choose_sms
 
@@ -113,7 +113,7 @@ def _plan_build(library: Library, model: Path, header: OnnxHeader, options: Buil
 def _choose_ranges(inputs: Sequence[TensorSpec], options: BuildOptions) -> tuple[Ranges, ...]:
     if not is_dynamic(inputs) and not options.profiles:
         return ()
-    return tuple(resolve_profile(profile, inputs) for profile in fit_profiles(options.profiles, options.longest))
+    return resolve_profiles(fit_profiles(options.profiles, options.longest, inputs), inputs)
 
 
 # Our options that are builder flags, by TensorRT's name: as the user gives them, and whether they were given.

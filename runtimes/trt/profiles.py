@@ -6,11 +6,12 @@ In: words such as ``min=1x8,opt=8x128,max=32x512`` and input specifications. Out
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, UsageError
+from runtimes.generation.cache_spec import BATCH, PAST, SEQUENCE, find_cache
 
 Shape = tuple[int, ...]
 FORM = "min=1x8,opt=8x128,max=32x512"
@@ -22,7 +23,7 @@ _LARGEST_SIZE = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A range of (batch, sequence); the plan is tuned for ``opt``."""
+    """A range of (batch, sequence); the plan is tuned for ``opt``. Of a decoder, tokens in the cache count too."""
 
     min: tuple[int, int]
     opt: tuple[int, int]
@@ -39,6 +40,8 @@ class Profile:
 
 # From one short text to a batch of long ones: MiniLM's and BERT's tables end at 512.
 DEFAULT_PROFILE = Profile(min=(1, 1), opt=(8, 128), max=(32, 512))
+# One text is written at a time, and further; a batch of 32 prompts would have gigabytes of logits.
+DECODER_PROFILE = Profile(min=(1, 1), opt=(1, 128), max=(8, 1024))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +76,16 @@ def parse_profile(text: str) -> Profile:
     return Profile(min=low, opt=middle, max=high)
 
 
-def fit_profiles(profiles: Sequence[Profile], longest: int | None) -> tuple[Profile, ...]:
-    """Return the profiles, or the default one cut to what the model takes where none is given.
+def fit_profiles(profiles: Sequence[Profile], longest: int | None, specs: Sequence[TensorSpec]) -> tuple[Profile, ...]:
+    """Return the profiles, or the default one cut to what the model of these inputs takes where none is given.
 
     Raises:
         UsageError: a profile is longer than the model's longest sequence.
     """
     if not profiles:
-        most = min(DEFAULT_PROFILE.max[1], longest or DEFAULT_PROFILE.max[1])
-        opt = (DEFAULT_PROFILE.opt[0], min(DEFAULT_PROFILE.opt[1], most))
-        return (Profile(min=DEFAULT_PROFILE.min, opt=opt, max=(DEFAULT_PROFILE.max[0], most)),)
+        usual = DEFAULT_PROFILE if find_cache(specs) is None else DECODER_PROFILE
+        most = min(usual.max[1], longest or usual.max[1])
+        return (Profile(min=usual.min, opt=(usual.opt[0], min(usual.opt[1], most)), max=(usual.max[0], most)),)
     for profile in profiles:
         if longest is not None and profile.max[1] > longest:
             raise UsageError(
@@ -91,19 +94,23 @@ def fit_profiles(profiles: Sequence[Profile], longest: int | None) -> tuple[Prof
     return tuple(profiles)
 
 
-def resolve_profile(profile: Profile, specs: Sequence[TensorSpec]) -> Ranges:
+def resolve_profiles(profiles: Sequence[Profile], specs: Sequence[TensorSpec]) -> tuple[Ranges, ...]:
     """Return the shapes of every input that has a dynamic axis: ``batch`` is the batch, any other the sequence.
+
+    Each profile of a decoder becomes two, which share the weights of one plan: prompts before which nothing is in the
+    cache, and single tokens behind one that makes them as many.
 
     Raises:
         UsageError: the model's axes are all fixed.
     """
-    dynamic = [spec for spec in specs if any(isinstance(axis, str) for axis in spec.shape)]
-    if not dynamic:
-        raise UsageError("the model's shapes are fixed", where=f"--profile {profile}", cure="leave --profile out")
-    return {
-        spec.name: InputRange(**{name: _fill(spec, size) for name, size in profile.corners().items()})
-        for spec in dynamic
-    }
+    kinds = (_size_prompt,) if find_cache(specs) is None else (_size_prompt, _size_step)
+    return tuple(_resolve(profile, specs, size_axis) for profile in profiles for size_axis in kinds)
+
+
+def restore_profiles(resolved: Sequence[Ranges], specs: Sequence[TensorSpec]) -> tuple[Profile, ...]:
+    """Return the profiles that :func:`resolve_profiles` made these ranges of."""
+    prompts = resolved if find_cache(specs) is None else resolved[::2]
+    return tuple(_restore(ranges, specs) for ranges in prompts)
 
 
 def is_dynamic(specs: Sequence[TensorSpec]) -> bool:
@@ -132,8 +139,41 @@ def describe_ranges(ranges: Ranges) -> str:
     return ", ".join(f"{name} {_write(found.min)} to {_write(found.max)}" for name, found in ranges.items())
 
 
-def _fill(spec: TensorSpec, size: tuple[int, int]) -> Shape:
-    return tuple(axis if isinstance(axis, int) else size[0] if axis == "batch" else size[1] for axis in spec.shape)
+def _size_prompt(axis: str, size: tuple[int, int]) -> int:
+    return {BATCH: size[0], PAST: 0}.get(axis, size[1])
+
+
+def _size_step(axis: str, size: tuple[int, int]) -> int:
+    return {BATCH: size[0], SEQUENCE: 1, PAST: size[1] - 1}.get(axis, size[1])
+
+
+def _resolve(profile: Profile, specs: Sequence[TensorSpec], size_axis: Callable[[str, tuple[int, int]], int]) -> Ranges:
+    dynamic = [spec for spec in specs if any(isinstance(axis, str) for axis in spec.shape)]
+    if not dynamic:
+        raise UsageError("the model's shapes are fixed", where=f"--profile {profile}", cure="leave --profile out")
+    return {
+        spec.name: InputRange(
+            **{
+                name: tuple(axis if isinstance(axis, int) else size_axis(axis, size) for axis in spec.shape)
+                for name, size in profile.corners().items()
+            }
+        )
+        for spec in dynamic
+    }
+
+
+def _restore(ranges: Ranges, specs: Sequence[TensorSpec]) -> Profile:
+    sizes = {"min": [1, 1], "opt": [1, 1], "max": [1, 1]}
+    for spec in specs:
+        found = ranges.get(spec.name)
+        if found is None:
+            continue
+        for corner, shape in (("min", found.min), ("opt", found.opt), ("max", found.max)):
+            for axis, size in zip(spec.shape, shape, strict=True):
+                if isinstance(axis, str) and axis != PAST:
+                    sizes[corner][axis != BATCH] = size
+    low, middle, high = ((size[0], size[1]) for size in sizes.values())
+    return Profile(min=low, opt=middle, max=high)
 
 
 def holds(ranges: Ranges, shapes: Mapping[str, Shape]) -> bool:
@@ -145,9 +185,9 @@ def holds(ranges: Ranges, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _distance(ranges: Ranges, shapes: Mapping[str, Shape]) -> float:
-    """How far the tuned sizes are from the given ones: the largest ratio on any axis."""
+    """How far the tuned sizes are from the given ones: the largest ratio on any axis; none is as near to one as one."""
     ratios = [
-        max(size / tuned, tuned / size)
+        max(max(size, 1) / max(tuned, 1), max(tuned, 1) / max(size, 1))
         for name, found in ranges.items()
         for size, tuned in zip(shapes[name], found.opt, strict=True)
     ]

@@ -420,10 +420,10 @@ def test_a_graph_alone_is_built_on_the_device_and_a_policy_may_exclude_the_cpu(s
 
 def test_a_probe_keeps_to_the_shapes_that_the_plan_takes(stepdown, export, bundle):
     from runtimes.ort import describe_onnx
-    from runtimes.trt.profiles import parse_profile, resolve_profile
+    from runtimes.trt.profiles import parse_profile, resolve_profiles
 
     inputs = describe_onnx(export / "onnxruntime" / "model.onnx").inputs
-    add_plan(export, profiles=(resolve_profile(parse_profile("min=4x32,opt=8x64,max=8x64"), inputs),))
+    add_plan(export, profiles=resolve_profiles((parse_profile("min=4x32,opt=8x64,max=8x64"),), inputs))
     assert stepdown("pack", export, "-o", bundle, "--device", "rtx-40").code == 0
     description, blobs = read_bundle(bundle)
     gpu, cpu = (load(blobs[variant.files["probe/inputs.safetensors"]]) for variant in description.variants)

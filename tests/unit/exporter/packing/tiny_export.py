@@ -8,7 +8,7 @@ from onnx import numpy_helper
 
 from runtimes.artifact import hash_file, read_manifest, record_files, write_manifest
 from runtimes.ort import describe_onnx
-from runtimes.trt.profiles import parse_profile, resolve_profile
+from runtimes.trt.profiles import parse_profile, resolve_profiles
 from runtimes.trt.record import write_record
 from tests.cli.tiny_artifact import write_artifact
 from tests.unit.runtimes.trt.plans import make_record
@@ -48,7 +48,7 @@ def add_plan(folder, graph_only=False, **record):
     if not graph_only:
         path = target / "model.sm89.plan"
         path.write_bytes(b"a plan")
-        profiles = (resolve_profile(parse_profile("min=1x1,opt=2x8,max=8x64"), described.inputs),)
+        profiles = resolve_profiles((parse_profile("min=1x1,opt=2x8,max=8x64"),), described.inputs)
         facts = {"inputs": described.inputs, "outputs": described.outputs, "profiles": profiles, **record}
         write_record(path, make_record(plan_sha256=hash_file(path), **facts))
     artifacts = dict(read_manifest(folder).artifacts)

@@ -8,7 +8,7 @@ from runtimes.artifact import TensorSpec
 from runtimes.bundle.rebuild import describe_build, describe_rebuild, read_rebuild
 from runtimes.errors import CorruptArtifact
 from runtimes.trt.options import BuildOptions, Expectation
-from runtimes.trt.profiles import parse_profile, resolve_profile
+from runtimes.trt.profiles import parse_profile, resolve_profiles
 from tests.unit.runtimes.trt.plans import make_record
 
 PROFILES = (parse_profile("min=1x8,opt=8x128,max=32x512"), parse_profile("min=1x1,opt=1x16,max=1x32"))
@@ -34,7 +34,7 @@ def test_a_record_gives_the_profiles_it_was_built_with():
     inputs = (FIXED, IDS, BOXES)
     record = make_record(
         inputs=inputs,
-        profiles=tuple(resolve_profile(profile, inputs) for profile in PROFILES),
+        profiles=resolve_profiles(PROFILES, inputs),
         flags=("SPARSE_WEIGHTS", "STRIP_PLAN", "VERSION_COMPATIBLE"),
         settings={"workspace_bytes": 7},
         expected=Expectation(int8=("mm",)),
