@@ -6,6 +6,7 @@ functions that need it. Must not import onnx, torch or transformers.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -136,7 +137,8 @@ def _load_sparse(directory: Path) -> str:
     It takes libraries from the model's folder and the working directory alone; a bare name that is in neither goes to
     the system, which answers with what is loaded already. So what has that name must not lie there.
     """
-    name = sparse_library.library_path().name  # loaded by this
+    library = sparse_library.library_path()  # loaded by this
+    name = library.name
     for folder in (directory, Path.cwd()):
         if (folder / name).exists():
             raise CorruptArtifact(
@@ -144,4 +146,9 @@ def _load_sparse(directory: Path) -> str:
                 where=str(folder / name),
                 cure="remove it, or work in another directory",
             )
+    try:
+        ctypes.CDLL(name)
+    except OSError as error:
+        cure = "install stepdown again, from its sources: these kernels were built before they had a name"
+        raise MissingDependency("the sparse kernels are not found by name", where=str(library), cure=cure) from error
     return name
