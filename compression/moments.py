@@ -5,7 +5,7 @@ In: a model, names of its modules and batches. Out: :class:`Moments` of each, in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +57,22 @@ def collect_moments(model: nn.Module, names: Sequence[str], batches: Iterable[Ba
         DataError: there are no batches.
         UsageError: a module was not reached.
     """
+    runs = (
+        Run(mask=one.inputs.get("attention_mask"), run=partial(run_body, model, one.inputs, names)) for one in batches
+    )
+    return collect_from(model, names, runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run of a model, or of a part of it, and which of its tokens count [batch, sequence]; None are all."""
+
+    mask: torch.Tensor | None
+    run: Callable[[], object]
+
+
+def collect_from(model: nn.Module, names: Sequence[str], runs: Iterable[Run]) -> dict[str, Moments]:
+    """Return the moments of the inputs that each named module has in ``runs``. Raises as :func:`collect_moments`."""
     sums = {name: _Sums() for name in names}
     mask: list[torch.Tensor | None] = [None]
 
@@ -67,10 +83,11 @@ def collect_moments(model: nn.Module, names: Sequence[str], batches: Iterable[Ba
     seen = 0
     was_training = model.training
     try:
+        model.eval()
         with torch.no_grad():
-            for batch in batches:
-                mask[0] = batch.inputs.get("attention_mask")
-                run_body(model.eval(), batch.inputs, names)
+            for one in runs:
+                mask[0] = one.mask
+                one.run()
                 seen += 1
     finally:
         model.train(was_training)

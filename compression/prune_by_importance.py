@@ -15,6 +15,7 @@ from torch import nn
 from compression.choose_units import Scope, choose_units
 from compression.context import Context
 from compression.importance import Importance, score_by_activation, score_by_gradient, score_by_magnitude
+from compression.layer_walk import make_collector
 from compression.layers import match_names
 from compression.moments import collect_moments
 from compression.objective import make_task_objective
@@ -74,12 +75,14 @@ def prune_by_importance(
         groups = [group for group in groups if group.name in named]
     scores = _score(model, groups, options, context)
     kept = choose_units(scores, options.sparsity, scope=options.scope, multiple_of=options.multiple_of)
-    for group in groups:
-        moments = None
-        if options.reconstruct and len(kept[group.target]) < group.count:
-            # One layer after the other: each is fitted to what it is given once those before it are smaller.
-            batches = draw_batches(context.require_unlabelled(), options.samples, context.make_generator(_PURPOSE))
-            moments = collect_moments(model, [group.target], batches)[group.target]
+    smaller = [group for group in groups if len(kept[group.target]) < group.count]
+    collect = None
+    if options.reconstruct and smaller:
+        batches = draw_batches(context.require_unlabelled(), options.samples, context.make_generator(_PURPOSE))
+        collect = make_collector(model, batches)
+    for group in smaller:
+        # One layer after the other: each is fitted to what it is given once those before it are smaller.
+        moments = None if collect is None else collect([group.target])[group.target]
         prune_units(model, group, kept[group.target], moments)
     if options.train is not None:
         context.train(model, options.train)

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from compression.layer_walk import make_collector
 from compression.layers import find_stacks
-from compression.moments import Moments, collect_moments
+from compression.moments import Moments
 from compression.patterns import Blocks, NOfM, Pattern, choose_kept
 from compression.samples import Batch
 
@@ -58,8 +59,9 @@ def prune_second_order(
         DataError: there are no batches.
     """
     errors = {}
+    collect = make_collector(model, batches)
     for names in _group_by_layer(model, list(linears)):
-        moments = collect_moments(model, names, batches)
+        moments = collect(names)
         for name in names:
             linear = linears[name]
             fit = fit_pruned(linear.weight.detach(), linear.bias, moments[name], share, pattern)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from compression.config_sizes import tell_neurons
 from compression.context import Context
+from compression.objective import predicts_next
 from compression.prune_by_importance import UnitOptions as Options
 from compression.prune_by_importance import prune_by_importance
 from compression.recipe import Facts
@@ -15,4 +17,7 @@ __all__ = ["Options", "apply"]
 
 def apply(model: nn.Module, options: Options, context: Context) -> Facts:
     """Remove the neurons that matter least."""
-    return prune_by_importance(model, list_neuron_groups(model), options, context)
+    facts = prune_by_importance(model, list_neuron_groups(model), options, context)
+    if predicts_next(model):
+        tell_neurons(model, list_neuron_groups(model))
+    return facts
