@@ -20,6 +20,8 @@ from calibration.lower.onnxruntime.embedding import lower_embeddings
 from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
+from calibration.weights.plan import Method
+from exporter.block_rounding import BITS, BlockRounding
 from exporter.fuse import open_for_lowering
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.sparse_attention import replace_attention
@@ -33,7 +35,7 @@ from runtimes.isa import Isa, saturates_u8s8
 from runtimes.ort import describe_onnx
 from runtimes.ort_providers import CPU
 
-Arithmetic = Literal["float", "int8-dynamic", "int8-static", "weights-8", "weights-4"]
+Arithmetic = Literal["float", "int8-dynamic", "int8-static", "weights-8", "weights-4", "weights-2"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class CandidateSpec:
         smoothed: Static activations smoothed even where that costs a product.
         sparse: Linears whose zeros pay in our own sparse kernels, with float values or int8 ones; the rest as it says.
         float_layers: Names of linears left in float; where ``sparse``, in a sparse form of it that pays.
+        rounding: How the weights of a decoder are rounded to blocks.
         provider: The ONNX Runtime execution provider it is for.
         plain: The traced graph itself, with no fusion of ours: what the others are compared with.
     """
@@ -55,6 +58,7 @@ class CandidateSpec:
     smoothed: bool = False
     sparse: bool = False
     float_layers: tuple[str, ...] = ()
+    rounding: Method = "rtn"
     provider: str = CPU
     plain: bool = False
 
@@ -65,6 +69,8 @@ class CandidateSpec:
             return PLAIN
         flags = {"smoothed": self.smoothed, "sparse": self.sparse, "merged": self.merged}
         parts = [self.arithmetic, *(name for name, is_set in flags.items() if is_set)]
+        if self.rounding != "rtn":
+            parts.append(self.rounding)
         if self.float_layers:
             parts.append(f"{len(self.float_layers)} in float")
         if self.provider != CPU:
@@ -119,7 +125,8 @@ class ChooseBlocks(Protocol):
 class Workshop:
     """Where candidates are built, and for which CPU.
 
-    ``make_plan`` is there where static candidates are, ``choose_blocks`` where sparse ones are.
+    ``make_plan`` is there where static candidates are, ``choose_blocks`` where sparse ones are, ``blocks`` where the
+    model is a decoder.
     """
 
     graphs: FloatGraphs
@@ -127,12 +134,17 @@ class Workshop:
     isa: Isa
     make_plan: MakePlan | None
     choose_blocks: ChooseBlocks | None = None
+    blocks: BlockRounding | None = None
 
     def build(self, spec: CandidateSpec) -> Artifact:
         """Write the candidate's file and describe it."""
         source = self.graphs.choose(spec)
         if spec.plain:
             return describe_onnx(source)
+        if spec.arithmetic in BITS and self.blocks is not None:
+            model = ir.load(source)
+            self.blocks.round(model, spec.arithmetic, spec.rounding)
+            return self._write(model, spec)
         model = open_for_lowering(source)
         few = find_few_levels(model)
         if spec.arithmetic == "float" and not spec.sparse and not few:
@@ -140,7 +152,7 @@ class Workshop:
         if spec.sparse:
             self._replace(model, spec, source)
         linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
-        if spec.arithmetic in ("weights-8", "weights-4"):
+        if spec.arithmetic in BITS:
             # Blocks with scales of their own would round them once more.
             linears = [linear for linear in linears if linear.weight not in few]
         self._lower(model, linears, spec, source)
@@ -149,6 +161,9 @@ class Workshop:
             lower_embeddings(model)
         remove_dead(model)
         pack_weights(model, few)
+        return self._write(model, spec)
+
+    def _write(self, model: ir.Model, spec: CandidateSpec) -> Artifact:
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         return describe_onnx(write_model(model, directory / "model.onnx"))
@@ -182,16 +197,20 @@ class Workshop:
                     fold_smoothing(model, self.make_plan(source, smoothed=spec.smoothed)),
                     form="integer",
                 )
-            case "weights-8":
-                lower_weight_only(model, linears, bits=8)
-            case "weights-4":
-                lower_weight_only(model, linears, bits=4)
+            case "weights-8" | "weights-4" | "weights-2":
+                lower_weight_only(model, linears, bits=BITS[spec.arithmetic])
             case "float":
                 pass
 
 
 def offer_candidates(
-    precision: str, *, calibrated: bool, providers: Sequence[str], timed: bool, sparse: bool = False
+    precision: str,
+    *,
+    calibrated: bool,
+    providers: Sequence[str],
+    timed: bool,
+    sparse: bool = False,
+    methods: Sequence[Method] = (),
 ) -> tuple[CandidateSpec, ...]:
     """Return what makes sense to build: the plain float first, then what ``precision`` allows.
 
@@ -201,6 +220,7 @@ def offer_candidates(
         providers: Execution providers present on this machine besides the CPU's; they get the float model.
         timed: Whether they will be timed; if not, variants that differ in speed alone are left out.
         sparse: Whether there are weights whose zeros may pay.
+        methods: How the weights of a decoder may be rounded to blocks; empty for any other model.
     """
     wanted: dict[str, tuple[Arithmetic, ...]] = {
         "auto": ("float", "int8-dynamic", "int8-static", "weights-8", "weights-4"),
@@ -210,10 +230,16 @@ def offer_candidates(
         "int8-static": ("int8-static",),
         "weights-8": ("weights-8",),
         "weights-4": ("weights-4",),
+        "weights-2": ("weights-2",),
     }
     specs = [CandidateSpec(arithmetic="float", plain=True)]
     for arithmetic in wanted[precision]:
         if arithmetic == "int8-static" and not calibrated:
+            continue
+        if arithmetic in BITS and methods:
+            # Next to nothing is left to gain where every weight has 256 levels.
+            chosen = methods if BITS[arithmetic] < 8 else methods[:1]
+            specs += [CandidateSpec(arithmetic=arithmetic, rounding=method) for method in chosen]
             continue
         for smoothed in (False, True) if arithmetic == "int8-static" else (False,):
             spec = CandidateSpec(arithmetic=arithmetic, smoothed=smoothed)

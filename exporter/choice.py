@@ -18,7 +18,7 @@ TIE = 0.97
 # And files this close in size; the more accurate wins.
 SAME_SIZE = 1.01
 # Where nothing can be timed: the order in which they won on the CPUs measured so far.
-UNTIMED_ORDER = ("int8-static", "int8-dynamic", "weights-8", "weights-4", "float")
+UNTIMED_ORDER = ("int8-static", "int8-dynamic", "weights-8", "weights-4", "weights-2", "float")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

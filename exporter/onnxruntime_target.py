@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.machine import describe_machine
+from exporter.block_rounding import BlockRounding
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
@@ -70,6 +71,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         isa=isa,
         make_plan=plans.make_plan if plans else None,
         choose_blocks=sparse.choose_blocks,
+        blocks=_open_blocks(job, graphs, isa) if traced.cache is not None else None,
     )
     specs = _offer(job, workshop, plans, sparse, timed=timed)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
@@ -160,6 +162,13 @@ def _plan(job: Job, graphs: FloatGraphs, isa: Isa) -> StaticPlans | None:
     )
 
 
+def _open_blocks(job: Job, graphs: FloatGraphs, isa: Isa) -> BlockRounding:
+    directory = job.work / "inputs"
+    directory.mkdir()
+    data = job.held_out.calibration
+    return BlockRounding(graph=graphs.fused, data=data, directory=directory, isa=isa, threads=job.options.threads)
+
+
 def _offer(
     job: Job, workshop: Workshop, plans: StaticPlans | None, sparse: SparsePlans, *, timed: bool
 ) -> tuple[CandidateSpec, ...]:
@@ -171,6 +180,7 @@ def _offer(
         providers=others,
         timed=timed,
         sparse=sparse.may_pay(workshop.graphs.fused),
+        methods=workshop.blocks.methods if workshop.blocks is not None else (),
     )
     if not any(spec.sparse for spec in specs):
         return specs

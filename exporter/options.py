@@ -13,10 +13,21 @@ from runtimes.errors import UsageError
 from runtimes.trt.library import LibraryName
 from runtimes.trt.options import BuildOptions
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4")
+PRECISIONS = (
+    "auto",
+    "fp32",
+    "fp16",
+    "bf16",
+    "int8",
+    "int8-dynamic",
+    "int8-static",
+    "weights-8",
+    "weights-4",
+    "weights-2",
+)
 # What each target has.
 PRECISIONS_OF = {
-    "onnxruntime": ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4"),
+    "onnxruntime": ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4", "weights-2"),
     "tensorrt": ("auto", "fp32", "fp16", "bf16", "int8"),
 }
 # What each target needs statistics for, where there is data: INT8 for its scales, FP16 to know what overflows.

@@ -60,8 +60,10 @@ class TokenJudge:
         return Judgement(
             metrics={PERPLEXITY: got, TOP: top, CACHED: same},
             drop=max(0.0, got / wanted - 1.0),
-            # Float itself may waver between two tokens that are equally likely.
-            fault=f"{1 - same:.1%} of its next tokens change with a cache" if same < self._same else "",
+            # Sums taken in another order land some activations on the next level, and that moves the rest: as many
+            # tokens as rounding changes anyway may change, no more. Scales that depend on how many tokens come at once
+            # change more (microsoft/onnxruntime#10322).
+            fault=f"{1 - same:.1%} of its next tokens change with a cache" if same < min(self._same, top) else "",
         )
 
     def _tell(self, session: Session) -> _Told:
