@@ -1,0 +1,77 @@
+"""A language model through the command line: a GGUF file in, a directory out that continues texts as PyTorch does."""
+
+import json
+
+import pytest
+import torch
+
+from exporter.token_judge import CACHED, PERPLEXITY
+from tests.unit.exporter.tracing.made_gguf import make_llama, write_llama
+
+PROMPT = "the hen sat on 2024 eggs"
+TEXTS = [f"the {animal} {verb} {place}\n" for animal in ("hen", "fox", "cow") for verb in ("sat", "ran", "ate")
+         for place in ("here", "there in the barn", "near the old red house")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_llama()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    return write_llama(tmp_path_factory.mktemp("gguf") / "tiny.gguf", model)
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(TEXTS))
+    return path
+
+
+def continue_in_pytorch(model, ids, count):
+    with torch.no_grad():
+        found = model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False, eos_token_id=None)
+    return found[0, len(ids) :].tolist()
+
+
+def test_float_continues_a_text_as_pytorch_does(stepdown, model, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    exported = stepdown("export", checkpoint, "--precision", "fp32", "-o", out, "--json")
+    assert exported.code == 0, exported.err
+    words = ("--plain", "--max-new-tokens", 24, "--temperature", 0, "--json")
+    (answer,) = stepdown("run", out, "--prompt", PROMPT, *words).json()["answers"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["source"]["task"] == "text-generation"
+    assert {"onnxruntime/genai_config.json", "onnxruntime/tokenizer.json"} <= {one["path"] for one in manifest["files"]}
+    from tokenizers import Tokenizer
+
+    ids = Tokenizer.from_file(str(out / "tokenizer.json")).encode(PROMPT, add_special_tokens=False).ids
+    wanted = continue_in_pytorch(model, ids, 24)
+    assert answer["ids"] == wanted[: len(answer["ids"])]
+    assert len(answer["ids"]) == 24 or answer["finish"] == "stop"
+
+
+def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, checkpoint, texts, tmp_path):
+    out = tmp_path / "out"
+    words = ("--calibration-data", texts, "--precision", "weights-4", "--max-drop", "90%", "--json")
+    found = stepdown("export", checkpoint, "-o", out, *words)
+    assert found.code == 0, found.err
+    (report,) = found.json()["reports"]
+    rows = {row["name"]: row for row in report["rows"]}
+    assert set(rows) == {"float (as traced)", "weights-4", "weights-4, gptq", "weights-4, awq"}
+    assert all(set(row["accuracy"]) >= {PERPLEXITY, CACHED} for row in rows.values())
+    assert {"1x1+127"} <= set(rows["weights-4"]["speed"])
+    assert rows["weights-4"]["size_bytes"] < rows["float (as traced)"]["size_bytes"] / 2
+    answers = stepdown("run", out, "--prompt", PROMPT, "--plain", "--max-new-tokens", 4, "--json").json()["answers"]
+    assert 0 < len(answers[0]["ids"]) <= 4
+
+
+def test_a_damaged_file_is_refused_and_leaves_nothing(stepdown, checkpoint, tmp_path):
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(checkpoint.read_bytes()[:2000])
+    found = stepdown("export", cut, "-o", tmp_path / "out")
+    assert found.code == 4
+    assert "cut.gguf" in found.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.gguf"]
