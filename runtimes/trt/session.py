@@ -5,6 +5,7 @@ In: an engine, its record and options. Out: :class:`TrtSession`. Must not import
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
@@ -23,6 +24,7 @@ from runtimes.trt.profiles import Shape, choose_profile
 from runtimes.trt.record import PlanRecord
 
 Arrays = dict[str, NDArray[np.generic]]
+_NOTHING: Mapping[str, str] = {}
 
 
 class TrtSession:
@@ -56,8 +58,27 @@ class TrtSession:
             UnsupportedModel: TensorRT fails to run the plan.
             UsageError: the session is closed, or the GPU refuses (its memory is full).
         """
-        given = self._bind(feeds)
-        answers = self._make_answers()
+        return self.run_kept(feeds, {})
+
+    def run_kept(self, feeds: Tensors, carried: Mapping[str, str]) -> Arrays:
+        """Run once, and leave on the GPU what the next run goes on from, such as the cache of a decoder.
+
+        Args:
+            feeds: The inputs; one of ``carried`` that is missing is what its output was in the run before, and is not
+                copied: the two change places.
+            carried: For each input that is carried over, the output that it continues.
+
+        Returns:
+            Every output by name but those of ``carried``.
+
+        Raises:
+            DataError, UnsupportedModel, UsageError: as :meth:`run`; UsageError too where nothing was run before.
+        """
+        resident = {name: output for name, output in carried.items() if name not in feeds}
+        if resident and not self._shapes:
+            raise UsageError("nothing was run that it could go on from", where=next(iter(resident)), cure="feed it")
+        given = self._bind(feeds, resident, kept=frozenset(carried.values()))
+        answers = self._make_answers(but=frozenset(carried.values()))
         self._copy_in(given)
         self._execute()
         self._copy_out(answers)
@@ -107,40 +128,51 @@ class TrtSession:
             self._device.make_current()
         self._cleanup.close()
 
-    def _bind(self, feeds: Tensors) -> Arrays:
-        """Check the feeds and bind their shapes, unless they are bound. Returns contiguous inputs."""
+    def _bind(
+        self, feeds: Tensors, resident: Mapping[str, str] = _NOTHING, kept: frozenset[str] = frozenset()
+    ) -> Arrays:
+        """Check the feeds and bind their shapes, unless they are bound. Returns contiguous inputs.
+
+        ``resident`` are inputs that lie on the GPU as the outputs they map to; ``kept`` are outputs that will, a little
+        larger each time.
+        """
         engine = self._open_engine()
-        check_feeds(self.inputs, feeds)
+        left = {name: self._read_shape(output) for name, output in resident.items()}
+        types = {spec.name: spec.dtype for spec in self.inputs}
+        check_feeds(self.inputs, {**feeds, **{name: _stand_in(left[name], types[name]) for name in left}})
         self._device.make_current()
         engine.log.clear()
         given = {name: np.asarray(array, order="C") for name, array in feeds.items()}
-        shapes = {name: array.shape for name, array in given.items()}
-        if shapes != self._shapes:
+        shapes = {**{name: array.shape for name, array in given.items()}, **left}
+        if shapes != self._shapes or resident:
             profile = choose_profile(self._record.profiles, shapes)
             # From here on what was bound is no more, whatever comes of this.
             self._binding += 1
             self._shapes = {}
+            for name, output in resident.items():
+                self._buffers[name], self._buffers[output] = self._buffers[output], self._buffers[name]
             self._use_profile(engine, profile)
-            self._bind_inputs(engine, given)
-            self._bind_outputs(engine)
+            self._bind_inputs(engine, shapes)
+            self._bind_outputs(engine, kept)
             self._shapes = shapes
         return given
 
-    def _bind_inputs(self, engine: Engine, given: Arrays) -> None:
-        for name, array in given.items():
-            if not self._context.set_input_shape(name, array.shape):
+    def _bind_inputs(self, engine: Engine, shapes: Mapping[str, Shape]) -> None:
+        for spec in self.inputs:
+            if not self._context.set_input_shape(spec.name, shapes[spec.name]):
                 reason = engine.log.first_error() or "it says nothing more"
-                raise DataError(f"TensorRT refuses the shape: {reason}", where=name)
-            self._place(engine, name, array.nbytes)
+                raise DataError(f"TensorRT refuses the shape: {reason}", where=spec.name)
+            self._place(engine, spec.name, _count_bytes(shapes[spec.name], spec.dtype))
 
-    def _bind_outputs(self, engine: Engine) -> None:
+    def _bind_outputs(self, engine: Engine, kept: frozenset[str]) -> None:
         for spec in self.outputs:
             shape = self._read_shape(spec.name)
             if any(size < 0 for size in shape):
                 raise UnsupportedModel(
                     "the output's size depends on values", where=spec.name, cure="export it without that output"
                 )
-            self._place(engine, spec.name, int(np.prod(shape)) * np.dtype(spec.dtype).itemsize)
+            # Twice of what is kept, so that a cache that grows token by token moves only each time it doubles.
+            self._place(engine, spec.name, _count_bytes(shape, spec.dtype), room=2 if spec.name in kept else 1)
 
     def _use_profile(self, engine: Engine, number: int) -> None:
         if number == self._profile:
@@ -154,14 +186,14 @@ class TrtSession:
         self._device.wait()
         self._profile = number
 
-    def _place(self, engine: Engine, name: str, size_bytes: int) -> None:
-        """Give a tensor a buffer that is large enough; buffers only grow."""
+    def _place(self, engine: Engine, name: str, size_bytes: int, room: int = 1) -> None:
+        """Give a tensor a buffer that is large enough, a new one ``room`` times so; buffers only grow."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size_bytes < size_bytes:
             if buffer is not None:
                 # Out of the books first: there may be no memory for the larger one.
                 self._buffers.pop(name).free()
-            self._buffers[name] = buffer = self._device.allocate(size_bytes)
+            self._buffers[name] = buffer = self._device.allocate(room * size_bytes)
         if not self._context.set_tensor_address(name, buffer.address):
             reason = engine.log.first_error() or "it has no such tensor"
             raise UnsupportedModel(f"TensorRT does not bind it: {reason}", where=name, cure="build the plan again")
@@ -169,8 +201,9 @@ class TrtSession:
     def _read_shape(self, name: str) -> Shape:
         return tuple(self._context.get_tensor_shape(name))
 
-    def _make_answers(self) -> Arrays:
-        return {spec.name: np.empty(self._read_shape(spec.name), spec.dtype) for spec in self.outputs}
+    def _make_answers(self, but: frozenset[str] = frozenset()) -> Arrays:
+        specs = [spec for spec in self.outputs if spec.name not in but]
+        return {spec.name: np.empty(self._read_shape(spec.name), spec.dtype) for spec in specs}
 
     def _copy_in(self, given: Arrays) -> None:
         for name, array in given.items():
@@ -209,3 +242,12 @@ class TrtSession:
         if self._engine is None:
             raise UsageError("the session is closed", cure="open the artifact again")
         return self._engine
+
+
+def _count_bytes(shape: Shape, dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _stand_in(shape: Shape, dtype: str) -> NDArray[np.generic]:
+    """Return an array of that shape which takes no memory: what lies on the GPU is checked as what is fed."""
+    return np.broadcast_to(np.zeros((), dtype), shape)

@@ -42,3 +42,23 @@ def write_copy(path, *, operator="Identity"):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def write_decoder(path):
+    """Write a model of a decoder's inputs and outputs, a layer of one head one number wide: what the stand-in runs."""
+    from onnx import TensorProto, helper
+
+    def make(name, *shape):
+        return helper.make_tensor_value_info(name, TensorProto.INT64, shape)
+
+    kinds = ("key", "value")
+    inputs = [make(name, "batch", "sequence") for name in ("input_ids", "position_ids")]
+    inputs += [make("attention_mask", "batch", "total")]
+    inputs += [make(f"past_key_values.0.{kind}", "batch", 1, "past", 1) for kind in kinds]
+    outputs = [make("logits", "batch", "sequence")]
+    outputs += [make(f"present.0.{kind}", "batch", 1, "total", 1) for kind in kinds]
+    nodes = [helper.make_node("Identity", ["input_ids"], ["logits"], name="first")]
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -1,16 +1,21 @@
 # ruff: noqa: ARG002 - the signatures are theirs
 """The half of the API of ``tensorrt`` 10 and 11 and of ``tensorrt_rtx`` that runs plans: see tensorrt_api.py.
 
-Running copies the input ``x`` to every output, over the memory of :mod:`tests.stand_ins.cuda_driver`.
+Running copies the input ``x`` (``input_ids`` of a decoder) to every output, over the memory of
+:mod:`tests.stand_ins.cuda_driver`, and behind what was in a cache.
 """
 
 import ctypes
 import json
+import math
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 # What a plan built for streaming could stream, and what any plan needs for what lies between its layers.
 STREAMABLE_BYTES, ACTIVATION_BYTES = 1000, 100
+# What is copied, and how many bytes a number of it has; a cache beside it holds the same.
+_ITEM_BYTES = {"x": 4, "input_ids": 8}
 
 
 class Strict:
@@ -84,8 +89,16 @@ class IRuntimeConfig(Strict):
         return True
 
 
+def _find_past(name):
+    return name.replace("present.", "past_key_values.")
+
+
 class IExecutionContext(Strict):
-    """Copies the input ``x`` to every output. ``seen_profiles`` are those that were switched to."""
+    """Copies one input to every output. ``seen_profiles`` are those that were switched to.
+
+    The output ``present.N`` of a cache is the input ``past_key_values.N``, [1, heads, past, head_dim], with the copied
+    input behind it.
+    """
 
     __slots__ = ("_gpu", "_places", "_profiles", "_shapes", "seen_config", "seen_profiles")
 
@@ -98,7 +111,11 @@ class IExecutionContext(Strict):
         return True
 
     def get_tensor_shape(self, name):
-        return self._shapes.get(name, self._shapes["x"])
+        copied = self._shapes[self._find_copied()]
+        if name in self._shapes or _find_past(name) not in self._shapes:
+            return self._shapes.get(name, copied)
+        *outer, past, width = self._shapes[_find_past(name)]
+        return (*outer, past + math.prod(copied) // width, width)
 
     def set_tensor_address(self, name, memory):
         self._places[name] = memory
@@ -114,12 +131,22 @@ class IExecutionContext(Strict):
         return True
 
     def execute_async_v3(self, stream_handle):
-        rows, columns = self._shapes["x"]
-        source = self._places["x"]
         for name, target in self._places.items():
             if name not in self._shapes:
-                self._gpu.put(stream_handle, lambda target=target: ctypes.memmove(target, source, rows * columns * 4))
+                sources = [_find_past(name), self._find_copied()]
+                for source in [source for source in sources if source in self._shapes]:
+                    size = math.prod(self._shapes[source]) * _ITEM_BYTES[self._find_copied()]
+                    self._gpu.put(stream_handle, partial(ctypes.memmove, target, self._places[source], size))
+                    target += size
         return True
+
+    def seen_bytes(self, name):
+        """Return the bytes of an output as they lie on the GPU."""
+        size = math.prod(self.get_tensor_shape(name)) * _ITEM_BYTES[self._find_copied()]
+        return ctypes.string_at(self._places[name], size)
+
+    def _find_copied(self):
+        return next(name for name in _ITEM_BYTES if name in self._shapes)
 
 
 class ICudaEngine(Strict):
