@@ -160,7 +160,9 @@ def list_neuron_groups(model: nn.Module) -> list[UnitGroup]:
     for name, layer in model.named_modules():
         for layout in _list_layouts(model):
             down: Any = _get(layer, layout.down)
-            if all(isinstance(_get(layer, path), nn.Linear) for path in (*layout.up, layout.down)):
+            # A feed-forward by itself may look like a layer of another family.
+            whole = layout in _ENCODERS or _get(layer, layout.attention) is not None
+            if whole and all(isinstance(_get(layer, path), nn.Linear) for path in (*layout.up, layout.down)):
                 sources = tuple(UnitSource(path=_join(name, path), size=1, parts=layout.parts) for path in layout.up)
                 target = _join(name, layout.down)
                 groups.append(UnitGroup(name=name, sources=sources, target=target, size=1, count=down.in_features))
