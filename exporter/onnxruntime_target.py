@@ -10,18 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.machine import describe_machine
 from exporter.block_rounding import BlockRounding
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
 from exporter.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
-from exporter.held_out import HeldOut
+from exporter.held_out import Feeds, HeldOut
 from exporter.options import ExportOptions
-from exporter.probe_feeds import make_feeds, usable_shapes
+from exporter.probe_feeds import make_feeds, make_step_feeds, usable_shapes
 from exporter.sparse_plans import SparsePlans
 from exporter.sparse_target import describe_kernels, list_findings, make_ledger, plan_sparse
 from exporter.static_plans import StaticPlans
@@ -62,7 +59,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
         for path in (graphs.fused, graphs.merged):
-            require_equal(traced.artifact, path, (held_out.judging[0], _longest(traced, held_out, options)))
+            require_equal(traced.artifact, path, _choose_probes(traced, held_out, options))
     plans = _plan(job, graphs, isa)
     sparse, costs = plan_sparse(job, isa, timed=timed)
     workshop = Workshop(
@@ -129,11 +126,19 @@ def _name_files(artifact: Artifact) -> Mapping[str, Path]:
     return {"model.onnx" if path == artifact.path else path.name: path for path in files}
 
 
-def _longest(traced: Traced, held_out: HeldOut, options: ExportOptions) -> Mapping[str, NDArray[np.generic]]:
-    """Return random inputs as long as the model takes: a window or a position table shows only there."""
+def _choose_probes(traced: Traced, held_out: HeldOut, options: ExportOptions) -> tuple[Feeds, Feeds]:
+    """Return what the fused graphs are compared on: real texts, and what is as long as the model takes.
+
+    A window or a table of positions shows only there. A decoder's logits are as wide as its vocabulary: two texts, and
+    one token far behind.
+    """
+    inputs, real = traced.artifact.inputs, held_out.judging[0]
     length = min(traced.max_length or LONGEST_PROBE, LONGEST_PROBE)
-    shape = usable_shapes(traced.artifact.inputs, ((2, length),))[0]
-    return make_feeds(traced.artifact.inputs, shape, vocabulary=held_out.vocabulary, seed=options.seed)
+    if traced.cache is not None:
+        few = {name: array[:2] for name, array in real.items()}
+        return few, make_step_feeds(inputs, length - 1, vocabulary=held_out.vocabulary, seed=options.seed)
+    shape = usable_shapes(inputs, ((2, length),))[0]
+    return real, make_feeds(inputs, shape, vocabulary=held_out.vocabulary, seed=options.seed)
 
 
 def _list_steps(
