@@ -22,12 +22,14 @@ class Built:
     seconds: float | None
 
 
-def build_once(folder: Path, name: str, depends_on: dict[str, str], make: Callable[[Path], None]) -> Built:
-    """Return ``folder/name.onnx``, made by ``make`` unless it is there and was made of the same.
+def build_once(
+    folder: Path, name: str, depends_on: dict[str, str], make: Callable[[Path], None], *, suffix: str = ".onnx"
+) -> Built:
+    """Return ``folder/name.onnx`` (or another suffix), made by ``make`` unless it is there and was made of the same.
 
     The record beside it is written last: a file without it is made again.
     """
-    path, record = folder / f"{name}.onnx", folder / f"{name}.json"
+    path, record = folder / f"{name}{suffix}", folder / f"{name}.json"
     if path.is_file() and record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))
         if found["depends_on"] == depends_on:

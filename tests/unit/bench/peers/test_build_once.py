@@ -33,3 +33,9 @@ def test_a_build_that_failed_is_done_again(tmp_path):
     build_once(tmp_path, "peer", {}, lambda path: path.write_text("whole") and None)
     assert (tmp_path / "peer.onnx").read_text() == "whole"
     assert json.loads((tmp_path / "peer.json").read_text())["depends_on"] == {}
+
+
+def test_the_file_may_be_of_another_kind(tmp_path):
+    built = build_once(tmp_path, "peer", {}, lambda path: path.write_text("model"), suffix=".gguf")
+    assert built.path == tmp_path / "peer.gguf"
+    assert built.path.is_file()
