@@ -42,7 +42,7 @@ class GenerationFacts:
         cache: The tensors that its graph keeps of the tokens before.
         vocabulary: How many logits there are for a position.
         context: The most tokens of a sequence, prompt and answer together.
-        stop_ids: The tokens that end an answer; none where only the length ends it.
+        stop_ids: The tokens that end an answer, at least one; the padding where the checkpoint names none.
         padding_id: What fills up the shorter rows of a batch; it is never attended to.
         start_id: The token in front of a text; None where there is none.
         search: How tokens are chosen where nothing else is asked for, by onnxruntime-genai's names.
@@ -84,13 +84,15 @@ class GenerationFacts:
             raise UnsupportedModel("the length of a sequence is not to be found", where=where, cure=cure)
         known = {**_drop_none(config), **_drop_none(generation)}
         stop_ids = tuple(_list_ids(known.get("eos_token_id"), vocabulary))
+        # One must be named; any will do, for it is never attended to.
+        padding = next(iter((*_list_ids(known.get("pad_token_id"), vocabulary), *stop_ids)), 0)
         return cls(
             cache=cache,
             vocabulary=vocabulary,
             context=context,
-            stop_ids=stop_ids,
-            # One must be named; any will do, for it is never attended to.
-            padding_id=next(iter((*_list_ids(known.get("pad_token_id"), vocabulary), *stop_ids)), 0),
+            # Where none is named, onnxruntime-genai takes this one.
+            stop_ids=stop_ids or (padding,),
+            padding_id=padding,
             start_id=next(_list_ids(known.get("bos_token_id"), vocabulary), None),
             search={name: _choose(generation.get(name), default) for name, default in _SEARCH.items()},
             share_buffer=share_buffer,

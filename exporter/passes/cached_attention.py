@@ -4,8 +4,8 @@ In: a graph with nodes of the domain ``stepdown`` (exporter/tracing/step_functio
 ``GroupQueryAttention`` and ``RotaryEmbedding`` of ``com.microsoft`` in their place. Must not import a runtime.
 
 GroupQueryAttention writes new keys behind the old ones where both are one buffer, which is what keeps a long context
-from being copied for every token. It takes a row's padding on the right, before its cache is told how long it is; what
-is padded on the left is told by ``attention_bias``, so that one graph serves both.
+from being copied for every token. Which keys a token sees, but for those behind it, is told by ``attention_bias``: its
+own windows count padding, which may lie before a row, or behind the prompts of a batch.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LOWEST = float(np.finfo(np.float32).min)
 class _Mask:
     """What all attentions of a step share.
 
-    ``bias`` [batch, 1, sequence, total] is 0 where a key counts, ``last`` int32 [batch] the index of the last token,
-    ``total`` int32 how many there are.
+    ``bias`` [batch, 1, sequence, total] is 0 where a key counts and is near enough, ``last`` int32 [batch] the index of
+    the last token, ``total`` int32 how many there are.
     """
 
     bias: ir.Value
@@ -40,12 +40,12 @@ class _Mask:
 def fuse_attention(model: ir.Model) -> int:
     """Replace every attention over a cache by GroupQueryAttention; return how many."""
     nodes = [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, ATTENTION)]
-    masks: dict[ir.Value, _Mask] = {}
+    masks: dict[tuple[ir.Value, int], _Mask] = {}
     for node in nodes:
-        mask = _require(node.inputs[5])
-        if mask not in masks:
-            masks[mask] = _describe_mask(nodes[0], mask, _require(node.inputs[0]))
-        _replace_attention(node, masks[mask])
+        shared = mask, window = _require(node.inputs[5]), node.attributes["window"].as_int()
+        if shared not in masks:
+            masks[shared] = _describe_mask(node, mask, _require(node.inputs[0]), window)
+        _replace_attention(node, masks[shared])
     _exchange(model, ATTENTION, len(nodes))
     return len(nodes)
 
@@ -75,7 +75,6 @@ def _replace_attention(node: ir.Node, mask: _Mask) -> None:
             "num_heads": heads,
             "kv_num_heads": shared,
             "scale": node.attributes["scale"].as_float(),
-            "local_window_size": node.attributes["window"].as_int(),
         },
         num_outputs=3,
         domain=_MICROSOFT,
@@ -131,19 +130,29 @@ def _tabulate(before: ir.Node, cos: ir.Value, sin: ir.Value) -> tuple[ir.Value, 
     return halves[0], halves[1], rows
 
 
-def _describe_mask(before: ir.Node, mask: ir.Value, query: ir.Value) -> _Mask:
+def _describe_mask(before: ir.Node, mask: ir.Value, query: ir.Value, window: int) -> _Mask:
     tape = Tape()
     batch = tape.op("Shape", [mask], {"start": 0, "end": 1})
     length = tape.op("Shape", [mask], {"start": 1, "end": 2})
     total = tape.op("Cast", [tape.op("Squeeze", [length])], {"to": ir.DataType.INT32})
     last = tape.op("Expand", [tape.op("Sub", [total, _scalar(tape, np.int32(1))]), batch])
-    padded = tape.op("Equal", [mask, _scalar(tape, np.int64(0))])
-    row = tape.op("Where", [padded, _scalar(tape, np.float32(_LOWEST)), _scalar(tape, np.float32(0))])
     new = tape.op("Shape", [query], {"start": 2, "end": 3})
+    hidden = tape.op("Unsqueeze", [tape.op("Equal", [mask, _scalar(tape, np.int64(0))]), _ints(tape, (1,))])
+    if window > 0:
+        hidden = tape.op("Or", [hidden, _find_far(tape, mask, new, length, window)])
+    row = tape.op("Where", [hidden, _scalar(tape, np.float32(_LOWEST)), _scalar(tape, np.float32(0))])
     wanted = tape.op("Concat", [batch, _ints(tape, (1,)), new, length], {"axis": 0})
-    bias = tape.op("Expand", [tape.op("Unsqueeze", [row, _ints(tape, (1, 2))]), wanted])
+    bias = tape.op("Expand", [tape.op("Unsqueeze", [row, _ints(tape, (1,))]), wanted])
     _insert(before, tape)
     return _Mask(bias=bias, last=last, total=total)
+
+
+def _find_far(tape: Tape, mask: ir.Value, new: ir.Value, total: ir.Value, window: int) -> ir.Value:
+    """Return where a key is out of a token's window [batch, sequence, total], measured in tokens that count."""
+    places = tape.op("CumSum", [mask, _int(tape, 1)])
+    own = tape.op("Slice", [places, tape.op("Sub", [total, new]), total, _ints(tape, (1,))])
+    columns = [tape.op("Unsqueeze", [one, _ints(tape, (axis,))]) for one, axis in ((own, 2), (places, 1))]
+    return tape.op("GreaterOrEqual", [tape.op("Sub", columns), _scalar(tape, np.int64(window))])
 
 
 def _merge_heads(tape: Tape, value: ir.Value) -> ir.Value:

@@ -36,10 +36,14 @@ def CachedAttention(query, key, value, past_key, past_value, attention_mask, sca
     zero = op.Constant(value_int=0)
     one = op.Constant(value_int=1)
     columns = op.Range(zero, op.Squeeze(total), one)
-    lines = op.Unsqueeze(op.Range(op.Squeeze(total - new), op.Squeeze(total), one), op.Constant(value_ints=[1]))
+    own = op.Range(op.Squeeze(total - new), op.Squeeze(total), one)
+    causal = op.LessOrEqual(columns, op.Unsqueeze(own, op.Constant(value_ints=[1])))
+    # A window is measured in tokens that count: padding may lie anywhere, as behind the prompts of a batch.
+    places = op.CumSum(attention_mask, one)
+    behind = op.Unsqueeze(op.Gather(places, own, axis=1), op.Constant(value_ints=[2]))
     reach = op.Constant(value_int=window)
-    near = op.Or(op.Less(reach, one), op.Less(lines - columns, reach))
-    seen = op.And(op.LessOrEqual(columns, lines), near)
+    near = op.Or(op.Less(reach, one), op.Less(behind - op.Unsqueeze(places, op.Constant(value_ints=[1])), reach))
+    seen = op.And(causal, op.Unsqueeze(near, op.Constant(value_ints=[1])))
     counts = op.Cast(op.Unsqueeze(attention_mask, op.Constant(value_ints=[1, 2])), to=9)
     # The lowest number and not infinity: a row that sees nothing, which is padding, must not become NaN.
     lowest = op.Constant(value_float=-3.4028234663852886e38)

@@ -75,7 +75,8 @@ def read_layout(directory: Path) -> Layout:
             head_dim=_count(decoder["head_size"]),
         )
         vocabulary, context, padding = (_count(model[key]) for key in ("vocab_size", "context_length", "pad_token_id"))
-        stop_ids = tuple(map(_count, _listed(model["eos_token_id"])))
+        # Where none is named, onnxruntime-genai takes the padding.
+        stop_ids = tuple(map(_count, _listed(model.get("eos_token_id", [])))) or (padding,)
         graph = directory / _name(decoder["filename"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"it does not say how to generate: {type(error).__name__}: {error}"

@@ -48,9 +48,9 @@ def test_a_length_that_is_given_wins(tmp_path):
     assert GenerationFacts.from_checkpoint(write(tmp_path, LLAMA), CACHE, max_length=128).context == 128
 
 
-def test_a_model_that_nothing_ends(tmp_path):
+def test_where_no_token_ends_an_answer_padding_does(tmp_path):
     facts = GenerationFacts.from_checkpoint(write(tmp_path, {"vocab_size": 9, "n_positions": 4}), CACHE)
-    assert (facts.stop_ids, facts.padding_id, facts.start_id) == ((), 0, None)
+    assert (facts.stop_ids, facts.padding_id, facts.start_id) == ((0,), 0, None)
     assert "bos_token_id" not in describe(facts)["model"]
 
 

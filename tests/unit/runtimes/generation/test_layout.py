@@ -24,6 +24,11 @@ def test_what_a_folder_says(folder):
     assert (layout.stop_ids, layout.padding_id, layout.is_sparse) == ((END,), PAD, False)
 
 
+def test_where_no_token_ends_an_answer_padding_does(folder):
+    change_config(folder, eos_token_id=[])
+    assert read_layout(folder).stop_ids == (PAD,)
+
+
 def test_one_token_that_ends_an_answer_may_be_written_alone(folder):
     change_config(folder, eos_token_id=END)
     assert read_layout(folder).stop_ids == (END,)

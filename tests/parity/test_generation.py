@@ -1,0 +1,75 @@
+"""What is exported of a decoder generates as PyTorch does: alone and in a batch, fused and as traced."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from exporter.fuse import fuse_for_cpu
+from exporter.generation_files import write_generation_files
+from exporter.source import open_source
+from exporter.trace import trace
+from runtimes.generation.generator import open_generator
+from runtimes.generation.options import GenerationOptions
+from tests.corpus.decoders import DECODERS, VOCABULARY_SIZE, build
+
+TRACED = [
+    pytest.param(decoder, id=decoder.name, marks=[pytest.mark.slow] if decoder.slow else [])
+    for decoder in DECODERS.values()
+    if decoder.why_not is None
+]
+LENGTHS = (9, 1, 23, 4)
+COUNT = 64
+
+
+def write_words(directory):
+    words = {f"w{number}": number for number in range(VOCABULARY_SIZE)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module", params=TRACED)
+def exported(request, tmp_path_factory):
+    """(the model in PyTorch, its folder with the graph as traced, the same with the graph as it is shipped)."""
+    source, work, plain, fused = (tmp_path_factory.mktemp(f"{request.param.name}-{part}") for part in range(4))
+    model = build(request.param, source)
+    write_words(source)
+    traced = trace(open_source(str(source)), work)
+    shutil.copytree(traced.artifact.path.parent, plain, dirs_exist_ok=True)
+    fuse_for_cpu(traced.artifact.path, fused / "model.onnx", merged=False, unsigned=False)
+    for folder in (plain, fused):
+        write_generation_files(folder / "model.onnx", source, folder, traced.cache, max_length=traced.max_length)
+    return model, plain, fused
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    random = np.random.default_rng(0)
+    return [random.integers(1, VOCABULARY_SIZE, length).tolist() for length in LENGTHS]
+
+
+@pytest.fixture(scope="module")
+def wanted(exported, prompts):
+    model, _, _ = exported
+    with torch.no_grad():
+        rows = [
+            model.generate(torch.tensor([row]), max_new_tokens=COUNT, do_sample=False)[0].tolist() for row in prompts
+        ]
+    return [ids[len(row) :] for ids, row in zip(rows, prompts, strict=True)]
+
+
+@pytest.mark.parametrize("form", [1, 2], ids=["as traced", "fused"])
+def test_alone_and_in_a_batch_the_tokens_are_those_of_pytorch(exported, prompts, wanted, form):
+    options = GenerationOptions(max_new_tokens=COUNT)
+    with open_generator(exported[form], threads=1) as generator:
+        alone = [generator.complete_ids([row], options)[0] for row in prompts]
+        together = generator.complete_ids(prompts, options)
+    # onnxruntime-genai ends at padding where no other token ends an answer.
+    (stop,) = generator.layout.stop_ids
+    ended = [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in wanted]
+    assert alone == ended
+    assert together == ended
+    assert len({token for ids in ended for token in ids}) > 8, "the model says nothing that could differ"
