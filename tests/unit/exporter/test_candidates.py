@@ -92,3 +92,21 @@ def test_what_is_not_sparse_is_lowered_as_without_it(tmp_path, arithmetic, spars
     counts = Counter(node.op_type for node in ir.load(workshop.build(left).path).graph)
     assert counts["SparseLinear"] + counts["SparseLinearInt8"] == 2
     assert counts["SparseLinear"] == (1 if arithmetic == "int8-dynamic" else 2)
+
+
+def test_the_blocks_of_a_decoder_are_rounded_in_every_way_there_is_data_for():
+    methods = ("rtn", "gptq", "awq")
+    assert _names("weights-4", methods=methods)[1:] == ["weights-4", "weights-4, gptq", "weights-4, awq"]
+    assert _names("weights-2", methods=("rtn",))[1:] == ["weights-2"]
+    assert [name for name in _names("auto", methods=methods) if "weights-8" in name] == ["weights-8"]
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_weights_of_any_model_go_to_blocks(bits, tmp_path):
+    path = tmp_path / "float.onnx"
+    onnx.save(ir.to_proto(attention_model(decomposed=True)), path)
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(graphs=graphs, directory=tmp_path, isa=named("avx2"), make_plan=None)
+    built = ir.load(workshop.build(CandidateSpec(arithmetic=f"weights-{bits}")).path).graph
+    assert {node.attributes["bits"].as_int() for node in built if node.op_type == "MatMulNBits"} == {bits}
+    assert not [node for node in built if node.op_type == "MatMul" and node.inputs[1].const_value is not None]
