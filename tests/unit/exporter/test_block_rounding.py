@@ -1,4 +1,4 @@
-"""Blocks of a decoder are rounded by what its linears are fed, which is gathered once and only where it is asked for."""
+"""Blocks of a decoder are rounded by what its linears are fed, which is gathered once and only where needed."""
 
 import numpy as np
 import onnx_ir as ir

@@ -16,7 +16,7 @@ def value(name, shape, dtype=ir.DataType.FLOAT):
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
 
 
-def make_model(*, rotary=False, window=-1, split=True):
+def make_model(*, rotary=False, window=-1):
     """Return one attention over flat queries and keys, the way a decoder is traced."""
     flat = {
         "query": value("query", ("batch", "sequence", HEADS * WIDTH)),
