@@ -7,7 +7,9 @@ turn, in random order, so that drift of the machine meets all of them. Must not 
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ class GenerationPlan:
         new_tokens: Timed in each turn, the first included.
         rounds: Turns of each model at each shape.
         seed: Of the order within rounds.
+        time_budget_s: Each shape has an equal share of it: past that it begins no round, but always the first.
         timeout_s: How long a model may take over one turn.
     """
 
@@ -57,6 +60,7 @@ class GenerationPlan:
     new_tokens: int = 32
     rounds: int = 7
     seed: int = 0
+    time_budget_s: float | None = None
     timeout_s: float = TIMEOUT_S
 
     def __post_init__(self) -> None:
@@ -176,7 +180,10 @@ def _measure_shape(
         process.generate([row[:1] for row in rows[:1]], 2)
         before[label] = process.memory()
         warm[label] = process.generate(rows, _WARM_UP_TOKENS).step_ns
+    deadline = time.monotonic() + (math.inf if plan.time_budget_s is None else plan.time_budget_s / len(plan.shapes))
     for number in range(plan.rounds):
+        if number and time.monotonic() >= deadline:
+            break
         for label in order.sample(list(running), len(running)):
             run = running[label].generate(rows, plan.new_tokens)
             first[label].append((run.first_ns,))

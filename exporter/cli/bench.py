@@ -71,6 +71,16 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
         type=parse_positive,
         help="measure throughput with N concurrent callers (repeatable)",
     )
+    group.add_argument(
+        "--context",
+        action="append",
+        metavar="N",
+        type=parse_positive,
+        help="measure generation behind N tokens, by --streams sequences at once (repeatable)",
+    )
+    group.add_argument(
+        "--new-tokens", metavar="N", type=parse_positive, default=32, help="with --context: tokens to time (32)"
+    )
     group.add_argument("--per-op", action="store_true", help="profile each operator, with the module it came from")
     group.add_argument(
         "--time-budget",
@@ -115,6 +125,10 @@ def _add_accuracy(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Measure, and write what was asked for; a subject that failed fails the verb once the others are written."""
+    if arguments.context:
+        from exporter.cli.bench_generation import bench_generation
+
+        return bench_generation(arguments, progress)
     _check_outputs(arguments)
     from exporter.bench_run import run_bench
     from exporter.cli.bench_result import describe_recording, render_tables, tell_recording
