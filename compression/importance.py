@@ -107,9 +107,10 @@ def _gate(
 ) -> tuple[torch.Tensor, ...]:
     gates = torch.ones(samples, group.count, requires_grad=True)
     made.append(gates)
-    widened = gates.repeat_interleave(group.size, dim=1)
+    # OPT's feed-forward reads the tokens of all samples in one row after the other.
+    widened = gates.repeat_interleave(group.size, dim=1).repeat_interleave(len(args[0]) // samples, dim=0)
     between = (1,) * (args[0].dim() - 2)
-    return (args[0] * widened.view(samples, *between, -1), *args[1:])
+    return (args[0] * widened.view(len(args[0]), *between, -1), *args[1:])
 
 
 def _add_gradients(

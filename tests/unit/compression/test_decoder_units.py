@@ -5,13 +5,15 @@ import torch
 
 from compression.checkpoint import load_compressed, save_compressed
 from compression.config_sizes import tell_heads, tell_neurons
-from compression.importance import score_by_magnitude
+from compression.importance import score_by_gradient, score_by_magnitude
+from compression.next_token import measure_next
 from compression.patterns import PATTERNS
 from compression.permutation import permute_inputs
 from compression.prune_structure import prune_heads, prune_neurons
+from compression.samples import read_batches
 from compression.units import UnitSource, list_head_groups, list_neuron_groups
 from runtimes.errors import UnsupportedModel
-from tests.unit.compression.made_decoders import FAMILIES, make_decoder
+from tests.unit.compression.made_decoders import FAMILIES, make_decoder, make_windows
 
 IDS = torch.arange(3, 23).view(2, 10)
 WITH_HEADS = [family for family in FAMILIES if family != "phi3"]
@@ -62,6 +64,16 @@ def test_a_head_without_weights_matters_least(family):
         for source in group.sources:
             model.get_submodule(source.path).weight[source.list_rows([1], group.count)] = 0
     assert int(score_by_magnitude(model, [group])[group.target].argmin()) == 1
+
+
+@pytest.mark.parametrize("family", WITH_HEADS)
+def test_a_unit_that_nobody_hears_matters_least_to_the_loss(family):
+    model, batches = make_decoder(family), list(read_batches(make_windows(6), 3))
+    groups = [list_head_groups(model)[0], list_neuron_groups(model)[1]]
+    for group in groups:
+        silence(model, group, 1)
+    scores = score_by_gradient(model, groups, batches, measure_next, power=1)
+    assert [int(scores[group.target].argmin()) for group in groups] == [1, 1]
 
 
 def test_the_rows_of_a_unit_lie_in_every_part():
