@@ -30,6 +30,9 @@ from exporter.passes.untie_weights import untie_weights
 from runtimes.errors import UsageError
 from runtimes.generation.cache_spec import LOGITS
 
+# Rows of each matrix, evenly spaced, that tell what rounding it changed.
+_MEASURED_ROWS = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounded:
@@ -92,8 +95,9 @@ def quantise_decoder(
                 found += _place_head(model, plan, site, heads[site.linear.node], rounder)
             elif (layout := plan.find_format(site.linear.node)) is not None:
                 found.append(_place_linear(model, plan, site, layout, rounder))
-        remove_dead(model)
+    remove_dead(model)
     found += _place_tables(model, plan, find_tables(model))
+    remove_dead(model)
     return tuple(found)
 
 
@@ -123,7 +127,8 @@ class _Rounder:
         return round_to_nearest(rows, layout, self.importance)
 
     def describe(self, node: str, rows: FloatArray, blocks: Blocks) -> Rounded:
-        off = blocks.spell_out() - rows
+        every = max(1, len(rows) // _MEASURED_ROWS)
+        off, rows = blocks.spell_out()[::every] - rows[::every], rows[::every]
         whole = _measure(rows, self.statistic)
         error = math.sqrt(_measure(off, self.statistic) / whole) if whole > 0 else 0.0
         return Rounded(node=node, format=blocks.format, error=error)
@@ -144,13 +149,20 @@ def _find_heads(model: ir.Model) -> Mapping[str, Sequence[ir.Node]]:
     heads: dict[str, Sequence[ir.Node]] = {}
     for linear in find_linears(model):
         node = nodes[linear.node]
-        weight = np.asarray(constant(node.inputs[1]))
-        rows = weight if linear.transposed else weight.T
-        tied = [table for table in tables if np.array_equal(read_table(table), rows)]
+        tied = [table for table in tables if _is_turned(node.inputs[1], linear, table)]
         behind = [node, *(use.node for use in node.outputs[0].uses() if use.node.op_type == "Add")]
         if tied or any(one.outputs[0].name == LOGITS for one in behind):
             heads[linear.node] = tied
     return heads
+
+
+def _is_turned(weight: ir.Value | None, linear: Linear, table: ir.Node) -> bool:
+    """Whether a linear multiplies with the rows of a table."""
+    looked_up = table.inputs[0]
+    if looked_up is None or looked_up.const_value is None or looked_up.const_value.shape != linear.shape[::-1]:
+        return False
+    array = np.asarray(constant(weight))
+    return np.array_equal(read_table(table), array if linear.transposed else array.T)
 
 
 def _place_linear(model: ir.Model, plan: WeightPlan, site: Site, layout: BlockFormat, rounder: _Rounder) -> Rounded:
@@ -185,7 +197,6 @@ def _place_tables(model: ir.Model, plan: WeightPlan, tables: Sequence[ir.Node]) 
         blocks = rounder.round(rows, plan.tables)
         place_table(model, node, str(node.inputs[0].name), blocks)
         found.append(rounder.describe(node.name, rows, blocks))
-    remove_dead(model)
     return tuple(found)
 
 
