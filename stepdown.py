@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exporter.progress import Progress, SilentProgress
     from exporter.report import CandidateRow, Ratio, Report
     from exporter.subject import open_subject
+    from exporter.tracing.exported_decoder import load_for_transformers
     from runtimes.bundle.install import Installed, InstallOptions, collect_garbage, install, roll_back
     from runtimes.bundle.open_variant import ServeOptions
     from runtimes.bundle.root import InstalledVersion, list_installed
@@ -119,6 +120,7 @@ __all__ = [
     "install",
     "library_path",
     "list_installed",
+    "load_for_transformers",
     "open_bundle",
     "open_generator",
     "open_subject",
@@ -144,6 +146,7 @@ _MODULES = {
     "exporter.progress": ("Progress", "SilentProgress"),
     "exporter.report": ("CandidateRow", "Ratio", "Report"),
     "exporter.subject": ("open_subject",),
+    "exporter.tracing.exported_decoder": ("load_for_transformers",),
     "runtimes.bundle.install": ("InstallOptions", "Installed", "collect_garbage", "install", "roll_back"),
     "runtimes.bundle.open_variant": ("ServeOptions",),
     "runtimes.bundle.root": ("InstalledVersion", "list_installed"),

@@ -195,18 +195,20 @@ def open_generator(path: Path | str, *, threads: int | None = None) -> Generator
         UnsupportedModel: it was measured on another device than the CPU, or an operator is unknown.
         UsageError: it is none of the two, or what was exported does not generate text.
     """
-    path = Path(path)
-    if (path / MANIFEST_NAME).is_file():
-        directory, notes = _choose_exported(path, threads)
-        return Generator(read_layout(directory), threads=threads, notes=notes)
-    if (path / CONFIG_NAME).is_file():
-        return Generator(read_layout(path), threads=threads)
-    cure = "give what stepdown export wrote of a decoder"
-    raise UsageError("there is nothing that generates text", where=str(path), cure=cure)
+    directory, notes = find_folder(Path(path), threads)
+    return Generator(read_layout(directory), threads=threads, notes=notes)
 
 
-def _choose_exported(path: Path, threads: int | None) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder of an exported directory that generates, and notes on how it runs here."""
+def find_folder(path: Path, threads: int | None) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder that generates, of an exported directory that is verified first, and notes on how it runs here.
+
+    Raises what :func:`open_generator` raises before it opens anything.
+    """
+    if not (path / MANIFEST_NAME).is_file():
+        if (path / CONFIG_NAME).is_file():
+            return path, ()
+        cure = "give what stepdown export wrote of a decoder"
+        raise UsageError("there is nothing that generates text", where=str(path), cure=cure)
     manifest = read_manifest(path)
     task = manifest.source.get("task")
     if task != TASK:

@@ -33,6 +33,7 @@ class Layout:
 
     Attributes:
         directory: Where it lies.
+        graph: The model in it.
         cache: The cache of its graph.
         vocabulary: How many logits there are for a position.
         context: The most tokens of a sequence, prompt and answer together.
@@ -43,6 +44,7 @@ class Layout:
     """
 
     directory: Path
+    graph: Path
     cache: CacheSpec
     vocabulary: int
     context: int
@@ -93,6 +95,7 @@ def read_layout(directory: Path) -> Layout:
         )
     return Layout(
         directory=directory,
+        graph=graph,
         cache=cache,
         vocabulary=vocabulary,
         context=context,

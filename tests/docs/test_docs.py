@@ -13,6 +13,7 @@ import pytest
 from exporter.cli.reference import render_reference
 from runtimes import errors
 from tests.cli.tiny_artifact import write_classifier, write_texts, write_tokenizer
+from tests.unit.runtimes.generation.tiny_decoder import write_artifact as write_decoder
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -73,6 +74,7 @@ def test_commands_run_on_a_small_model(name, tmp_path):
         "MODEL": str(model / "model.onnx"),
         "TEXTS": str(write_texts(tmp_path / "texts.jsonl", texts)),
         "PAIRS": str(write_texts(tmp_path / "pairs.jsonl", pairs)),
+        "EXPORTED": str(write_decoder(tmp_path / "decoder")),
     }
     run_document(name, tmp_path, places)
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, pipeline
 
 from exporter.fuse import fuse_for_cpu
 from exporter.generation_files import write_generation_files
 from exporter.source import open_source
 from exporter.trace import trace
+from exporter.tracing.exported_decoder import load_for_transformers
 from runtimes.generation.generator import open_generator
 from runtimes.generation.options import GenerationOptions
 from tests.corpus.decoders import DECODERS, VOCABULARY_SIZE, build
@@ -40,6 +42,8 @@ def exported(request, tmp_path_factory):
     traced = trace(open_source(str(source)), work)
     shutil.copytree(traced.artifact.path.parent, plain, dirs_exist_ok=True)
     fuse_for_cpu(traced.artifact.path, fused / "model.onnx", merged=False, unsigned=False)
+    for name in ("config.json", "generation_config.json"):
+        shutil.copyfile(source / name, fused / name)
     for folder in (plain, fused):
         write_generation_files(folder / "model.onnx", source, folder, traced.cache, max_length=traced.max_length)
     return model, plain, fused
@@ -59,6 +63,29 @@ def wanted(exported, prompts):
             model.generate(torch.tensor([row]), max_new_tokens=COUNT, do_sample=False)[0].tolist() for row in prompts
         ]
     return [ids[len(row) :] for ids, row in zip(rows, prompts, strict=True)]
+
+
+def pad_left(prompts):
+    longest = max(map(len, prompts))
+    ids = [[0] * (longest - len(row)) + row for row in prompts]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in prompts]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def test_transformers_generates_with_it_as_with_the_model(exported, prompts, capsys):
+    model, _, fused = exported
+    loaded = load_for_transformers(fused, threads=1)
+    asked = {**pad_left(prompts), "max_new_tokens": COUNT, "do_sample": False}
+    with torch.no_grad():
+        assert torch.equal(loaded.generate(**asked), model.generate(**asked))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(fused / "tokenizer.json"))
+    text = " ".join(f"w{number}" for number in prompts[0])
+    answers = [
+        pipeline("text-generation", model=one, tokenizer=tokenizer)(text, max_new_tokens=COUNT, do_sample=False)
+        for one in (loaded, model)
+    ]
+    assert answers[0] == answers[1]
+    assert "not supported" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", [1, 2], ids=["as traced", "fused"])

@@ -13,15 +13,15 @@ import stepdown
 from runtimes import errors
 
 PUBLIC = {
-    "Answer", "Bundle", "CandidateRow", "Completion", "CompressOptions", "CompressResult", "EvalData", "Evaluated", "Evaluation",
-    "ExportOptions", "ExportResult", "FigureVerdict", "Finding", "FoundStep", "GateLimits", "GateOptions",
-    "GateResult", "Gated", "GenerationOptions", "Generator", "Inspection", "InstallOptions", "Installed", "InstalledVersion", "Layer",
-    "PackOptions", "PackResult", "Progress", "PublicKey", "Ratio", "Report", "ServeOptions", "ShapeVerdict",
-    "SilentProgress", "Subject", "TextSession", "Token",
-    "Trust", "VerifyOptions", "VerifyReport", "answer_texts", "collect_garbage", "compress", "evaluate",
-    "evaluate_cosine", "examine_machine", "export", "gate", "gate_history", "inspect_model", "install",
-    "library_path", "list_installed", "open_bundle", "open_generator", "open_subject", "pack", "read_public_key", "roll_back",
-    "verify_bundle",
+    "Answer", "Bundle", "CandidateRow", "Completion", "CompressOptions", "CompressResult", "EvalData", "Evaluated",
+    "Evaluation", "ExportOptions", "ExportResult", "FigureVerdict", "Finding", "FoundStep", "GateLimits",
+    "GateOptions", "GateResult", "Gated", "GenerationOptions", "Generator", "Inspection", "InstallOptions",
+    "Installed", "InstalledVersion", "Layer", "PackOptions", "PackResult", "Progress", "PublicKey", "Ratio",
+    "Report", "ServeOptions", "ShapeVerdict", "SilentProgress", "Subject", "TextSession", "Token", "Trust",
+    "VerifyOptions", "VerifyReport", "answer_texts", "collect_garbage", "compress", "evaluate", "evaluate_cosine",
+    "examine_machine", "export", "gate", "gate_history", "inspect_model", "install", "library_path",
+    "list_installed", "load_for_transformers", "open_bundle", "open_generator", "open_subject", "pack",
+    "read_public_key", "roll_back", "verify_bundle",
 }  # fmt: skip
 ERRORS = {
     name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.StepdownError)
