@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from compression.distillation import make_objective
+from compression.distillation import DistilOptions, make_objective
+from compression.kept_states import KeptStates
 from compression.masks import KeepZeros
 from compression.measure import measure
 from compression.objective import Objective, SpecialTokens, make_task_objective, predicts_next
@@ -117,8 +118,17 @@ class Context:
             return make_task_objective(model, chosen, self.tokens)
         seed = derive_seed(self.seed, self.step, "distil")
         if predicts_next(model):
-            return make_token_objective(model, self.teacher(), training.distil, chosen, seed)
+            return self._make_token_objective(model, training.epochs, training.distil, chosen, seed)
         return make_objective(model, self.teacher(), training.distil, chosen, self.tokens, seed)
+
+    def _make_token_objective(
+        self, model: nn.Module, epochs: int, options: DistilOptions, samples: Samples, seed: int
+    ) -> Objective:
+        teacher: Any = self.teacher()
+        kept = None
+        if epochs > 1 and options.soft_weight and predicts_next(teacher):
+            kept = KeptStates(samples, int(teacher.get_output_embeddings().in_features), self.logbook.folder)
+        return make_token_objective(model, teacher, options, samples, seed, kept)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Measure ``model`` on the held-out samples, or on those it learns from where there are none.

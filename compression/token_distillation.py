@@ -9,15 +9,20 @@ student with fewer pieces learns what the teacher says of those: its tokens are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from compression.distillation import DistilOptions, measure_soft
 from compression.drop_layers import find_stack
+from compression.kept_states import KeptStates
 from compression.layer_matching import LayerMatch, pair_layers
 from compression.next_token import apply_head, check_head, find_asked, read_states, sum_in_pieces
 from compression.objective import Objective, predicts_next
@@ -29,7 +34,12 @@ from runtimes.errors import UsageError
 
 
 def make_token_objective(
-    model: nn.Module, teacher: nn.Module, options: DistilOptions, samples: Samples, seed: int
+    model: nn.Module,
+    teacher: nn.Module,
+    options: DistilOptions,
+    samples: Samples,
+    seed: int,
+    kept: KeptStates | None = None,
 ) -> Objective:
     """Return the sum of what ``options`` asks for, a mean over tokens; projections learn beside the model.
 
@@ -39,6 +49,8 @@ def make_token_objective(
         options: What is learned; attention, masked tokens and augmentation are an encoder's.
         samples: What the batches will be made of.
         seed: Of the first values of projections.
+        kept: Where the teacher's states are kept, for samples that come again; None computes them every time. Where
+            hidden states are matched all layers are needed, and nothing is kept.
 
     Raises:
         UsageError: the teacher is no language model, reads other tokens, or what is asked for cannot be had.
@@ -50,21 +62,28 @@ def make_token_objective(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             match = _match_layers(model, teacher, options)
-    ids = None if samples.teacher_ids is None else torch.from_numpy(samples.teacher_ids)
-    lesson = _Lesson(model=model, teacher=teacher.eval(), options=options, ids=ids, match=match)
+    lesson = _Lesson(
+        model=model,
+        teacher=teacher.eval(),
+        options=options,
+        tell=_make_head(teacher, samples.teacher_ids),
+        match=match,
+        kept=None if match is not None else kept,
+    )
     learns = match is not None and next(match.parameters(), None) is not None
     return Objective(loss=lesson.measure, modules={"match": match} if match is not None and learns else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lesson:
-    """The loss of a batch, with all that it needs; ``ids`` are the teacher's of the student's pieces."""
+    """The loss of a batch, with all that it needs; ``tell`` gives the teacher's logits of the student's pieces."""
 
     model: nn.Module
     teacher: nn.Module
     options: DistilOptions
-    ids: torch.Tensor | None
+    tell: Callable[[torch.Tensor], torch.Tensor]
     match: LayerMatch | None
+    kept: KeptStates | None
 
     def measure(self, batch: Batch) -> torch.Tensor:
         """Return the weighted sum of the losses."""
@@ -74,8 +93,7 @@ class _Lesson:
             return states.sum()  # a mean over nothing is no number
         theirs, told = Recorded(), states
         if options.soft_weight or self.match is not None:
-            with torch.no_grad():
-                theirs, told = self._read(self.teacher, batch.teacher_inputs, asked)
+            theirs, told = self._ask(batch, asked)
         loss = states.new_zeros(())
         if options.hard_weight or options.soft_weight:
             wanted = batch.inputs["input_ids"][:, 1:][asked]
@@ -88,6 +106,13 @@ class _Lesson:
             with compute_in("fp32"):
                 loss = loss + options.hidden_weight * self.match.measure_hidden(mine, theirs, mask.bool())
         return loss
+
+    @torch.no_grad()
+    def _ask(self, batch: Batch, asked: torch.Tensor) -> tuple[Recorded, torch.Tensor]:
+        if self.kept is None:
+            return self._read(self.teacher, batch.teacher_inputs, asked)
+        states = self.kept.read(batch, lambda: read_states(self.teacher, batch.teacher_inputs))
+        return Recorded(), states[:, :-1][asked]
 
     def _read(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], asked: torch.Tensor
@@ -104,12 +129,24 @@ class _Lesson:
             loss = loss + options.hard_weight * nn.functional.cross_entropy(said, wanted, reduction="sum")
         if options.soft_weight:
             with torch.no_grad():
-                told = apply_head(self.teacher, theirs)
-                told = told if self.ids is None else told[:, self.ids]
+                told = self.tell(theirs)
             # Rows beyond the pieces of the tokenizer are never asked for.
             soft = measure_soft(said[:, : told.shape[1]], told, options.temperature)
             loss = loss + options.soft_weight * soft * len(said)
         return loss
+
+
+def _make_head(teacher: nn.Module, ids: NDArray[np.int64] | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what gives the teacher's logits for some of its pieces, in that order; None are all."""
+    shape: Any = teacher
+    head = shape.get_output_embeddings()
+    if ids is None:
+        return partial(apply_head, teacher)
+    kept = torch.from_numpy(ids)
+    if type(head) is not nn.Linear:
+        return lambda states: apply_head(teacher, states)[:, kept]
+    weight, bias = head.weight.detach()[kept], None if head.bias is None else head.bias.detach()[kept]
+    return lambda states: nn.functional.linear(states, weight, bias).float()
 
 
 def _match_layers(model: nn.Module, teacher: nn.Module, options: DistilOptions) -> LayerMatch:

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="R", required=True, help="a TOML file, or the name of a shipped recipe")
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", metavar="F", help="what to learn from: .txt, .jsonl, .csv, .parquet (.npz for a factory)"
+        "--data",
+        metavar="F",
+        help="what to learn from: .txt (plain text for a language model), .jsonl, .csv, .parquet (.npz for a factory)",
     )
     data.add_argument("--held-out", metavar="F", help="what to measure on, of the same kind")
     data.add_argument("--unlabelled", metavar="F", help="further samples, without labels")
