@@ -31,7 +31,7 @@ from runtimes.errors import UsageError
 from runtimes.generation.cache_spec import LOGITS
 
 # Rows of each matrix, evenly spaced, that tell what rounding it changed.
-_MEASURED_ROWS = 256
+_MEASURED_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
