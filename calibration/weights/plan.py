@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from calibration.weights.blocks import BlockFormat
+from calibration.weights.gptq import DAMPING
 from runtimes.isa import Isa
 
 Method = Literal["rtn", "gptq", "awq"]
@@ -29,6 +30,8 @@ class WeightPlan:
         method: ``rtn`` rounds each weight by itself, ``gptq`` lets later weights make up for earlier ones, ``awq``
             scales up the inputs that matter. The last two need statistics of the inputs.
         accuracy: The accuracy level of MatMulNBits; see :func:`choose_accuracy`.
+        ordered: Whether ``gptq`` starts with the inputs that matter most.
+        damping: What ``gptq`` adds to the mean square of every input, as a share of their mean.
         others: Linears, by the name of their node, that are stored in another form; None leaves one in float.
     """
 
@@ -36,6 +39,8 @@ class WeightPlan:
     tables: BlockFormat | None
     method: Method = "rtn"
     accuracy: int = INT8_ARITHMETIC
+    ordered: bool = True
+    damping: float = DAMPING
     others: Mapping[str, BlockFormat | None] = field(default_factory=dict)
 
     @property

@@ -111,12 +111,12 @@ class _Rounder:
 
     @classmethod
     def prepare(cls, plan: WeightPlan, statistic: InputStatistic | None) -> Self:
-        looks = plan.needs_statistics and statistic is not None
-        return cls(
-            statistic=statistic,
-            importance=statistic.power if looks and statistic is not None else None,
-            curvature=Curvature.prepare(statistic.gram) if statistic is not None and plan.method == "gptq" else None,
-        )
+        if statistic is None or plan.method == "rtn":
+            return cls(statistic=statistic, importance=None, curvature=None)
+        if plan.method == "awq":
+            return cls(statistic=statistic, importance=statistic.power, curvature=None)
+        curvature = Curvature.prepare(statistic.gram, ordered=plan.ordered, damping=plan.damping)
+        return cls(statistic=statistic, importance=statistic.power, curvature=curvature)
 
     def round(self, rows: FloatArray, layout: BlockFormat) -> Blocks:
         if self.curvature is not None:

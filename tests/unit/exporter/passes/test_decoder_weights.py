@@ -73,6 +73,17 @@ def test_looking_at_inputs_helps(statistics, bits):
     assert errors["awq"] < 0.95 * errors["rtn"]
 
 
+@pytest.mark.parametrize("changed", [{"ordered": False}, {"damping": 0.5}], ids=str)
+def test_the_order_and_the_damping_are_those_of_the_plan(statistics, changed):
+    def store(**options):
+        model = make_decoder()
+        quantise_decoder(model, WeightPlan(linears=FOUR, tables=None, method="gptq", **options), statistics)
+        return next(unpack_weight(node) for node in model.graph if node.name == "down_w4")
+
+    assert (store() == store()).all()
+    assert (store(**changed) != store()).any()
+
+
 @pytest.mark.parametrize("method", ["rtn", "gptq", "awq"])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_cache_changes_nothing(statistics, method, fused):
