@@ -33,7 +33,7 @@ def save_gguf_tokenizer(path: Path, directory: Path, *, context: int | None) -> 
 
     Raises:
         UnsupportedModel: the file splits texts in a way that is not known here.
-        ValueError: transformers does not know this kind of tokenizer, or it is incomplete (KeyError, IndexError).
+        Exception: transformers does not know this kind of tokenizer, or it is incomplete or contradicts itself.
     """
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer

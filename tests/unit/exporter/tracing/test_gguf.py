@@ -128,6 +128,17 @@ def test_what_is_no_gguf_is_refused(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_a_vocabulary_that_contradicts_its_merges_is_refused(file, tmp_path):
+    data = bytearray(file.read_bytes())
+    place = data.index(b"\x03\x00\x00\x00\x00\x00\x00\x00202")
+    data[place + 8 : place + 11] = b"999"
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedModel, match=r"tokenizer cannot be taken over: .*`202`") as caught:
+        unpack_gguf(path, tmp_path / "made")
+    assert caught.value.where == str(path)
+
+
 @pytest.mark.parametrize("share", [0.0001, 0.01, 0.05, 0.3, 0.9, 0.999])
 def test_a_cut_file_is_refused(file, tmp_path, share):
     path = tmp_path / "cut.gguf"
