@@ -28,10 +28,13 @@ PRECISIONS = (
 # What each target has.
 PRECISIONS_OF = {
     "onnxruntime": ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4", "weights-2"),
-    "tensorrt": ("auto", "fp32", "fp16", "bf16", "int8"),
+    "tensorrt": ("auto", "fp32", "fp16", "bf16", "int8", "weights-4"),
 }
 # What each target needs statistics for, where there is data: INT8 for its scales, FP16 to know what overflows.
-CALIBRATED_PRECISIONS = {"onnxruntime": ("auto", "int8", "int8-static"), "tensorrt": ("auto", "fp16", "int8")}
+CALIBRATED_PRECISIONS = {
+    "onnxruntime": ("auto", "int8", "int8-static"),
+    "tensorrt": ("auto", "fp16", "int8", "weights-4"),
+}
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 TARGETS = ("onnxruntime", "tensorrt")
 RESTS = ("fp16", "fp32", "bf16")

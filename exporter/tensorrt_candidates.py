@@ -1,4 +1,4 @@
-"""What could ship for TensorRT: float in one of its types, INT8 with the rest in that type, and with sparse kernels.
+"""What could ship for TensorRT: float in one of its types, INT8 or 4-bit weights and the rest in that, sparse kernels.
 
 In: the traced graph and symmetric static plans. Out: ONNX files whose types say everything, which TensorRT builds as
 they are. Nothing is built, timed or judged here.
@@ -17,16 +17,20 @@ from calibration.linears import find_linears
 from calibration.lower.tensorrt.lower import Lowered, lower_tensorrt
 from calibration.lower.tensorrt.placement import Placement, place
 from calibration.lower.tensorrt.products import find_products
+from calibration.weights.blocks import Blocks
+from calibration.weights.plan import Method
 from exporter.candidates import MakePlan
 from exporter.fuse import open_for_lowering
+from exporter.int4_rounding import Int4Rounding
 from exporter.linear_sparsity import survey_linears
 from exporter.lint.check_file import lint_file
-from exporter.passes.int4_weights import store_int4
+from exporter.passes.int4_weights import store_blocks, store_int4
 from exporter.passes.packed_weights import find_few_levels
 from exporter.trace import write_model
 from exporter.trial import PLAIN
 from runtimes.artifact import Artifact
 from runtimes.errors import UnsupportedModel
+from runtimes.generation.cache_spec import find_cache
 from runtimes.ort import describe_onnx
 
 # What is not INT8 computes in; strong typing makes it so.
@@ -40,7 +44,9 @@ class TrtSpec:
     """One way to make a plan.
 
     Attributes:
-        arithmetic: What the linears compute in; ``float`` is the type of ``rest``.
+        arithmetic: What the linears compute in; ``float`` is the type of ``rest``. ``weights-4`` computes in it too,
+            with weights rounded to blocks of 4 bits.
+        rounding: How they are rounded.
         rest: The type of everything else.
         attention: Whether the products of attention are INT8 too.
         sparse: Whether 2:4 weights may use sparse kernels.
@@ -50,7 +56,8 @@ class TrtSpec:
         provider: An ONNX Runtime execution provider that runs the traced graph instead of a plan; empty for a plan.
     """
 
-    arithmetic: Literal["float", "int8-static"]
+    arithmetic: Literal["float", "int8-static", "weights-4"]
+    rounding: Method = "rtn"
     rest: Rest = "fp16"
     attention: bool = False
     sparse: bool = False
@@ -68,6 +75,8 @@ class TrtSpec:
             return f"{self.arithmetic}, ONNX Runtime {self.provider.removesuffix('ExecutionProvider')}"
         flags = {"attention": self.attention, "2:4": self.sparse, "4-bit weights": self.int4}
         parts: list[str] = [self.rest] if self.arithmetic == "float" else [self.arithmetic, self.rest]
+        if self.rounding != "rtn":
+            parts.append(self.rounding)
         parts += [name for name, is_set in flags.items() if is_set]
         if self.float_layers:
             parts.append(f"{len(self.float_layers)} in float")
@@ -146,12 +155,14 @@ class TrtWorkshop:
         directory: Where files are written.
         make_plan: Gives symmetric static plans; None where there are no statistics.
         magnitudes: Largest magnitude by value, over the calibration data.
+        rounding: Rounds weights to 4 bits; None where that is not offered.
     """
 
     prepared: Path
     directory: Path
     make_plan: MakePlan | None
     magnitudes: Mapping[str, float]
+    rounding: Int4Rounding | None = None
     lowered: dict[TrtSpec, Lowering] = field(default_factory=dict)
 
     def build(self, spec: TrtSpec) -> Artifact:
@@ -167,7 +178,9 @@ class TrtWorkshop:
         path = directory / "model.onnx"
         if key not in self.lowered:
             directory.mkdir(parents=True, exist_ok=True)
-            model = open_for_lowering(self.prepared)
+            # In float a table and a head that are one matrix stay one.
+            is_float = key.arithmetic == "float" and not key.int4
+            model = ir.load(self.prepared) if is_float else open_for_lowering(self.prepared)
             lowering = self._lower(model, key)
             write_model(model, path)
             self.lowered[key] = replace(lowering, doubtful=_check_rules(path))
@@ -188,14 +201,30 @@ class TrtWorkshop:
             plan = self.make_plan(self.prepared, smoothed=True)
         products = find_products(model, self.magnitudes) if spec.attention else ()
         few = find_few_levels(model) if spec.int4 else {}
+        rounded: Mapping[str, Blocks] = {}
+        if spec.arithmetic == "weights-4":
+            assert self.rounding is not None, "4-bit weights are offered only with what rounds them"
+            rounded = self.rounding.round(model, linears, spec.rounding)
         done = lower_tensorrt(
-            model, placed.quantised, plan, precision=spec.rest, magnitudes=self.magnitudes, products=products
+            model,
+            placed.quantised,
+            plan,
+            precision=spec.rest,
+            magnitudes=self.magnitudes,
+            products=products,
+            narrow_ends=self._list_cache() if spec.rest == "fp16" else frozenset(),
         )
         store_int4(model, few)
+        store_blocks(model, linears, rounded)
         # Of what is stored now: rounding to integers makes zeros.
         survey = survey_linears(model, linears)
         sparse = tuple(node for node, sparsity in survey.items() if sparsity.two_four)
         return Lowering(done=done, left=placed.left, sparse=sparse, doubtful={})
+
+    def _list_cache(self) -> frozenset[str]:
+        """Return the inputs and outputs that are a decoder's cache: in FP16 half as much is kept and read."""
+        cache = find_cache(describe_onnx(self.prepared).inputs)
+        return frozenset(name for pair in cache.names() for name in pair) if cache is not None else frozenset()
 
 
 def _check_rules(path: Path) -> Mapping[str, str]:
@@ -220,25 +249,28 @@ def offer_trt_candidates(
     attention: bool,
     sparse: bool,
     int4: bool = False,
+    methods: Sequence[Method] = (),
     providers: Sequence[str] = (),
 ) -> tuple[TrtSpec, ...]:
     """Return what makes sense to build: the plain float first, then what ``precision`` allows.
 
     Args:
-        precision: ``auto``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        precision: ``auto``, ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``weights-4``.
         rest: The type of what is not INT8.
         calibrated: Whether INT8 can be made: there are statistics, and linears that are worth it.
         attention: Whether the products of attention are INT8 too.
         sparse: Whether the model has 2:4 weights and sparse kernels may be used.
         int4: Whether the model has weights of few levels, which 4 bits hold.
+        methods: How weights may be rounded to 4 bits; empty where that is not asked for.
         providers: ONNX Runtime's, on the GPU that plans are timed on: what a user would run otherwise.
     """
     wanted: Mapping[str, tuple[str, ...]] = {
-        "auto": ("float", "int8"),
+        "auto": ("float", "weights-4", "int8"),
         "fp32": (),
         "fp16": ("float",),
         "bf16": ("float",),
         "int8": ("int8",),
+        "weights-4": ("weights-4",),
     }
     specs = [TrtSpec(arithmetic="float", rest="fp32", plain=True)]
     # In FP32 it would be the plain one again.
@@ -246,10 +278,16 @@ def offer_trt_candidates(
         specs.append(TrtSpec(arithmetic="float", rest=rest))
         if int4:
             specs.append(TrtSpec(arithmetic="float", rest=rest, int4=True))
+    if "weights-4" in wanted[precision]:
+        specs += [TrtSpec(arithmetic="weights-4", rest=rest, rounding=method) for method in methods]
     if "int8" in wanted[precision] and calibrated:
         specs.append(TrtSpec(arithmetic="int8-static", rest=rest, attention=attention))
     if sparse:
-        specs += [replace(spec, sparse=True) for spec in specs if not (spec.plain or spec.int4)]
+        specs += [
+            replace(spec, sparse=True)
+            for spec in specs
+            if not (spec.plain or spec.int4 or spec.arithmetic == "weights-4")
+        ]
     if precision == "auto":
         specs += [TrtSpec(arithmetic="float", rest="fp32", provider=provider) for provider in providers]
     return tuple(specs)

@@ -19,15 +19,16 @@ from exporter.passes.prepare import name_nodes, prepare
 from exporter.trace import write_model
 
 
-def prepare_for_tensorrt(traced: Path, out: Path) -> Path:
+def prepare_for_tensorrt(traced: Path, out: Path, *, int4: bool = False) -> Path:
     """Write the graph to ``out``, in an existing directory, and return the path: types known, opset 19 or later.
 
-    Opset 21 where weights have few levels, which 4 bits hold.
+    Opset 21 where weights have few levels, which 4 bits hold, or where ``int4`` says that any may be rounded to them.
     """
     model = ir.load(traced)
+    takes_int4 = int4 or bool(find_few_levels(model))
+    prepare(model, oldest_opset=FIRST_OPSET_OF_INT4 if takes_int4 else FIRST_OPSET)
     # Scalars too: which type a constant has is decided where it is read.
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    prepare(model, oldest_opset=FIRST_OPSET_OF_INT4 if find_few_levels(model) else FIRST_OPSET)
     remove_dead(model)
     name_nodes(model)
     return write_model(model, out)

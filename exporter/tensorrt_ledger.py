@@ -52,7 +52,7 @@ def make_ledger(workshop: TrtWorkshop, shipped: Shipped) -> tuple[LedgerRow, ...
     prepared = open_for_lowering(workshop.prepared)
     linears = find_linears(prepared)
     found = survey_linears(prepared, linears)
-    lowered = ir.load(workshop.build(shipped.chosen).path)
+    lowered = open_for_lowering(workshop.build(shipped.chosen).path)
     stored = survey_linears(lowered, linears)
     sizes = _count_bytes(lowered)
     rows = []

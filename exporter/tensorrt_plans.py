@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from exporter.cast_session import CastSession
 from exporter.probe_feeds import usable_shapes
 from exporter.target import Job, make_timing_plan
 from exporter.tensorrt_candidates import Lowering, TrtSpec, TrtWorkshop
@@ -131,6 +132,8 @@ def choose_timing(job: Job) -> TimingPlan:
 
 def _require_alike(graph: Session, plan: Session, inputs: Sequence[TensorSpec], timing: TimingPlan) -> None:
     """Raise ParityFailure where a plan answers otherwise than its graph to anything that is timed."""
+    # A plan's cache may be narrower than the traced one; its graph comes to us as what takes any.
+    plan = CastSession(plan)
     for _, feeds in timing.feed(inputs):
         require(compare(graph.run(feeds), plan.run(feeds), read_tolerance("graph-to-plan")))
         # As it will be timed: a plan that cannot be recorded is out with the reason.

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
+from exporter.cast_session import CastSession
 from exporter.choice import Decision, decide, decide_untimed
+from exporter.int4_rounding import Int4Rounding
 from exporter.options import ExportOptions
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
@@ -114,13 +116,30 @@ def _open_workshop(job: Job, plans: StaticPlans | None) -> TrtWorkshop:
         directory=job.work,
         make_plan=plans.make_plan if plans else None,
         magnitudes=job.statistics.magnitudes if job.statistics is not None else {},
+        rounding=_open_rounding(job) if _takes_int4(job) else None,
     )
+
+
+def _open_rounding(job: Job) -> Int4Rounding:
+    directory = job.work / "inputs"
+    directory.mkdir()
+    return Int4Rounding(
+        graph=_locate_prepared(job),
+        data=job.held_out.calibration,
+        directory=directory,
+        threads=job.options.threads,
+    )
+
+
+def _takes_int4(job: Job) -> bool:
+    """Whether weights are rounded to 4 bits: where that is asked for, and where weights are most of what is read."""
+    return job.options.precision == "weights-4" or (job.options.precision == "auto" and job.traced.cache is not None)
 
 
 def _plan(job: Job) -> StaticPlans | None:
     prepared = _locate_prepared(job)
     prepared.parent.mkdir()
-    prepare_for_tensorrt(job.traced.artifact.path, prepared)
+    prepare_for_tensorrt(job.traced.artifact.path, prepared, int4=_takes_int4(job))
     if job.statistics is None:
         return None
     return StaticPlans(
@@ -148,6 +167,7 @@ def _offer(job: Job, workshop: TrtWorkshop, tier: Tier) -> tuple[TrtSpec, ...]:
         attention=asked.attention,
         sparse=asked.build.sparse and has_sparse_weights(workshop.prepared),
         int4=has_few_levels(workshop.prepared),
+        methods=workshop.rounding.methods if workshop.rounding is not None else (),
         providers=[CUDA] if tier == "ran" and CUDA in available_providers() else (),
     )
 
@@ -165,7 +185,7 @@ def _judge_all(job: Job, workshop: TrtWorkshop, specs: Sequence[TrtSpec]) -> tup
 def _open_graph(options: ExportOptions, workshop: TrtWorkshop, spec: TrtSpec, graph: Artifact) -> Session:
     # ONNX Runtime's CPU has no BF16; the same graph with FP32 in its place has the same integers.
     judged = workshop.build(replace(spec, rest="fp32")) if spec.rest == "bf16" else graph
-    return OnnxRuntime(OrtOptions(threads=options.threads)).open(judged)
+    return CastSession(OnnxRuntime(OrtOptions(threads=options.threads)).open(judged))
 
 
 def _find_tier(options: ExportOptions) -> tuple[Tier, str]:
@@ -188,7 +208,7 @@ def _time(trials: Sequence[Trial[TrtSpec]], job: Job, plan: TimingPlan) -> Timin
 def _open_plan(options: ExportOptions, trial: Trial[TrtSpec]) -> Session:
     if trial.spec.provider:
         return OnnxRuntime(OrtOptions(threads=options.threads, providers=(trial.spec.provider,))).open(trial.artifact)
-    return TensorRt(TrtOptions(run=OWN)).open(trial.artifact)
+    return CastSession(TensorRt(TrtOptions(run=OWN)).open(trial.artifact))
 
 
 def _decide(trials: Sequence[Trial[TrtSpec]], timing: Timing | None, options: ExportOptions, untimed: str) -> Decision:

@@ -30,6 +30,9 @@ _SHARES = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72)
 class BlockFormat:
     """How a matrix is stored: ``bits`` a value, ``size`` inputs that share a scale, a zero point unless ``symmetric``.
 
+    Symmetric steps may be negative, so that the largest weight takes the level that has no opposite, unless
+    ``positive`` says that a runtime takes no such: TensorRT.
+
     Raises:
         UsageError: ONNX Runtime has no kernel for it. (Of 2 bits in blocks of 16 it unpacks the whole matrix at every
             call: 10 ms for the 0.1 ms of blocks of 32, of 1536 x 1536.)
@@ -38,6 +41,7 @@ class BlockFormat:
     bits: Bits
     size: int = 32
     symmetric: bool = True
+    positive: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (2, 4, 8):
@@ -148,12 +152,13 @@ def pack_bits(values: LevelArray, bits: Bits) -> LevelArray:
 def _span(cut: FloatArray, layout: BlockFormat, share: float) -> Grid:
     """Return the grid over ``share`` of what each block [rows, blocks, size] spans; of a block of zeros any step does.
 
-    Symmetric, the value of largest magnitude is level 0, so that all levels are in use.
+    Symmetric, the value of largest magnitude is level 0, so that all levels are in use, unless steps are positive.
     """
     if layout.symmetric:
         lowest, highest = cut.min(axis=2), cut.max(axis=2)
         peak = np.where(-lowest > highest, lowest, highest) * np.float32(share)
-        steps, zeros = -peak / layout.middle, np.full(peak.shape, layout.middle, np.float32)
+        zeros = np.full(peak.shape, layout.middle, np.float32)
+        steps = np.abs(peak) / (layout.middle - 1) if layout.positive else -peak / layout.middle
         return Grid(steps=np.where(steps == 0, np.float32(1), steps).astype(np.float32), zeros=zeros)
     # Zero points are levels, so that 0 lies within.
     lowest = np.minimum(cut.min(axis=2), 0) * np.float32(share)

@@ -50,7 +50,7 @@ def rtx():
     [
         (["--target", "tensorrt", "--profile", "8x128"], 2, "min=1x8,opt=8x128,max=32x512"),
         (["--target", "tensorrt", "--sm", "ampere"], 2, "80,86,89,120"),
-        (["--target", "tensorrt", "--precision", "weights-4"], 2, "tensorrt has no precision weights-4"),
+        (["--target", "tensorrt", "--precision", "weights-8"], 2, "tensorrt has no precision weights-8"),
         (["--precision", "fp16"], 2, "onnxruntime has no precision fp16"),
         (["--sm", "89"], 2, "--target tensorrt"),
         (["--target", "tensorrt", "--precision", "int8"], 2, "--calibration-data"),

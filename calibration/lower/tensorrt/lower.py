@@ -6,7 +6,7 @@ TensorRT 10, 11 and RTX take the same graph: precision lives in it, and nowhere 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +50,7 @@ def lower_tensorrt(
     precision: Precision = "fp16",
     magnitudes: Mapping[str, float],
     products: Sequence[Product] = (),
+    narrow_ends: Container[str] = (),
 ) -> Lowered:
     """Edit ``model`` in place.
 
@@ -60,6 +61,7 @@ def lower_tensorrt(
         precision: Of everything that is not int8.
         magnitudes: Largest magnitude of each float value over the calibration data.
         products: Products of two activations to quantise too.
+        narrow_ends: Inputs and outputs of the graph that get the type of the rest too; others stay float32.
 
     Raises:
         UnsupportedModel: the plan or the graph cannot be expressed (named).
@@ -81,7 +83,9 @@ def lower_tensorrt(
         # TensorRT writes an int8 product's bare sums in the type of its output; the next kernel applies the scales
         # (read off plans of tensorrt_rtx 1.7.1). FP16 ends below the sum of five products, BF16 keeps 8 bits of it.
         sums = {node: "it writes int8 sums" for node in model.graph if node.name in int8 and node not in kept}
-        kept = {node: why for node, why in set_types(model, kind, {**kept, **sums}).items() if node not in sums}
+        kept = {
+            node: why for node, why in set_types(model, kind, {**kept, **sums}, narrow_ends).items() if node not in sums
+        }
         remove_dead(model)
     # What is added is named after what it belongs to, and the model may have something of that name already.
     common.NameFixPass()(model)

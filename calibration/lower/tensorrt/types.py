@@ -1,14 +1,14 @@
 """FP16 or BF16 through types in the graph, which is how a strongly typed network says its precision.
 
 Every float32 value becomes the narrow type, except where an operator does not take it or a node is kept in FP32; a Cast
-stands where the two meet. Inputs and outputs of the graph keep their types, so that whoever runs the model sees no
-difference. QuantizeLinear goes with what it reads and DequantizeLinear with what reads it: a Cast between
-DequantizeLinear and a product would keep TensorRT from fusing them.
+stands where the two meet. Inputs and outputs of the graph keep their types, but for those that are asked for, so that
+whoever runs the model sees no difference. QuantizeLinear goes with what it reads and DequantizeLinear with what reads
+it: a Cast between DequantizeLinear and a product would keep TensorRT from fusing them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -23,13 +23,16 @@ FIRST_OPSET = 19
 _FLOAT = ir.DataType.FLOAT
 
 
-def set_types(model: ir.Model, kind: ir.DataType, kept: Mapping[ir.Node, str]) -> dict[ir.Node, str]:
+def set_types(
+    model: ir.Model, kind: ir.DataType, kept: Mapping[ir.Node, str], narrow_ends: Container[str] = ()
+) -> dict[ir.Node, str]:
     """Edit ``model`` in place; return the nodes that stay in FP32 with the reason: ``kept`` and what cannot change.
 
     Args:
         model: float32; the type of every value known.
         kind: FLOAT16 or BFLOAT16.
         kept: Nodes to leave in FP32.
+        narrow_ends: Names of inputs and outputs of the graph that get the narrow type too.
 
     Raises:
         UnsupportedModel: the operator set is too old, or the type of a value is not known (named).
@@ -48,7 +51,7 @@ def set_types(model: ir.Model, kind: ir.DataType, kept: Mapping[ir.Node, str]) -
             narrow[node] = formals
     _convert_constants(model.graph, narrow, kind)
     _set_attributes(narrow, kind)
-    _set_values(model.graph, narrow, kind)
+    _set_values(model.graph, narrow, kind, narrow_ends)
     return wide
 
 
@@ -140,10 +143,14 @@ def _set_attributes(narrow: Iterable[ir.Node], kind: ir.DataType) -> None:
             node.attributes["value"] = ir.AttrTensor("value", ir.tensor(fitted.astype(kind.numpy())))
 
 
-def _set_values(graph: ir.Graph, narrow: Mapping[ir.Node, Formals], kind: ir.DataType) -> None:
+def _set_values(
+    graph: ir.Graph, narrow: Mapping[ir.Node, Formals], kind: ir.DataType, narrow_ends: Container[str]
+) -> None:
     """Decide the type of every computed or fed value, and cast it for the readers that want the other."""
     for value in list(graph.inputs):
         if _is_float(value):
+            if value.name in narrow_ends:
+                value.type = ir.TensorType(kind)
             _cast_for_readers(graph, value, narrow, None, kind)
     for node in list(graph):
         for index, output in enumerate(node.outputs):
@@ -153,8 +160,9 @@ def _set_values(graph: ir.Graph, narrow: Mapping[ir.Node, Formals], kind: ir.Dat
             if gives:
                 output.type = ir.TensorType(kind)
             _cast_for_readers(graph, output, narrow, node, kind)
-            if gives and output.is_graph_output():
-                _restore_output(graph, output, node)
+            is_narrow_end = output.name in narrow_ends
+            if output.is_graph_output() and gives != is_narrow_end:
+                _convert_output(graph, output, node, kind if is_narrow_end else _FLOAT)
 
 
 def _cast_for_readers(
@@ -178,11 +186,11 @@ def _cast_for_readers(
         use.node.replace_input_with(use.idx, cast.outputs[0])
 
 
-def _restore_output(graph: ir.Graph, output: ir.Value, producer: ir.Node) -> None:
-    """Give the graph's output back its name and type."""
+def _convert_output(graph: ir.Graph, output: ir.Value, producer: ir.Node, kind: ir.DataType) -> None:
+    """Give the graph's output, under its name, the type it must have."""
     name = output.name
-    output.name = f"{name}_narrow"
-    cast = _make_cast(output, _FLOAT)
+    output.name = f"{name}_narrow" if kind == _FLOAT else f"{name}_wide"
+    cast = _make_cast(output, kind)
     cast.name, cast.outputs[0].name = f"{name}_cast", name
     graph.insert_after(producer, cast)
     for index, value in enumerate(graph.outputs):

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from calibration.data import open_dataset
+from exporter.int4_rounding import Int4Rounding
 from exporter.static_plans import StaticPlans, collect_for_plans
 from exporter.tensorrt_candidates import (
     TrtSpec,
@@ -66,7 +67,11 @@ def _workshop(model, tmp_path, *, scale=1.0):
     prepared = prepare_for_tensorrt(model, tmp_path / "prepared.onnx")
     plans = StaticPlans(graph=prepared, statistics=statistics, method="minmax", weight_bits=8, symmetric=True)
     return TrtWorkshop(
-        prepared=prepared, directory=tmp_path, make_plan=plans.make_plan, magnitudes=statistics.magnitudes
+        prepared=prepared,
+        directory=tmp_path,
+        make_plan=plans.make_plan,
+        magnitudes=statistics.magnitudes,
+        rounding=Int4Rounding(graph=prepared, data=None, directory=tmp_path, threads=1),
     )
 
 
@@ -90,6 +95,30 @@ def test_weights_of_few_levels_may_take_four_bits():
     assert _names("auto", int4=True) == [PLAIN, "fp16", "fp16, 4-bit weights", "int8-static, fp16"]
     assert _names("int8", int4=True) == [PLAIN, "int8-static, fp16"]
     assert "fp16, 4-bit weights, 2:4" not in _names("auto", int4=True, sparse=True)
+
+
+def test_rounding_to_four_bits_is_offered_as_it_can_be_done():
+    both = _names("auto", methods=("rtn", "gptq"))
+    assert both == [PLAIN, "fp16", "weights-4, fp16", "weights-4, fp16, gptq", "int8-static, fp16"]
+    assert _names("weights-4", "bf16", methods=("rtn",), sparse=True) == [PLAIN, "weights-4, bf16"]
+    assert _names("fp16", methods=("rtn",)) == [PLAIN, "fp16"]
+
+
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+def test_weights_are_rounded_to_four_bits_a_scale_for_each_block(model, tmp_path, rest):
+    workshop = _workshop(model, tmp_path)
+    prepare_for_tensorrt(model, workshop.prepared, int4=True)
+    artifact = workshop.build(TrtSpec(arithmetic="weights-4", rest=rest))
+    loaded = ir.load(artifact.path)
+    found = Counter(value.dtype for value in loaded.graph.initializers.values())
+    assert found[ir.DataType.INT4] == 2
+    products = [node for node in loaded.graph if node.op_type == "MatMul"]
+    kind = ir.DataType.FLOAT16 if rest == "fp16" else ir.DataType.FLOAT
+    assert {node.inputs[1].producer().op_type for node in products} == {"DequantizeLinear"}
+    assert {node.inputs[1].dtype for node in products} == {kind}
+    feeds = {"x": np.random.default_rng(2).standard_normal((3, WIDTH)).astype(np.float32)}
+    before, after = (OnnxRuntime().open(describe_onnx(path)).run(feeds)["y"] for path in (model, artifact.path))
+    assert 0 < np.abs(after - before).mean() < 0.2 * np.abs(before).mean()
 
 
 def test_weights_of_few_levels_are_found_and_stored(model, tmp_path):

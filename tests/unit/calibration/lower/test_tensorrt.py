@@ -389,3 +389,35 @@ def test_a_pointwise_convolution_is_smoothed_along_its_channels():
     (got,) = _run(model, feeds)
     np.testing.assert_allclose(got, expected, atol=2e-4)
     assert _broken(model) == []
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_cache_may_be_as_narrow_as_the_rest(precision):
+    """What is asked for changes its type, other inputs and outputs do not, and a node kept in FP32 reads a cast."""
+    model = _graph_of(
+        """cached (float[1, past] old, float[1, 4] new) => (float[1, total] kept, float[1, total] y) {
+            kept = Concat <axis = 1> (old, new)
+            y = Mul (kept, kept)
+        }"""
+    )
+    lower_tensorrt(
+        model, (), None, precision=precision, magnitudes=dict.fromkeys(("old", "new", "kept"), 1.0) | {"y": 1e9},
+        narrow_ends={"old", "kept"},
+    )  # fmt: skip
+    kind = ir.DataType.FLOAT16 if precision == "fp16" else ir.DataType.BFLOAT16
+    assert [value.dtype for value in model.graph.inputs] == [kind, ir.DataType.FLOAT]
+    assert [value.dtype for value in model.graph.outputs] == [kind, ir.DataType.FLOAT]
+    assert [value.name for value in model.graph.outputs] == ["kept", "y"]
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_a_cache_is_narrow_also_where_its_maker_is_not():
+    model = _graph_of(
+        """wide (float[1, 4] old) => (float[1, 4] kept) {
+            kept = Mul (old, old)
+        }"""
+    )
+    lower_tensorrt(model, (), None, magnitudes={"old": 1e9, "kept": 1e9}, narrow_ends={"old", "kept"})
+    assert [value.dtype for value in (*model.graph.inputs, *model.graph.outputs)] == [ir.DataType.FLOAT16] * 2
+    assert _count(model, "Cast") == 2
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)

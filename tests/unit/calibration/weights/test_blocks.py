@@ -103,3 +103,12 @@ def run_product():
         return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
 
     return run
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_positive_steps_err_by_half_a_step_at_most(bits):
+    rows = np.random.default_rng(0).standard_normal((5, 96)).astype(np.float32)
+    layout = BlockFormat(bits=bits, size=32, positive=True)
+    blocks = round_to(rows, layout, fit_grid(rows, layout))
+    assert (blocks.grid.steps > 0).all()
+    assert (np.abs(blocks.spell_out() - rows) <= np.repeat(blocks.grid.steps, 32, axis=1) * 0.501).all()

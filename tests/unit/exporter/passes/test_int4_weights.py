@@ -3,7 +3,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from exporter.passes.int4_weights import store_int4
+from calibration.linears import find_linears
+from calibration.weights.blocks import BlockFormat
+from calibration.weights.rtn import round_to_nearest
+from exporter.passes.int4_weights import choose_block_size, store_blocks, store_int4
 from exporter.passes.packed_weights import find_few_levels
 from tests.unit.exporter.passes.test_packed_weights import make_levels, make_model, run
 
@@ -42,3 +45,39 @@ def test_what_is_no_product_with_blocks_stays():
     assert set(few) == {"t", "w"}
     assert not few["w"].turned  # scales along the inputs, which no block of DequantizeLinear has
     assert store_int4(model, few) == 0
+
+
+GEMM = "r = Reshape(x, s)  g = Gemm<transB={}>(r, w)  y = Unsqueeze(g, z)"
+
+
+@pytest.mark.parametrize(
+    ("product", "shape"),
+    [("y = MatMul(x, w)", (64, 48)), (GEMM.format(0), (64, 48)), (GEMM.format(1), (48, 64))],
+    ids=["MatMul", "Gemm", "Gemm, transposed"],
+)
+def test_rounded_weights_stand_in_the_layout_they_had(product, shape):
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    others = {"s": np.array([-1, 64]), "z": np.array([0])} if "Gemm" in product else {}
+    model = make_model(product, w=weight, **others)
+    (linear,) = find_linears(model)
+    blocks = round_to_nearest(weight if linear.transposed else weight.T, BlockFormat(bits=4, size=32, positive=True))
+    store_blocks(model, [linear], {linear.node: blocks})
+    (dequantise,) = [node for node in model.graph if node.op_type == "DequantizeLinear"]
+    integers, scales = (value.const_value for value in dequantise.inputs)
+    assert (integers.dtype, tuple(integers.shape)) == (ir.DataType.INT4, shape)
+    assert (scales.numpy() > 0).all()
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    spelled = blocks.spell_out() if linear.transposed else blocks.spell_out().T
+    wanted = run(make_model(product, w=spelled, **others))
+    # ONNX Runtime may round the inputs of 4-bit weights to 8 bits; TensorRT does not.
+    assert np.abs(run(model) - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
+def test_a_linear_that_was_not_rounded_stays():
+    model = make_model("y = MatMul(x, w)", w=np.ones((64, 48), np.float32))
+    store_blocks(model, find_linears(model), {})
+    assert "w" in model.graph.initializers
+
+
+def test_blocks_are_of_a_size_that_divides_the_inputs():
+    assert [choose_block_size(depth) for depth in (576, 96, 48)] == [64, 32, None]
