@@ -14,6 +14,7 @@ from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.generation import genai
 from runtimes.generation.generator import Generator
 from runtimes.generation.layout import read_layout
+from tests.unit.runtimes.sparse.single_node import find_library
 
 
 def test_it_runs_on_the_library_of_the_package(folder):
@@ -75,9 +76,8 @@ def test_an_operator_that_nobody_knows(folder):
         Generator(read_layout(folder))
 
 
-def test_a_library_in_the_place_of_the_sparse_kernels_is_not_run(folder, monkeypatch):
-    library = Path("/somewhere/libstepdown_sparse.so")
-    monkeypatch.setattr("runtimes.sparse.library.library_path", lambda: library)
+def test_a_library_in_the_place_of_the_sparse_kernels_is_not_run(folder):
+    library = find_library()
     assert genai._load_sparse(folder) == library.name
     (folder / library.name).write_bytes(b"")
     with pytest.raises(CorruptArtifact, match="in the place of the sparse kernels"):
