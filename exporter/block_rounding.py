@@ -52,7 +52,8 @@ class BlockRounding:
         """Edit ``model``, a copy of the graph, in place."""
         bits = BITS[arithmetic]
         plan = WeightPlan(
-            linears=BlockFormat(bits=bits, size=_BLOCK),
+            # Few levels are worth a zero point a block: half a byte for 32 weights.
+            linears=BlockFormat(bits=bits, size=_BLOCK, symmetric=bits == 8),
             tables=_TABLES,
             method=method,
             accuracy=choose_accuracy(self.isa),
