@@ -25,7 +25,10 @@ from exporter.probe_feeds import make_feeds, usable_shapes
 from exporter.token_judge import PERPLEXITY, TokenJudge
 from exporter.trace import Traced
 from runtimes.artifact import TensorSpec
+from runtimes.errors import UsageError
+from runtimes.generation.cache_spec import CacheSpec
 from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.protocol import Session
 from runtimes.serving.subject import Subject
 
 Feeds = Mapping[str, NDArray[np.generic]]
@@ -53,9 +56,8 @@ class HeldOut:
         """Yield (judge for the decision, judge for tuning), both against the traced float model."""
         runtime = OnnxRuntime(OrtOptions(threads=options.threads))
         with closing(runtime.open(traced.artifact)) as reference:
-            if options.eval_data is None and traced.cache is not None:
-                judging, tuning = (TokenJudge(reference, one, traced.cache) for one in (self.judging, self.tuning))
-                yield judging, tuning
+            if traced.cache is not None:
+                yield self._judge_tokens(traced.cache, reference, traced, options)
                 return
             if options.eval_data is None:
                 yield OutputJudge(reference, self.judging), OutputJudge(reference, self.tuning)
@@ -69,6 +71,28 @@ class HeldOut:
             )
             judge = LabelJudge(subject, data, self.metric)
             yield judge, judge
+
+
+    def _judge_tokens(
+        self, cache: CacheSpec, reference: Session, traced: Traced, options: ExportOptions
+    ) -> tuple[Judge, Judge]:
+        """Return the judges of a decoder: texts need no labels, each token is that of those before it."""
+        if options.eval_data is None:
+            return TokenJudge(reference, self.judging, cache), TokenJudge(reference, self.tuning, cache)
+        texts = _open_texts(options.eval_data, traced, options, limit=HELD_OUT_MOST)
+        judge = TokenJudge(reference, tuple(texts.batches(batch_size=BATCH)), cache)
+        return judge, judge
+
+
+def _open_texts(spec: str, traced: Traced, options: ExportOptions, *, limit: int) -> Dataset:
+    return open_dataset(
+        spec,
+        traced.artifact.inputs,
+        traced.tokenizer,
+        columns=options.column,
+        max_length=min(options.max_length, traced.max_length or options.max_length),
+        limit=limit,
+    )
 
 
 def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | None) -> HeldOut:
@@ -97,14 +121,8 @@ def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | N
             described=described,
             metric=metric,
         )
-    dataset = open_dataset(
-        options.calibration_data,
-        inputs,
-        traced.tokenizer,
-        columns=options.column,
-        max_length=min(options.max_length, traced.max_length or options.max_length),
-        limit=HELD_OUT_MOST + (options.calibration_samples if calibrated is None else calibrated),
-    )
+    limit = HELD_OUT_MOST + (options.calibration_samples if calibrated is None else calibrated)
+    dataset = _open_texts(options.calibration_data, traced, options, limit=limit)
     calibration, rest, origin = _divide(dataset, options) if calibrated is None else _pass_over(dataset, calibrated)
     tuning, judging = rest.split(max(1, len(rest) // 2))
     return HeldOut(
@@ -133,8 +151,14 @@ def _pass_over(dataset: Dataset, calibrated: int) -> tuple[None, Dataset, str]:
 
 
 def _choose_metric(traced: Traced, options: ExportOptions) -> str:
+    if traced.cache is not None:
+        if options.metric not in (None, PERPLEXITY):
+            raise UsageError(
+                f"a language model is not judged by {options.metric}", where="--metric", cure=f"use {PERPLEXITY}"
+            )
+        return PERPLEXITY
     if options.eval_data is None:
-        return "cosine mean" if traced.cache is None else PERPLEXITY
+        return "cosine mean"
     metric = options.metric or choose_metric(traced.task)
     check_metric(metric)
     return metric

@@ -68,6 +68,17 @@ def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, c
     assert 0 < len(answers[0]["ids"]) <= 4
 
 
+def test_texts_to_judge_by_need_no_labels(stepdown, checkpoint, texts, tmp_path):
+    words = ("--precision", "weights-8", "--eval-data", texts, "--max-drop", "90%", "--json")
+    found = stepdown("export", checkpoint, "-o", tmp_path / "out", *words)
+    assert found.code == 0, found.err
+    (report,) = found.json()["reports"]
+    assert (report["metric"], report["judged_on"]) == (PERPLEXITY, str(texts))
+    wrong = stepdown("export", checkpoint, "-o", tmp_path / "wrong", *words, "--metric", "accuracy")
+    assert wrong.code == 2
+    assert "not judged by accuracy" in wrong.err
+
+
 def test_a_damaged_file_is_refused_and_leaves_nothing(stepdown, checkpoint, tmp_path):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(checkpoint.read_bytes()[:2000])
