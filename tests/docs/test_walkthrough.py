@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from exporter.cli.main import make_parser
 from tests.cli.test_wheel import build_wheel, list_sources
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +188,18 @@ def test_minilm_goes_all_the_way_to_an_environment_of_its_own(tmp_path, minilm_d
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     environment["PATH"] = f"{device / 'bin'}:/usr/bin:/bin"
     answer_on_device(folder, tmp_path / "device", environment)
+
+
+def list_commands():
+    """Return the words of each ``stepdown`` command that the page runs, up to what the shell joins to it."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", "").splitlines()
+    return [shlex.split(line.partition("||")[0])[1:] for line in lines if line.startswith("stepdown ")]
+
+
+@pytest.mark.parametrize("words", list_commands(), ids=" ".join)
+def test_the_parsers_take_each_command(words):
+    make_parser(words[0]).parse_exactly(words[1:])
 
 
 def test_the_extras_on_the_page_exist():
