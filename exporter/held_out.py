@@ -72,7 +72,6 @@ class HeldOut:
             judge = LabelJudge(subject, data, self.metric)
             yield judge, judge
 
-
     def _judge_tokens(
         self, cache: CacheSpec, reference: Session, traced: Traced, options: ExportOptions
     ) -> tuple[Judge, Judge]:
