@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def measure_agreement(work: Workplace, *, prompts: int, generations: int) -> dic
         found[str(bits)] = work.record(
             f"agreement-{bits}",
             depends_on,
-            lambda directory=directory, bits=bits: _measure(work, directory, bits, prompts, generations),
+            partial(_measure, work, directory, bits, prompts, generations),
         )
     return found
 

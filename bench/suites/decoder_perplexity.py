@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def measure_perplexity(work: Workplace, *, student: Path | None, prompts: int) -
         found[title] = work.record(
             f"perplexity-{checkpoint.name}",
             depends_on,
-            lambda directories=directories, title=title: _measure(work, directories, title, prompts),
+            partial(_measure, work, directories, title, prompts),
         )
     return found
 

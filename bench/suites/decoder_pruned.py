@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def measure_pruned(work: Workplace, *, dense: Path | None, rounds: int, seed: in
         found[str(bits)] = work.record(
             f"pruned-{twin.name}-{bits}",
             depends_on,
-            lambda directories=directories, bits=bits: _measure(work, directories, bits, rounds, seed),
+            partial(_measure, work, directories, bits, rounds, seed),
         )
     return found
 

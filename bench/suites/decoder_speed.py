@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import assets
-from bench.compare import Comparison
 from bench.generation import GenerationPlan, GenerationRecording, GenerationShape, draw_prompts, measure_generation
 from bench.generation_subject import GenerationSpec
 from bench.generation_tables import HEADER, describe_generation, list_memory, list_rows
@@ -68,7 +68,7 @@ def measure_speed(work: Workplace, *, rounds: int, seed: int = 0) -> dict[str, M
         depends_on = {"exports": exports, "threads": work.commands.threads, "rounds": rounds, "seed": seed}
         plan = GenerationPlan(shapes=(shape,), rounds=rounds, seed=seed)
         found[str(shape)] = work.record(
-            f"speed-{shape.context}x{shape.streams}", depends_on, lambda plan=plan: _measure(subjects, plan)
+            f"speed-{shape.context}x{shape.streams}", depends_on, partial(_measure, subjects, plan)
         )
     return found
 
@@ -92,7 +92,7 @@ def judge_recording(recording: GenerationRecording, shape: GenerationShape) -> t
             goals.append(judge_ratio(f"tokens/s at {shape.context}, {bits} bits, against llama.cpp {form}", ratio, 1.0))
     if shape == GenerationShape(context=_PREFILL_OF, streams=1):
         for bits, label in OURS.items():
-            ratio: Comparison = recording.compare_first(shape, FLOAT, label)
+            ratio = recording.compare_first(shape, FLOAT, label)
             goals.append(judge_ratio(f"prefill of {_PREFILL_OF}, {bits} bits, against {FLOAT}", ratio, _PREFILL_WANTED))
     return tuple(goals)
 

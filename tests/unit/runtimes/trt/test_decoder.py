@@ -101,7 +101,7 @@ def test_nothing_to_go_on_from(session):
 
 def test_a_mask_of_another_batch_is_refused(session):
     decoder = TrtDecoder(session)
-    with pytest.raises(DataError, match="axis .batch."):
+    with pytest.raises(DataError, match=r"axis .batch."):
         decoder.start(tokens(1, 2), np.ones((2, 2), np.int64))
 
 
