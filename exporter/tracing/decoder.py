@@ -20,14 +20,14 @@ from compression.level_modules import spell_out
 from exporter.source import GENERATION, Source
 from exporter.tracing.failure import TRACE_FAILURES, explain_failure
 from exporter.tracing.huggingface import find_max_length, load_model
-from exporter.tracing.names import SCOPES
+from exporter.tracing.names import SCOPES, name_decoder_axes
 from exporter.tracing.opset import choose_opset
 from exporter.tracing.program import ParityCase, Program, Reference
 from exporter.tracing.step_functions import attach_functions
 from exporter.tracing.step_module import Step, one_node_each
 from exporter.tracing.weights import check_weights
 from runtimes.errors import UnsupportedModel
-from runtimes.generation.cache_spec import BATCH, IDS, LOGITS, MASK, PAST, POSITIONS, SEQUENCE, TOTAL, CacheSpec
+from runtimes.generation.cache_spec import IDS, LOGITS, MASK, POSITIONS, CacheSpec
 from runtimes.generation.feeds import carry_cache, make_step
 from runtimes.protocol import Tensors
 
@@ -75,7 +75,7 @@ def trace_decoder(source: Source, opset: int | None) -> Program:
     graph = program.model
     _require_nodes(graph, cache, source.reference)
     _drop_prefix(graph)
-    _name_axes(graph, cache)
+    name_decoder_axes(graph, cache)
     attach_functions(graph)
     limit = find_max_length(model)
     return Program(
@@ -162,17 +162,6 @@ def _drop_prefix(model: ir.Model) -> None:
             names = ast.literal_eval(scopes)
             inside = [name.removeprefix(_PREFIX) for name in names if name != _PREFIX.rstrip(".")]
             node.metadata_props[SCOPES] = repr(inside)
-
-
-def _name_axes(model: ir.Model, cache: CacheSpec) -> None:
-    tokens = {IDS: (BATCH, SEQUENCE), MASK: (BATCH, TOTAL), POSITIONS: (BATCH, SEQUENCE)}
-    for value in model.graph.inputs:
-        value.shape = ir.Shape(tokens.get(str(value.name), (BATCH, cache.kv_heads, PAST, cache.head_dim)))
-    logits, *present = model.graph.outputs
-    assert logits.shape is not None, "torch gives every output a shape"
-    logits.shape = ir.Shape((BATCH, SEQUENCE, logits.shape[2]))
-    for value in present:
-        value.shape = ir.Shape((BATCH, cache.kv_heads, TOTAL, cache.head_dim))
 
 
 def _make_cases(model: torch.nn.Module, cache: CacheSpec, limit: int | None) -> tuple[ParityCase, ...]:

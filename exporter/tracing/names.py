@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 
-BATCH, SEQUENCE = "batch", "sequence"
+from runtimes.generation.cache_spec import BATCH, IDS, MASK, PAST, POSITIONS, SEQUENCE, TOTAL, CacheSpec
 
 #: Where torch notes the modules that a node was traced in.
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -68,6 +68,17 @@ def _rename_dim(dim: int | ir.SymbolicDim, renamed: dict[str, str], pattern: re.
     if isinstance(dim, int) or dim.value is None:
         return dim
     return ir.SymbolicDim(pattern.sub(lambda found: renamed[found[0]], str(dim.value)))
+
+
+def name_decoder_axes(model: ir.Model, cache: CacheSpec) -> None:
+    """Call the axes of a decoder, whose first output is its logits, as :mod:`runtimes.generation.cache_spec` does."""
+    tokens = {IDS: (BATCH, SEQUENCE), MASK: (BATCH, TOTAL), POSITIONS: (BATCH, SEQUENCE)}
+    for value in model.graph.inputs:
+        value.shape = ir.Shape(tokens.get(str(value.name), (BATCH, cache.kv_heads, PAST, cache.head_dim)))
+    logits, *present = model.graph.outputs
+    logits.shape = ir.Shape((BATCH, SEQUENCE, logits.shape[2] if logits.shape is not None else None))
+    for value in present:
+        value.shape = ir.Shape((BATCH, cache.kv_heads, TOTAL, cache.head_dim))
 
 
 def name_nodes(model: ir.Model) -> None:

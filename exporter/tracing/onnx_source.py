@@ -1,6 +1,7 @@
 """An ``.onnx`` file as a program: checked, its axes named as ours, its weights looked at, nothing traced.
 
-In: a Source of kind ``onnx``. Out: a Program without a reference. Must not import torch.
+In: a Source of kind ``onnx``. Out: a Program without a reference; a decoder is edited, and so compared with the file
+that it was. Must not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from exporter.source import Source, infer_task, read_config
+from exporter.source import GENERATION, Source, infer_task, read_config
+from exporter.tracing.brought_decoder import adopt_decoder, make_brought_cases
 from exporter.tracing.program import CUSTOM_TASK, Program
 from exporter.tracing.weights import check_weights
 from runtimes.errors import CorruptArtifact, UnsupportedModel
@@ -54,19 +56,22 @@ def read_onnx(source: Source, opset: int | None) -> Program:
             cure=f"leave --opset out, or export the PyTorch model with opset {opset}",
         )
     _refuse_custom_operators(model, source.reference)
+    cache = adopt_decoder(model, header.inputs, source.reference)
     findings = check_weights(_list_weights(model))
     config = read_config(source.path.parent) if (source.path.parent / "config.json").is_file() else {}
     limit = config.get("max_position_embeddings")
-    task = source.task or _guess_task(source.path, model, config)
+    task = source.task or (_guess_task(source.path, model, config) if cache is None else GENERATION)
+    brought = None if cache is None else make_brought_cases(source.path, model, cache)
     labels = config.get("id2label") or {} if task.endswith("-classification") else {}
     return Program(
         model=model,
-        reference=None,
-        cases=(),
+        reference=None if brought is None else brought[0],
+        cases=() if brought is None else brought[1],
         task=task,
         labels=tuple(str(labels[key]) for key in sorted(labels, key=int)),
         max_length=limit if isinstance(limit, int) and limit > 0 else None,
         findings=findings,
+        cache=cache,
     )
 
 
