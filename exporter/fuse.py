@@ -34,7 +34,6 @@ from runtimes.generation.feeds import blank_padding
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.parity import compare, require
 
-
 #: The step that gives a decoder ONNX Runtime's own attention over a cache.
 FUSED_ATTENTION = "attention over a cache fused"
 

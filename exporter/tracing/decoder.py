@@ -73,7 +73,6 @@ def trace_decoder(source: Source, opset: int | None) -> Program:
         raise explain_failure(error, model, example, {}, source.reference) from error
     assert program is not None  # torch gives none only where it writes a file
     graph = program.model
-    _require_nodes(graph, cache, source.reference)
     _drop_prefix(graph)
     name_decoder_axes(graph, cache)
     attach_functions(graph)
@@ -138,17 +137,6 @@ def _draw_step(
         before = _make_reference(model, cache)(make_step(ids[:, :old], mask[:, :old], past))
         past = carry_cache(cache, before)
     return make_step(ids[:, old:], mask, past)
-
-
-def _require_nodes(model: ir.Model, cache: CacheSpec, where: str) -> None:
-    """Make sure that every layer's attention is a node: one that went another way would have ignored the padding."""
-    found = sum(node.op_type == "CachedAttention" for node in model.graph)
-    if found != cache.layers:
-        raise UnsupportedModel(
-            f"{found} of its {cache.layers} layers attend through transformers' attention interface",
-            where=where,
-            cure="use a model of an architecture whose attention goes through it, as GPT-2, Llama, GPT-NeoX and OPT",
-        )
 
 
 def _drop_prefix(model: ir.Model) -> None:

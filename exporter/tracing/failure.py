@@ -41,7 +41,10 @@ def explain_failure(
         kwargs: Its example inputs by name.
         reference: The user's name of the model.
     """
-    texts = [str(link) for link in _chain(error)]
+    links = list(_chain(error))
+    if said := next((link for link in links if isinstance(link, UnsupportedModel)), None):
+        return said  # a part of ours that torch was tracing knows better
+    texts = [str(link) for link in links]
     for text in texts:
         if found := _NO_OPERATOR.search(text):
             operator = f"{found[1]}.{found[2]}"

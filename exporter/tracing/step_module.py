@@ -57,7 +57,7 @@ class Step(torch.nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-        return (logits, *cache.present())
+        return (logits, *cache.present(type(self.model).__name__))
 
 
 @contextmanager
@@ -124,8 +124,16 @@ class _Past(Cache):
         self._present[layer] = (present[0], present[1])
         return output
 
-    def present(self) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor for layer in range(len(self._past) // 2) for tensor in self._present[layer])
+    def present(self, model: str) -> tuple[torch.Tensor, ...]:
+        layers = len(self._past) // 2
+        if len(self._present) != layers:
+            # Attention that went another way made no node, and nobody told it what is padding.
+            raise UnsupportedModel(
+                f"{len(self._present)} of its {layers} layers attend through transformers' attention interface",
+                where=model,
+                cure="use a model of an architecture whose attention goes through it, as GPT-2, Llama, GPT-NeoX and OPT",
+            )
+        return tuple(tensor for layer in range(layers) for tensor in self._present[layer])
 
 
 @contextmanager
