@@ -131,7 +131,7 @@ class _Past(Cache):
             raise UnsupportedModel(
                 f"{len(self._present)} of its {layers} layers attend through transformers' attention interface",
                 where=model,
-                cure="use a model of an architecture whose attention goes through it, as GPT-2, Llama, GPT-NeoX and OPT",
+                cure="use a model of an architecture whose attention goes through it, as GPT-2, Llama or GPT-NeoX",
             )
         return tuple(tensor for layer in range(layers) for tensor in self._present[layer])
 

@@ -76,11 +76,14 @@ _ALL = (
         },
         slow=True,
     ),
-    # Scores are bent by a tanh before the softmax.
     # Attends in a way of its own, with biases that grow with the distance.
     Decoder(
-        name="bloom", model_type="bloom", config={**_BODY, "n_layer": 2, "n_head": 4}, why_not="0 of its 2 layers attend"
+        name="bloom",
+        model_type="bloom",
+        config={**_BODY, "n_layer": 2, "n_head": 4},
+        why_not="0 of its 2 layers attend",
     ),
+    # Scores are bent by a tanh before the softmax.
     Decoder(name="gemma2", model_type="gemma2", config={**_GROUPED, "head_dim": 8}, why_not="softcap"),
 )
 
