@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from runtimes.artifact import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 IDS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
 #: Axes: tokens given at once, tokens in the cache, and both together.
@@ -37,11 +39,15 @@ class CacheSpec:
 
     def empty(self, batch: int) -> dict[str, NDArray[np.generic]]:
         """Return the cache before the first token: arrays with a ``past`` of 0, by input name."""
+        import numpy as np  # names alone, which profiles are given by, need none of it
+
         shape = (batch, self.kv_heads, 0, self.head_dim)
         return {name: np.zeros(shape, self.dtype) for name, _ in self.names()}
 
     def bytes_for(self, batch: int, tokens: int) -> int:
         """Return how many bytes the cache of so many tokens takes."""
+        import numpy as np
+
         numbers = 2 * self.layers * batch * self.kv_heads * tokens * self.head_dim
         return numbers * np.dtype(self.dtype).itemsize
 
