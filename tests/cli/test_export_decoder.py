@@ -55,10 +55,21 @@ def test_float_continues_a_text_as_pytorch_does(stepdown, model, checkpoint, tmp
 
 def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, checkpoint, texts, tmp_path):
     out = tmp_path / "out"
-    words = ("--calibration-data", texts, "--precision", "weights-4", "--max-drop", "90%", "--json")
+    words = (
+        "--calibration-data",
+        texts,
+        "--eval-data",
+        texts,
+        "--precision",
+        "weights-4",
+        "--max-drop",
+        "90%",
+        "--json",
+    )
     found = stepdown("export", checkpoint, "-o", out, *words)
     assert found.code == 0, found.err
     (report,) = found.json()["reports"]
+    assert (report["metric"], report["judged_on"]) == (PERPLEXITY, str(texts))
     rows = {row["name"]: row for row in report["rows"]}
     assert set(rows) == {"float (as traced)", "weights-4", "weights-4, gptq", "weights-4, awq"}
     assert all(set(row["accuracy"]) >= {PERPLEXITY, CACHED} for row in rows.values())
@@ -68,13 +79,9 @@ def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, c
     assert 0 < len(answers[0]["ids"]) <= 4
 
 
-def test_texts_to_judge_by_need_no_labels(stepdown, checkpoint, texts, tmp_path):
-    words = ("--precision", "weights-8", "--eval-data", texts, "--max-drop", "90%", "--json")
-    found = stepdown("export", checkpoint, "-o", tmp_path / "out", *words)
-    assert found.code == 0, found.err
-    (report,) = found.json()["reports"]
-    assert (report["metric"], report["judged_on"]) == (PERPLEXITY, str(texts))
-    wrong = stepdown("export", checkpoint, "-o", tmp_path / "wrong", *words, "--metric", "accuracy")
+def test_no_other_metric_judges_a_language_model(stepdown, checkpoint, texts, tmp_path):
+    words = ("--precision", "fp32", "--eval-data", texts, "--metric", "accuracy")
+    wrong = stepdown("export", checkpoint, "-o", tmp_path / "out", *words)
     assert wrong.code == 2
     assert "not judged by accuracy" in wrong.err
 

@@ -50,9 +50,9 @@ _ALL = (
     # Biases in query, key and value.
     Decoder(name="qwen2", model_type="qwen2", config=_GROUPED, slow=True),
     # Norms of query and key, heads wider than their share.
-    Decoder(name="qwen3", model_type="qwen3", config={**_GROUPED, "head_dim": 16}),
+    Decoder(name="qwen3", model_type="qwen3", config={**_GROUPED, "head_dim": 16}, slow=True),
     # Positions are counted from two; words are narrower than what runs through the layers.
-    Decoder(name="opt", model_type="opt", config={**_BODY, "ffn_dim": 48, "word_embed_proj_dim": 16}),
+    Decoder(name="opt", model_type="opt", config={**_BODY, "ffn_dim": 48, "word_embed_proj_dim": 16}, slow=True),
     # Each token sees the eight before it.
     Decoder(name="mistral", model_type="mistral", config={**_GROUPED, "sliding_window": 8}),
     # Parallel branches, positions in half of each head.
