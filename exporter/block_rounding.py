@@ -1,21 +1,18 @@
-"""How the weights of a decoder are rounded to blocks for a candidate, and what its linears are fed, gathered once.
+"""How the weights of a decoder are rounded to blocks for a candidate.
 
-In: the fused float graph and calibration data. Out: edits of a graph. Must not import torch.
+In: a copy of the fused float graph, and what its linears are fed. Out: edits of a graph. Must not import torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import onnx_ir as ir
 
-from calibration.data import Dataset
 from calibration.weights.blocks import Bits, BlockFormat
-from calibration.weights.inputs import InputStatistics, collect_inputs
 from calibration.weights.plan import Method, WeightPlan, choose_accuracy
-from exporter.passes.decoder_weights import list_inputs, quantise_decoder
+from exporter.linear_inputs import LinearInputs
+from exporter.passes.decoder_weights import quantise_decoder
 from runtimes.isa import Isa
 
 #: What a decoder's linears are stored in, by the word for it.
@@ -25,28 +22,22 @@ _TABLES = BlockFormat(bits=8, size=32)
 _BLOCK = 32
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRounding:
     """Rounds for one export.
 
     Attributes:
-        graph: The fused float graph, whose names the statistics go by.
-        data: To gather them on; None where there is none, and only ``rtn`` is to be had.
-        directory: Where they are kept; it exists.
+        inputs: Of the fused float graph.
         isa: What the file is for.
-        threads: Of ONNX Runtime.
     """
 
-    graph: Path
-    data: Dataset | None
-    directory: Path
+    inputs: LinearInputs
     isa: Isa
-    threads: int | None
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """The ways to round that there is data for."""
-        return ("rtn",) if self.data is None else ("rtn", "gptq", "awq")
+        return self.inputs.offer("rtn", "gptq", "awq")
 
     def round(self, model: ir.Model, arithmetic: str, method: Method) -> None:
         """Edit ``model``, a copy of the graph, in place."""
@@ -58,11 +49,4 @@ class BlockRounding:
             method=method,
             accuracy=choose_accuracy(self.isa),
         )
-        quantise_decoder(model, plan, self._statistics if plan.needs_statistics else None)
-
-    @cached_property
-    def _statistics(self) -> InputStatistics:
-        data = self.data
-        assert data is not None, "what needs statistics is offered only with data"
-        wanted = list_inputs(ir.load(self.graph))
-        return collect_inputs(self.graph, data.batches, wanted, self.directory, threads=self.threads)
+        quantise_decoder(model, plan, self.inputs.statistics if plan.needs_statistics else None)

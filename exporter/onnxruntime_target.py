@@ -17,6 +17,7 @@ from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
 from exporter.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
 from exporter.held_out import Feeds, HeldOut
+from exporter.linear_inputs import LinearInputs
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, make_step_feeds, usable_shapes
 from exporter.sparse_plans import SparsePlans
@@ -171,7 +172,8 @@ def _open_blocks(job: Job, graphs: FloatGraphs, isa: Isa) -> BlockRounding:
     directory = job.work / "inputs"
     directory.mkdir()
     data = job.held_out.calibration
-    return BlockRounding(graph=graphs.fused, data=data, directory=directory, isa=isa, threads=job.options.threads)
+    inputs = LinearInputs(graph=graphs.fused, data=data, directory=directory, threads=job.options.threads)
+    return BlockRounding(inputs=inputs, isa=isa)
 
 
 def _offer(

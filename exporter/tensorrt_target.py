@@ -17,6 +17,7 @@ from bench.machine import describe_machine
 from exporter.cast_session import CastSession
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.int4_rounding import Int4Rounding
+from exporter.linear_inputs import LinearInputs
 from exporter.options import ExportOptions
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
@@ -123,12 +124,13 @@ def _open_workshop(job: Job, plans: StaticPlans | None) -> TrtWorkshop:
 def _open_rounding(job: Job) -> Int4Rounding:
     directory = job.work / "inputs"
     directory.mkdir()
-    return Int4Rounding(
+    inputs = LinearInputs(
         graph=_locate_prepared(job),
         data=job.held_out.calibration,
         directory=directory,
         threads=job.options.threads,
     )
+    return Int4Rounding(inputs=inputs)
 
 
 def _takes_int4(job: Job) -> bool:

@@ -5,8 +5,9 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.tape import Tape
 
-from exporter import block_rounding
+from exporter import linear_inputs
 from exporter.block_rounding import BlockRounding
+from exporter.linear_inputs import LinearInputs
 from runtimes.isa import named
 
 DEPTH, WIDTH, ROWS = 64, 32, 40
@@ -41,7 +42,8 @@ def graph(tmp_path):
 def make_rounding(graph, data):
     directory = graph.parent / "inputs"
     directory.mkdir()
-    return BlockRounding(graph=graph, data=data, directory=directory, isa=named("avx2"), threads=1)
+    inputs = LinearInputs(graph=graph, data=data, directory=directory, threads=1)
+    return BlockRounding(inputs=inputs, isa=named("avx2"))
 
 
 def run(model, feeds):
@@ -71,8 +73,8 @@ def test_what_the_inputs_are_makes_rounding_better(graph, arithmetic):
 
 def test_inputs_are_gathered_once_and_only_where_they_are_needed(graph, monkeypatch):
     gathered = []
-    collect = block_rounding.collect_inputs
-    monkeypatch.setattr(block_rounding, "collect_inputs", lambda *a, **k: gathered.append(1) or collect(*a, **k))
+    collect = linear_inputs.collect_inputs
+    monkeypatch.setattr(linear_inputs, "collect_inputs", lambda *a, **k: gathered.append(1) or collect(*a, **k))
     rounding = make_rounding(graph, Batches())
     rounding.round(ir.load(graph), "weights-4", "rtn")
     assert not gathered

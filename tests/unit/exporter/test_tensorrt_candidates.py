@@ -9,6 +9,7 @@ import pytest
 
 from calibration.data import open_dataset
 from exporter.int4_rounding import Int4Rounding
+from exporter.linear_inputs import LinearInputs
 from exporter.static_plans import StaticPlans, collect_for_plans
 from exporter.tensorrt_candidates import (
     TrtSpec,
@@ -71,7 +72,7 @@ def _workshop(model, tmp_path, *, scale=1.0):
         directory=tmp_path,
         make_plan=plans.make_plan,
         magnitudes=statistics.magnitudes,
-        rounding=Int4Rounding(graph=prepared, data=None, directory=tmp_path, threads=1),
+        rounding=Int4Rounding(inputs=LinearInputs(graph=prepared, data=None, directory=tmp_path, threads=1)),
     )
 
 
