@@ -66,9 +66,7 @@ def read_texts_again(
 
     if not texts:
         return SampleSets(), SpecialTokens()
-    path = files / TOKENIZER
-    if not path.is_file():
-        raise DataError("texts need a tokenizer, and the model has none", cure="add a tokenizer.json to the model")
+    path = require_tokenizer(files)
     tokeniser = Tokeniser(path, inputs, max_length)
     told = None if teacher is None else Tokeniser(teacher.tokenizer, teacher.inputs, max_length)
     sets = {name: _tokenise(some, tokeniser, told, labels) for name, some in texts.items()}
@@ -84,6 +82,18 @@ def read_arrays_once(
 
     sets = {name: read_arrays(path, inputs, None if name == UNLABELLED else label) for name, path in files.items()}
     return SampleSets(**sets), SpecialTokens()
+
+
+def require_tokenizer(files: Path) -> Path:
+    """Return the ``tokenizer.json`` of a folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = files / TOKENIZER
+    if not path.is_file():
+        raise DataError("texts need a tokenizer, and the model has none", cure="add a tokenizer.json to the model")
+    return path
 
 
 def find_special_tokens(tokenizer: Path) -> SpecialTokens:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.compress_data import Texts
-from exporter.compress_reader import find_special_tokens
-from exporter.tracing.companions import TOKENIZER
+from exporter.compress_reader import find_special_tokens, require_tokenizer
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError, UsageError
 from runtimes.generation.cache_spec import IDS, MASK
@@ -61,9 +60,7 @@ def read_windows(
 
     if not texts:
         return SampleSets(), SpecialTokens()
-    path = files / TOKENIZER
-    if not path.is_file():
-        raise DataError("texts need a tokenizer, and the model has none", cure="add a tokenizer.json to the model")
+    path = require_tokenizer(files)
     tokeniser = Tokeniser(path, inputs, _NO_LIMIT)
     pieces = _read_pieces(path)
     told = None if teacher is None else _find_ids(pieces, _read_pieces(teacher), str(teacher))

@@ -21,8 +21,9 @@ from calibration.data import Dataset, open_dataset
 from exporter.evaluate import EvalData, check_metric, choose_metric
 from exporter.judge import Judge, LabelJudge, OutputJudge
 from exporter.options import ExportOptions
+from exporter.perplexity import PERPLEXITY
 from exporter.probe_feeds import make_feeds, usable_shapes
-from exporter.token_judge import PERPLEXITY, TokenJudge
+from exporter.token_judge import TokenJudge
 from exporter.trace import Traced
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError

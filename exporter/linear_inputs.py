@@ -15,6 +15,14 @@ from calibration.data import Dataset
 from calibration.weights.inputs import InputStatistics, collect_inputs
 from calibration.weights.plan import Method
 from exporter.passes.decoder_weights import list_inputs
+from exporter.target import Job
+
+
+def open_inputs(job: Job, graph: Path) -> LinearInputs:
+    """Return what gathers for a target, on the calibration data of its job."""
+    directory = job.work / "inputs"
+    directory.mkdir()
+    return LinearInputs(graph=graph, data=job.held_out.calibration, directory=directory, threads=job.options.threads)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere
 from exporter.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
 from exporter.held_out import Feeds, HeldOut
-from exporter.linear_inputs import LinearInputs
+from exporter.linear_inputs import open_inputs
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, make_step_feeds, usable_shapes
 from exporter.sparse_plans import SparsePlans
@@ -69,7 +69,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         isa=isa,
         make_plan=plans.make_plan if plans else None,
         choose_blocks=sparse.choose_blocks,
-        blocks=_open_blocks(job, graphs, isa) if traced.cache is not None else None,
+        blocks=BlockRounding(inputs=open_inputs(job, graphs.fused), isa=isa) if traced.cache is not None else None,
     )
     specs = _offer(job, workshop, plans, sparse, timed=timed)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
@@ -166,14 +166,6 @@ def _plan(job: Job, graphs: FloatGraphs, isa: Isa) -> StaticPlans | None:
     return StaticPlans(
         graph=graphs.fused, statistics=job.statistics, method=job.options.method, weight_bits=bits, symmetric=False
     )
-
-
-def _open_blocks(job: Job, graphs: FloatGraphs, isa: Isa) -> BlockRounding:
-    directory = job.work / "inputs"
-    directory.mkdir()
-    data = job.held_out.calibration
-    inputs = LinearInputs(graph=graphs.fused, data=data, directory=directory, threads=job.options.threads)
-    return BlockRounding(inputs=inputs, isa=isa)
 
 
 def _offer(

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.data import open_dataset, open_labelled
+from exporter.cross_entropy import cost_tokens
 from exporter.evaluate import Advance, EvalData, Evaluated, Evaluation
 from exporter.special_tokens import SpecialIds, read_special_ids
 from runtimes.errors import DataError, UnsupportedModel
@@ -140,13 +141,10 @@ def _measure_losses(outputs: Tensors, labels: Labels) -> NDArray[np.float64]:
             cure="evaluate a language model (--task fill-mask)",
         )
     rows, columns = np.nonzero(labels != _IGNORED)
-    told, wanted = logits[rows, columns].astype(np.float64), labels[rows, columns]
+    wanted = labels[rows, columns]
     if len(wanted) and not 0 <= wanted.min() <= wanted.max() < logits.shape[2]:
         raise DataError(
             f"label {int(wanted.max())} is no token of the model's {logits.shape[2]}",
             cure="label with token ids of this model, -100 where nothing is to be told",
         )
-    highest = told.max(axis=1, initial=-math.inf) if len(wanted) else np.zeros(0)
-    norms = highest + np.log(np.exp(told - highest[:, None]).sum(axis=1))
-    losses: NDArray[np.float64] = norms - told[np.arange(len(wanted)), wanted]
-    return losses
+    return cost_tokens(logits[rows, columns], wanted)

@@ -17,7 +17,7 @@ from bench.machine import describe_machine
 from exporter.cast_session import CastSession
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.int4_rounding import Int4Rounding
-from exporter.linear_inputs import LinearInputs
+from exporter.linear_inputs import open_inputs
 from exporter.options import ExportOptions
 from exporter.report import Tier
 from exporter.static_plans import StaticPlans
@@ -117,20 +117,8 @@ def _open_workshop(job: Job, plans: StaticPlans | None) -> TrtWorkshop:
         directory=job.work,
         make_plan=plans.make_plan if plans else None,
         magnitudes=job.statistics.magnitudes if job.statistics is not None else {},
-        rounding=_open_rounding(job) if _takes_int4(job) else None,
+        rounding=Int4Rounding(inputs=open_inputs(job, _locate_prepared(job))) if _takes_int4(job) else None,
     )
-
-
-def _open_rounding(job: Job) -> Int4Rounding:
-    directory = job.work / "inputs"
-    directory.mkdir()
-    inputs = LinearInputs(
-        graph=_locate_prepared(job),
-        data=job.held_out.calibration,
-        directory=directory,
-        threads=job.options.threads,
-    )
-    return Int4Rounding(inputs=inputs)
 
 
 def _takes_int4(job: Job) -> bool:

@@ -16,13 +16,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.cross_entropy import cost_tokens
 from exporter.judge import Judgement
+from exporter.perplexity import PERPLEXITY
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import IDS, LOGITS, MASK, CacheSpec
 from runtimes.generation.feeds import carry_cache, make_step
 from runtimes.protocol import Session, Tensors
 
-PERPLEXITY, TOP, CACHED = "perplexity", "top-1 agreement", "same with a cache"
+TOP, CACHED = "top-1 agreement", "same with a cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,4 @@ def _tell_row(
         raise UnsupportedModel(
             "a candidate answers NaN or infinity on the held-out data", where=LOGITS, cure="check the float model"
         )
-    rows = logits.astype(np.float32)
-    largest = rows.max(axis=-1, keepdims=True, initial=np.finfo(np.float32).min)
-    normaliser = np.log(np.exp(rows - largest).sum(axis=-1, dtype=np.float64)) + largest[:, 0]
-    return normaliser - rows[np.arange(len(rows)), wanted], rows.argmax(axis=-1)
+    return cost_tokens(logits, wanted), logits.argmax(axis=-1)

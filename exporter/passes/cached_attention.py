@@ -57,7 +57,7 @@ def fuse_rotary(model: ir.Model) -> int:
     for node in nodes:
         angles = _require(node.inputs[1]), _require(node.inputs[2])
         if angles not in tables:
-            tables[angles] = _tabulate(nodes[0] if not tables else node, *angles)
+            tables[angles] = _tabulate(node, *angles)
         _replace_rotary(node, *tables[angles])
     _exchange(model, ROTATE, len(nodes))
     return len(nodes)

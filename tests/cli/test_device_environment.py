@@ -3,15 +3,12 @@
 import json
 import os
 import subprocess
-import venv
-from pathlib import Path
 
 import pytest
 
-from tests.cli.test_wheel import build_wheel, list_sources
+from tests.device_environment import make_device
 from tests.unit.runtimes.serving.real_bundle import Maker
 
-ROOT = Path(__file__).parents[2]
 ABSENT = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "safetensors", "rich", "cryptography")
 
 pytestmark = pytest.mark.slow
@@ -20,19 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
     """The folder of an environment with the wheel and its extra ``device``; nothing else is installed."""
-    folder = tmp_path_factory.mktemp("device")
-    source = folder / "source"
-    for name in list_sources():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    wheel = build_wheel(source, folder / "wheel")
-    venv.create(folder / "venv", with_pip=True)
-    command = [folder / "venv" / "bin" / "pip", "install", "--quiet", f"stepdown[device] @ {wheel.as_uri()}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No matching distribution" in done.stderr and not os.environ.get("REQUIRE_ASSETS"):
-        pytest.skip(f"no package registry: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return folder / "venv"
+    return make_device(tmp_path_factory.mktemp("device"), "device")
 
 
 def call(device, *words, cwd):

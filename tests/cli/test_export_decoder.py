@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from exporter.token_judge import CACHED, PERPLEXITY
+from exporter.perplexity import PERPLEXITY
+from exporter.token_judge import CACHED
 from tests.unit.exporter.tracing.made_gguf import make_llama, write_llama
 
 PROMPT = "the hen sat on 2024 eggs"

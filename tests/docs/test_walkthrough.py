@@ -9,14 +9,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import venv
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from exporter.cli.main import make_parser
-from tests.cli.test_wheel import build_wheel, list_sources
+from tests.device_environment import make_device
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "walkthrough.md").read_text(encoding="utf-8")
@@ -145,21 +144,10 @@ def test_a_small_encoder_goes_all_the_way(tmp_path):
     answer_on_device(folder, tmp_path / "device", {**os.environ, **paths})
 
 
-def make_device(folder):
-    """Make the environment of the page's own `pip install` line, with a wheel of these sources."""
+def make_device_of_the_page(folder):
+    """Make the environment of the page's own `pip install` line."""
     (extras,) = re.findall(r"^pip install 'stepdown\[([\w,-]+)\]'$", DEVICE, flags=re.MULTILINE)
-    source = folder / "source"
-    for name in list_sources():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    wheel = build_wheel(source, folder / "wheel")
-    venv.create(folder / "venv", with_pip=True)
-    command = [folder / "venv" / "bin" / "pip", "install", "--quiet", f"stepdown[{extras}] @ {wheel.as_uri()}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No matching distribution" in done.stderr and not os.environ.get("REQUIRE_ASSETS"):
-        pytest.skip(f"no package registry: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return folder / "venv"
+    return make_device(folder, extras)
 
 
 @needs_openssl
@@ -184,7 +172,7 @@ def test_minilm_goes_all_the_way_to_an_environment_of_its_own(tmp_path, minilm_d
         "SHRINK": tmp_path / "compact.toml",
     }
     make_and_pack(folder, places)
-    device = make_device(tmp_path)
+    device = make_device_of_the_page(tmp_path)
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     environment["PATH"] = f"{device / 'bin'}:/usr/bin:/bin"
     answer_on_device(folder, tmp_path / "device", environment)

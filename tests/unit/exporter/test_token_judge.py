@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from exporter.token_judge import CACHED, PERPLEXITY, TOP, TokenJudge, tell_tokens
+from exporter.perplexity import PERPLEXITY
+from exporter.token_judge import CACHED, TOP, TokenJudge, tell_tokens
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import CacheSpec
 from runtimes.generation.feeds import make_step
