@@ -119,13 +119,12 @@ class Generator:
         options = options or GenerationOptions()
         rows = [self.encode(prompt) for prompt in prompts]
         answers = self.complete_ids(rows, options)
-        room = count_room(rows, self.layout, options)
         return tuple(
             Completion(
                 text=self._tokeniser.decode(ids),
                 ids=tuple(ids),
-                # What beams followed to its end comes without the token that ended it.
-                finish=LENGTH if len(ids) == room and ids[-1] not in self.layout.stop_ids else STOP,
+                # Not the last token alone: what beams followed to its end comes without the one that ended it.
+                finish=self._explain_end(row, ids, options),
                 prompt_tokens=len(row),
             )
             for row, ids in zip(rows, answers, strict=True)
@@ -134,11 +133,12 @@ class Generator:
     def complete_ids(self, rows: Rows, options: GenerationOptions) -> list[list[int]]:
         """Return the new tokens of each row of tokens, up to the one that ends it; see :meth:`complete`."""
         opened = self._check(rows, options)
-        looks_back = options.repetition_penalty not in {None, 1} or self.layout.looks_back
-        if looks_back and len({len(row) for row in rows}) > 1:
-            # The padding of the shorter rows would be among the tokens that are there already.
-            return [ids for row in rows for ids in self._run(opened, (row,), options)]
-        return self._run(opened, rows, options)
+        answers: list[list[int]] = [[] for _ in rows]
+        for places in self._group(rows, options):
+            found = self._run(opened, [rows[place] for place in places], options)
+            for place, ids in zip(places, found, strict=True):
+                answers[place] = ids
+        return answers
 
     def close(self) -> None:
         """Release the model; generating afterwards is a UsageError, and what is being generated ends well."""
@@ -151,6 +151,20 @@ class Generator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _group(self, rows: Rows, options: GenerationOptions) -> Iterator[list[int]]:
+        """Yield the places of rows that run as one batch: what each gets in it is what it gets alone."""
+        looks_back = options.repetition_penalty not in {None, 1} or self.layout.looks_back
+        groups: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            # A penalty would count the padding of shorter rows; without one, a batch ends where its longest row does.
+            key = len(row) if looks_back else count_room((row,), self.layout, options)
+            groups.setdefault(key, []).append(place)
+        yield from groups.values()
+
+    def _explain_end(self, row: Sequence[int], ids: Sequence[int], options: GenerationOptions) -> str:
+        full = len(ids) == count_room((row,), self.layout, options)
+        return LENGTH if full and ids[-1] not in self.layout.stop_ids else STOP
 
     def _check(self, rows: Rows, options: GenerationOptions) -> OpenModel:
         opened = self._opened  # one read: another thread may close it meanwhile

@@ -58,6 +58,16 @@ def test_a_batch_answers_as_each_prompt_alone(generator, expected):
     assert [list(answer.ids) for answer in answers] == expected
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_short_prompt_beside_one_that_fills_the_context_gets_its_whole_answer(generator, penalty):
+    prompts = ("x" * (CONTEXT - 4), "a", "b")
+    options = GenerationOptions(max_new_tokens=12, repetition_penalty=penalty)
+    alone = [generator.complete((prompt,), options)[0] for prompt in prompts]
+    assert list(generator.complete(prompts, options)) == alone
+    assert (len(alone[0].ids), alone[0].finish) == (4, "length")
+    assert max(len(answer.ids) for answer in alone) > 4
+
+
 def test_a_stop_token_ends_an_answer_and_in_a_batch_its_own_alone(tmp_path, expected):
     ended = expected[0][3]
     folder = write_export(tmp_path)
