@@ -30,7 +30,8 @@ class Options:
         heads: Of each layer; they divide ``width``.
         kv_heads: With ``llama``, how many keys and values the heads share; None is one for each.
         neurons: Of each feed-forward; None is four times the width, or eight thirds of it where they are gated.
-        max_length: The longest text, in tokens.
+        max_length: The longest text, in tokens; None is the longest window of the data. ``gpt2`` learns a vector for
+            each place, so it can have no more.
         embeddings: ``teacher`` starts with the teacher's words, ``random`` with new ones.
         train: How it learns; None leaves that to a later step.
     """
@@ -41,7 +42,7 @@ class Options:
     heads: int = 4
     kv_heads: int | None = None
     neurons: int | None = None
-    max_length: int = 1024
+    max_length: int | None = None
     embeddings: Literal["teacher", "random"] = "teacher"
     train: Training | None = None
 
@@ -50,7 +51,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(name, f"{value} is below 1", "give a whole number of at least 1")
-        if self.max_length < 2:
+        if self.max_length is not None and self.max_length < 2:
             raise OptionError("max_length", f"{self.max_length} tokens hold no text", "give 2 or more")
         if self.width % self.heads:
             raise OptionError("heads", f"{self.heads} do not divide the width {self.width}", "give a divisor of it")
@@ -61,9 +62,8 @@ class Options:
                 "use architecture = 'llama' and a divisor of heads, or leave it out",
             )
 
-    @property
-    def shape(self) -> StudentShape:
-        """All sizes, those that were left out included."""
+    def find_shape(self, longest: int) -> StudentShape:
+        """Return all sizes, those that were left out included, where the longest window has so many tokens."""
         gated = round(8 / 3 * self.width / _GATED_MULTIPLE) * _GATED_MULTIPLE
         usual = _WIDER * self.width if self.architecture == "gpt2" else max(gated, _GATED_MULTIPLE)
         return StudentShape(
@@ -73,7 +73,7 @@ class Options:
             heads=self.heads,
             kv_heads=self.kv_heads or self.heads,
             neurons=self.neurons or usual,
-            max_length=self.max_length,
+            max_length=self.max_length or longest,
         )
 
 
@@ -82,7 +82,7 @@ def make(model: nn.Module, options: Options, context: Context) -> nn.Module:
 
     Raises:
         UnsupportedModel: ``model`` is no causal language model.
-        OptionError: the windows of the data are longer than the student reads.
+        OptionError: the windows of the data are longer than the student reads, or ``gpt2`` is to read longer ones.
     """
     if not predicts_next(model):
         raise UnsupportedModel(
@@ -91,15 +91,27 @@ def make(model: nn.Module, options: Options, context: Context) -> nn.Module:
             cure="use drop-layers, prune-heads and prune-neurons",
         )
     sets = (context.train_samples, context.held_out, context.unlabelled)
-    longest = max((len(row["input_ids"]) for some in sets if some for row in some.rows), default=0)
-    if longest > options.max_length:
+    longest = max((len(row["input_ids"]) for some in sets if some for row in some.rows), default=2)
+    shape = options.find_shape(longest)
+    _check_length(shape, longest)
+    seed = derive_seed(context.seed, context.step, "student")
+    return make_student(model, shape, seed, keep_words=options.embeddings == "teacher")
+
+
+def _check_length(shape: StudentShape, longest: int) -> None:
+    if longest > shape.max_length:
         raise OptionError(
             "max_length",
-            f"{options.max_length} is less than the windows of {longest} tokens that it is to read",
+            f"{shape.max_length} is less than the windows of {longest} tokens that it is to read",
             "raise it, or lower max_length of the recipe",
         )
-    seed = derive_seed(context.seed, context.step, "student")
-    return make_student(model, options.shape, seed, keep_words=options.embeddings == "teacher")
+    if shape.architecture == "gpt2" and longest < shape.max_length:
+        raise OptionError(
+            "max_length",
+            f"no window has more than {longest} tokens, so that what gpt2 learns of the places up to "
+            f"{shape.max_length} would never be taught",
+            "lower it or leave it out, raise max_length of the recipe, or use architecture = 'llama'",
+        )
 
 
 def apply(model: nn.Module, options: Options, context: Context) -> Facts:

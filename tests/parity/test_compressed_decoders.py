@@ -35,7 +35,7 @@ PLAIN = {
     "layers": 'do = "drop-layers"\nkeep = 1',
     "layers by loss": 'do = "drop-layers"\nkeep = 1\nimportance = "loss"',
     "vocabulary": 'do = "prune-vocabulary"\nsize = 280',
-    "student": f'do = "new-student"\nlayers = 1\nwidth = 16\nheads = 2\nmax_length = 32\n{_TAUGHT}',
+    "student": f'do = "new-student"\nlayers = 1\nwidth = 16\nheads = 2\n{_TAUGHT}',
     "llama student": 'do = "new-student"\narchitecture = "llama"\nlayers = 1\nwidth = 16\nheads = 4\nkv_heads = 2',
     "noted": 'do = "quantise"\nprecision = "weights-8"',
 }

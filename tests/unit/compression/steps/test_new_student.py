@@ -1,7 +1,10 @@
 """The step ``new-student``: its options, its defaults, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 
+from compression.options import OptionError
 from compression.recipe import parse_recipe
 from compression.steps import new_student
 from compression.steps.new_student import Options
@@ -10,7 +13,7 @@ from runtimes.errors import UnsupportedModel, UsageError
 from tests.unit.compression.made_decoders import make_decoder, make_decoder_context
 from tests.unit.compression.made_encoders import make_bert
 
-SMALL = {"layers": 1, "width": 16, "heads": 2, "max_length": 16}
+SMALL = {"layers": 1, "width": 16, "heads": 2}
 
 
 @pytest.mark.parametrize(
@@ -34,15 +37,28 @@ def test_sizes_that_make_no_model_are_refused(line, message):
 
 
 def test_sizes_that_are_left_out():
-    assert Options(width=288, heads=6).shape.neurons == 1152
-    shape = Options(architecture="llama", width=288, heads=6, kv_heads=2).shape
-    assert (shape.neurons, shape.kv_heads) == (768, 2)
-    assert Options().shape.kv_heads == 4
+    assert Options(width=288, heads=6).find_shape(9).neurons == 1152
+    shape = Options(architecture="llama", width=288, heads=6, kv_heads=2).find_shape(9)
+    assert (shape.neurons, shape.kv_heads, shape.max_length) == (768, 2, 9)
+    assert Options().find_shape(9).kv_heads == 4
 
 
 def test_an_encoder_has_no_such_student():
     with pytest.raises(UnsupportedModel, match="no language model to make a smaller one of"):
         new_student.make(make_bert(), Options(**SMALL), make_decoder_context())
+
+
+def test_it_reads_what_the_data_has_and_gpt2_no_more():
+    context = make_decoder_context()
+    longest = max(len(row["input_ids"]) for row in context.train_samples.rows)
+    assert new_student.make(make_decoder(), Options(**SMALL), context).config.n_positions == longest
+    with pytest.raises(OptionError, match=f"less than the windows of {longest} tokens"):
+        new_student.make(make_decoder(), Options(**SMALL, max_length=longest - 1), context)
+    longer = Options(**SMALL, max_length=longest + 1)
+    with pytest.raises(OptionError, match="would never be taught"):
+        new_student.make(make_decoder(), longer, context)
+    rotary = new_student.make(make_decoder(), replace(longer, architecture="llama"), context)
+    assert rotary.config.max_position_embeddings == longest + 1
 
 
 def test_it_learns_where_that_is_asked_for():
