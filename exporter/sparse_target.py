@@ -29,15 +29,18 @@ from runtimes.sparse.library import DOMAIN, describe_build, why_unavailable
 def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> tuple[SparsePlans, CostTable | None]:
     """Return plans, and the table of times they ask: none where the kernels or this machine do not let layers be timed.
 
-    Layers are timed at the export's shapes and threads.
+    Layers are timed at the export's shapes and threads, those of a decoder on a single token too: most of what it is
+    used for.
     """
     untimed = why_unavailable() if timed else "made for another machine, where no layer can be timed"
     if untimed is not None:
         return SparsePlans(find_gain=None, untimed=untimed.splitlines()[0]), None
     weight_bits = 7 if saturates_u8s8(isa) else 8
+    shapes = usable_shapes(job.traced.artifact.inputs, job.options.shapes)
+    one_token = ((1, 1),) if job.traced.cache is not None else ()
     costs = CostTable(
         directory=job.work / "layers",
-        shapes=usable_shapes(job.traced.artifact.inputs, job.options.shapes),
+        shapes=tuple(dict.fromkeys((*shapes, *one_token))),
         threads=job.options.threads,
         weight_bits=weight_bits,
         kept=open_kept_gains(threads=job.options.threads, weight_bits=weight_bits),

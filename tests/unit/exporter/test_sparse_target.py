@@ -21,6 +21,7 @@ from exporter.stopwatch import Stopwatch
 from exporter.target import Job
 from exporter.trace import Traced
 from exporter.trial import Trial
+from runtimes.generation.cache_spec import CacheSpec
 from runtimes.isa import named
 from runtimes.ort import describe_onnx
 from runtimes.sparse import library
@@ -132,6 +133,17 @@ def test_layers_are_timed_at_the_shapes_of_the_export_and_kept_for_the_next(writ
     (finding,) = list_findings(plans, costs, _share_graph(graph))
     assert finding in {f"gains of single layers: {number} measured now" for number in (1, 2)}
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 1
+
+
+@needs_kernels
+def test_layers_of_a_decoder_are_timed_on_a_single_token_too(write, make_job, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
+    graph = write("y = MatMul(x, w)", w=_prune(0.95))
+    job = make_job(graph)
+    cache = CacheSpec(layers=1, kv_heads=1, head_dim=64)
+    plans, _ = plan_sparse(replace(job, traced=replace(job.traced, cache=cache)), named("vnni"), timed=True)
+    (row,) = plans.make_plan(graph, "float32").rows
+    assert set(row.gain) == {"2x32", "1x1"}
 
 
 @needs_kernels
