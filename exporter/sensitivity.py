@@ -6,6 +6,7 @@ A group is the linears over one activation (query, key and value): they are quan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,7 +95,8 @@ def mend(
 
     def measure(tried: C) -> float:
         if tried not in measured:
-            measured[tried] = try_out(tried, tuning=True).judgement.charged
+            judgement = try_out(tried, tuning=True).judgement
+            measured[tried] = math.inf if judgement.fault else judgement.charged
         return measured[tried]
 
     ranked = rank_groups(group_linears(workshop, spec), spec, measure, advance)

@@ -56,9 +56,15 @@ def try_all(bench: TrialBench[C], specs: Sequence[C], progress: Progress) -> tup
 def mix(
     bench: TrialBench[C], trials: Sequence[Trial[C]], options: ExportOptions, progress: Progress
 ) -> tuple[Trial[C], ...]:
-    """Return a candidate with the layers that hurt in float, where no INT8 one keeps the budget, and its dense twin."""
+    """Return a candidate with the layers that hurt in float, where no INT8 one keeps the budget, and its dense twin.
+
+    What has a fault beyond its drop is not mended: which layer it comes from, the drop does not tell.
+    """
     integer = [trial for trial in trials if trial.spec.arithmetic.startswith("int8")]
-    if not integer or any(not trial.object_to_drop(options.max_drop) for trial in integer):
+    if any(not trial.object_to_drop(options.max_drop) for trial in integer):
+        return ()
+    integer = [trial for trial in integer if not trial.judgement.fault]
+    if not integer:
         return ()
     # The most accurate needs the fewest layers in float, and those cost more than what tells INT8 forms apart.
     spec = min(integer, key=lambda trial: trial.judgement.charged).spec

@@ -27,7 +27,8 @@ def mend(tmp_path):
 
     def judge(session) -> Judgement:
         extra = 0.0 if session.spec.sparse else 0.001
-        return Judgement(metrics={}, drop=(4 - len(session.spec.float_layers)) * 0.004 + extra)
+        fault = "its answers change with a cache" if session.spec.smoothed else ""
+        return Judgement(metrics={}, drop=(4 - len(session.spec.float_layers)) * 0.004 + extra, fault=fault)
 
     def call(*specs: CandidateSpec) -> list[CandidateSpec]:
         artifact = Artifact(path=path, kind="onnx", sha256="", inputs=(), outputs=())
@@ -60,3 +61,10 @@ def test_a_dense_one_comes_alone(mend):
 
 def test_within_the_budget_nothing_is_mended(mend):
     assert mend(SPARSE.leave_in_float(("a", "b", "c"))) == []
+
+
+def test_a_fault_beyond_the_drop_is_not_mended(mend):
+    faulty = CandidateSpec(arithmetic="int8-static", smoothed=True)
+    assert mend(faulty) == []
+    (mended,) = mend(faulty, DENSE)
+    assert mended.arithmetic == "int8-dynamic"
