@@ -1,4 +1,4 @@
-"""Whether a finished graph gives the same integers on every CPU, read from the graph itself.
+"""On which CPUs a finished graph gives the same integers, read from the graph itself.
 
 A CPU without VNNI adds two uint8 x int8 products in 16 bits: 255 * 64 * 2 still fits, 255 * 65 * 2 does not. So a graph
 is exact anywhere when no int8 weight of an integer product exceeds 64 in magnitude. Must not import a runtime.
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from calibration.weights.plan import INT8_ARITHMETIC
 from exporter.passes.packed_weights import read_packed
 
 LARGEST = 64
@@ -25,6 +26,18 @@ def is_exact_anywhere(path: Path) -> bool:
     model = ir.load(path)
     stored = any(_may_saturate(value) for value in model.graph.initializers.values())
     return not stored and not any(_multiplies_large(node) for node in model.graph)
+
+
+def rounds_where_it_can(path: Path) -> bool:
+    """Return whether a product of the graph rounds its activations to int8 on some CPUs and leaves them on others.
+
+    So do blocks of weights: see :func:`calibration.weights.plan.choose_accuracy`.
+    """
+    return any(_rounds_blocks(node) for node in ir.load(path).graph)
+
+
+def _rounds_blocks(node: ir.Node) -> bool:
+    return node.op_type == "MatMulNBits" and node.attributes.get_int("accuracy_level", 0) == INT8_ARITHMETIC
 
 
 def _multiplies_large(node: ir.Node) -> bool:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
-from exporter.block_rounding import BlockRounding
+from exporter.block_rounding import BITS, BlockRounding
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.choice import Decision, decide, decide_untimed
-from exporter.exactness import is_exact_anywhere
+from exporter.exactness import is_exact_anywhere, rounds_where_it_can
 from exporter.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
 from exporter.held_out import Feeds, HeldOut
 from exporter.linear_inputs import open_inputs
@@ -47,6 +47,10 @@ _ONE_BY_ONE = (
 )
 
 _ANY_CPU = "any CPU that ONNX Runtime runs on, with the same integers"
+_BY_CPU = (
+    "any CPU that ONNX Runtime runs on; activations are rounded to int8 from AVX2 and Arm's dot products on, and stay "
+    "float below"
+)
 _WITH_KERNELS = "of these, x86-64 and AArch64 with Linux and the sparse kernels of stepdown"
 _SOME_CPUS = "CPUs that do not saturate uint8 x int8 products: AVX-512 VNNI, AVX-VNNI, AMX, Arm"
 
@@ -75,7 +79,8 @@ def export_onnxruntime(job: Job) -> TargetResult:
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = TrialBench(workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open, options))
         trials = try_all(bench, specs, job.progress)
-        trials += mix(bench, trials, options, job.progress)
+        if traced.cache is None or not _has_blocks(trials, options):
+            trials += mix(bench, trials, options, job.progress)
     timing = _time(trials, job) if timed else None
     decision = _decide(trials, timing, options, isa)
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
@@ -93,18 +98,20 @@ def export_onnxruntime(job: Job) -> TargetResult:
         artifact=chosen.artifact,
         shipped=_name_files(chosen.artifact),
         report=make_report(trials, timing, decision, options, held_out, found),
-        entry=_describe(chosen, is_exact_anywhere(chosen.artifact.path)),
+        entry=_describe(chosen),
         versions={name: str(version) for name, version in describe_machine()["versions"].items()},
         steps=_list_steps(fusions, plans, chosen),
         calibration=plans.to_json() if plans else None,
     )
 
 
-def _describe(chosen: Trial[CandidateSpec], exact_on_any_cpu: bool) -> Mapping[str, Any]:
+def _describe(chosen: Trial[CandidateSpec]) -> Mapping[str, Any]:
     """Return what the manifest says of the model: what it needs, and where it runs."""
-    kernels = describe_kernels(chosen.artifact.path)
+    path = chosen.artifact.path
+    kernels = describe_kernels(path)
     requires = {"onnxruntime": f">={OLDEST_RUNTIME}"}
-    runs_on = _ANY_CPU if exact_on_any_cpu else _SOME_CPUS
+    exact_on_any_cpu = is_exact_anywhere(path)
+    runs_on = _SOME_CPUS if not exact_on_any_cpu else _BY_CPU if rounds_where_it_can(path) else _ANY_CPU
     if kernels:
         requires["stepdown"] = f">={kernels['sparse_kernels']['version']}"
         runs_on = f"{runs_on}; {_WITH_KERNELS}"
@@ -115,6 +122,14 @@ def _describe(chosen: Trial[CandidateSpec], exact_on_any_cpu: bool) -> Mapping[s
         "runs_on": runs_on,
         **kernels,
     }
+
+
+def _has_blocks(trials: Sequence[Trial[CandidateSpec]], options: ExportOptions) -> bool:
+    """Whether a decoder's weights in blocks keep the budget: they decode as fast as INT8, which need not be mended.
+
+    Mending reads the held-out texts once for each layer, a hundred times and more.
+    """
+    return any(trial.spec.arithmetic in BITS and not trial.object_to_drop(options.max_drop) for trial in trials)
 
 
 def _open(options: ExportOptions, spec: CandidateSpec, artifact: Artifact) -> Session:

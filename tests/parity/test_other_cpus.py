@@ -292,6 +292,7 @@ def test_tiny_bert_for_avx2_answers_alike(machines, traced_case, tmp_path, preci
         result = _export(traced_case("bert"), replace(options, for_isa=isa), tmp_path / isa)
         # Blocks of weights are widened before they are multiplied: right everywhere, whatever they were made for.
         assert result.entry["exact_on_any_cpu"] is (isa == "avx2" or precision.startswith("weights"))
+        assert ("float below" in result.entry["runs_on"]) is precision.startswith("weights")
         models.append(Path(shutil.copy(result.artifact.path, tmp_path / f"{isa}.onnx")))
     here, haswell = (machines.answer(cpu, feeds, models) for cpu in ("here", "Haswell"))
     # Float layers may add in another order, so not to the bit.

@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import pytest
 
-from exporter.exactness import is_exact_anywhere
+from exporter.exactness import is_exact_anywhere, rounds_where_it_can
 
 
 def _save(path, text, **arrays):
@@ -35,4 +35,14 @@ def test_a_table_of_integers_multiplies_nothing(tmp_path):
 def test_unsigned_weights_are_exact(tmp_path):
     weight = np.array([[1, 255], [3, 4]], np.uint8)
     path = _save(tmp_path / "m.onnx", _DEQUANTISED, w=weight, s=np.ones(2, np.float32))
+    assert is_exact_anywhere(path)
+
+
+@pytest.mark.parametrize(("level", "rounds"), [(1, False), (4, True)])
+def test_blocks_of_weights_say_where_their_activations_are_rounded(tmp_path, level, rounds):
+    text = f"""g (float[n, 32] x) => (float[n, 2] y)
+    {{ y = com.microsoft.MatMulNBits<K=32, N=2, bits=8, block_size=32, accuracy_level={level}>(x, w, s) }}"""
+    weight, scales = np.full((2, 1, 32), 200, np.uint8), np.ones((2, 1), np.float32)
+    path = _save(tmp_path / "m.onnx", text, w=weight, s=scales)
+    assert rounds_where_it_can(path) is rounds
     assert is_exact_anywhere(path)
