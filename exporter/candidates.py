@@ -22,7 +22,9 @@ from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
 from calibration.weights.plan import Method
 from exporter.block_rounding import BITS, BlockRounding
+from exporter.cache_range import CacheRange
 from exporter.fuse import open_for_lowering
+from exporter.passes.narrow_cache import narrow_cache
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.sparse_attention import replace_attention
 from exporter.passes.sparse_linears import Values, replace_linears
@@ -49,6 +51,7 @@ class CandidateSpec:
         sparse: Linears whose zeros pay in our own sparse kernels, with float values or int8 ones; the rest as it says.
         float_layers: Names of linears left in float; where ``sparse``, in a sparse form of it that pays.
         rounding: How the weights of a decoder are rounded to blocks.
+        narrow_cache: Keys and values of a decoder kept in int8.
         provider: The ONNX Runtime execution provider it is for.
         plain: The traced graph itself, with no fusion of ours: what the others are compared with.
     """
@@ -59,6 +62,7 @@ class CandidateSpec:
     sparse: bool = False
     float_layers: tuple[str, ...] = ()
     rounding: Method = "rtn"
+    narrow_cache: bool = False
     provider: str = CPU
     plain: bool = False
 
@@ -71,6 +75,8 @@ class CandidateSpec:
         parts = [self.arithmetic, *(name for name, is_set in flags.items() if is_set)]
         if self.rounding != "rtn":
             parts.append(self.rounding)
+        if self.narrow_cache:
+            parts.append("int8 cache")
         if self.float_layers:
             parts.append(f"{len(self.float_layers)} in float")
         if self.provider != CPU:
@@ -126,7 +132,7 @@ class Workshop:
     """Where candidates are built, and for which CPU.
 
     ``make_plan`` is there where static candidates are, ``choose_blocks`` where sparse ones are, ``blocks`` where the
-    model is a decoder.
+    model is a decoder, ``cache_range`` where its cache is to be narrower.
     """
 
     graphs: FloatGraphs
@@ -135,6 +141,7 @@ class Workshop:
     make_plan: MakePlan | None
     choose_blocks: ChooseBlocks | None = None
     blocks: BlockRounding | None = None
+    cache_range: CacheRange | None = None
 
     def build(self, spec: CandidateSpec) -> Artifact:
         """Write the candidate's file and describe it."""
@@ -148,7 +155,7 @@ class Workshop:
         model = open_for_lowering(source)
         few = find_few_levels(model)
         if spec.arithmetic == "float" and not spec.sparse and not few:
-            return describe_onnx(source)
+            return self._write(ir.load(source), spec) if spec.narrow_cache else describe_onnx(source)
         if spec.sparse:
             self._replace(model, spec, source)
         linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
@@ -164,6 +171,9 @@ class Workshop:
         return self._write(model, spec)
 
     def _write(self, model: ir.Model, spec: CandidateSpec) -> Artifact:
+        if spec.narrow_cache:
+            assert self.cache_range is not None, "a narrower cache is offered only with calibration data"
+            narrow_cache(model, self.cache_range.peaks)
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         return describe_onnx(write_model(model, directory / "model.onnx"))
@@ -211,6 +221,7 @@ def offer_candidates(
     timed: bool,
     sparse: bool = False,
     methods: Sequence[Method] = (),
+    narrow_cache: bool = False,
 ) -> tuple[CandidateSpec, ...]:
     """Return what makes sense to build: the plain float first, then what ``precision`` allows.
 
@@ -221,6 +232,7 @@ def offer_candidates(
         timed: Whether they will be timed; if not, variants that differ in speed alone are left out.
         sparse: Whether there are weights whose zeros may pay.
         methods: How the weights of a decoder may be rounded to blocks; empty for any other model.
+        narrow_cache: Whether what may ship keeps keys and values in int8; plain float, to compare with, never does.
     """
     wanted: dict[str, tuple[Arithmetic, ...]] = {
         "auto": ("float", "int8-dynamic", "int8-static", "weights-8", "weights-4"),
@@ -250,4 +262,4 @@ def offer_candidates(
                 specs += [replace(spec, sparse=True, merged=merged) for merged in forms]
     if "float" in wanted[precision]:
         specs += [CandidateSpec(arithmetic="float", provider=provider) for provider in providers]
-    return tuple(specs)
+    return tuple(spec if spec.plain else replace(spec, narrow_cache=narrow_cache) for spec in specs)

@@ -124,5 +124,5 @@ def _missed(trials: Sequence[Trial[Candidate]], max_drop: float) -> BudgetMissed
     return BudgetMissed(
         f"no candidate keeps the drop within {max_drop:.2%}; the best, {best.name}: {best.object_to_drop(max_drop)}",
         where="--max-drop",
-        cure="allow a larger --max-drop, give more calibration data, or use --precision auto",
+        cure="allow a larger --max-drop, give more calibration data, or force less (--precision, --cache-precision)",
     )

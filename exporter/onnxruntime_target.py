@@ -6,13 +6,16 @@ In: a traced model and options. Out: the chosen artifact with the report on all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
 from exporter.block_rounding import BITS, BlockRounding
+from exporter.cache_range import CacheRange
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
+from exporter.cast_session import CastSession
 from exporter.choice import Decision, decide, decide_untimed
 from exporter.exactness import is_exact_anywhere, rounds_where_it_can
 from exporter.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
@@ -29,6 +32,7 @@ from exporter.trace import Traced
 from exporter.trial import Candidate, Trial
 from exporter.trials import Findings, TrialBench, make_report, mix, try_all
 from runtimes.artifact import Artifact
+from runtimes.generation.cache_spec import find_cache
 from runtimes.isa import Isa, detect, named, saturates_u8s8
 from runtimes.ort import OnnxRuntime, OrtOptions
 from runtimes.ort_providers import CPU, available_providers
@@ -74,6 +78,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         make_plan=plans.make_plan if plans else None,
         choose_blocks=sparse.choose_blocks,
         blocks=BlockRounding(inputs=open_inputs(job, graphs.fused), isa=isa) if traced.cache is not None else None,
+        cache_range=_open_range(job, graphs.fused),
     )
     specs = _offer(job, workshop, plans, sparse, timed=timed)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
@@ -108,7 +113,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
 def _describe(chosen: Trial[CandidateSpec]) -> Mapping[str, Any]:
     """Return what the manifest says of the model: what it needs, and where it runs."""
     path = chosen.artifact.path
-    kernels = describe_kernels(path)
+    kernels, cache = describe_kernels(path), find_cache(chosen.artifact.inputs)
     requires = {"onnxruntime": f">={OLDEST_RUNTIME}"}
     exact_on_any_cpu = is_exact_anywhere(path)
     runs_on = _SOME_CPUS if not exact_on_any_cpu else _BY_CPU if rounds_where_it_can(path) else _ANY_CPU
@@ -121,6 +126,7 @@ def _describe(chosen: Trial[CandidateSpec]) -> Mapping[str, Any]:
         "exact_on_any_cpu": exact_on_any_cpu,
         "runs_on": runs_on,
         **kernels,
+        **({} if cache is None else {"cache": asdict(cache)}),
     }
 
 
@@ -133,7 +139,17 @@ def _has_blocks(trials: Sequence[Trial[CandidateSpec]], options: ExportOptions) 
 
 
 def _open(options: ExportOptions, spec: CandidateSpec, artifact: Artifact) -> Session:
-    return OnnxRuntime(OrtOptions(threads=options.threads, providers=(spec.provider,))).open(artifact)
+    session = OnnxRuntime(OrtOptions(threads=options.threads, providers=(spec.provider,))).open(artifact)
+    # All are fed what plain float is fed.
+    return CastSession(session) if spec.narrow_cache else session
+
+
+def _open_range(job: Job, graph: Path) -> CacheRange | None:
+    """Return what measures keys and values, where a candidate's cache is to be narrower."""
+    data, options = job.held_out.calibration, job.options
+    if options.cache_precision == "fp32" or data is None:
+        return None
+    return CacheRange(graph=graph, data=data, longest=job.traced.max_length, threads=options.threads)
 
 
 def _name_files(artifact: Artifact) -> Mapping[str, Path]:
@@ -187,7 +203,9 @@ def _offer(
     job: Job, workshop: Workshop, plans: StaticPlans | None, sparse: SparsePlans, *, timed: bool
 ) -> tuple[CandidateSpec, ...]:
     """Return the candidates; sparse ones only where layers that were timed are faster sparse."""
-    others = tuple(provider for provider in available_providers() if provider != CPU) if timed else ()
+    # A narrower cache is tried on the CPU alone.
+    elsewhere = timed and job.options.cache_precision == "fp32"
+    others = tuple(provider for provider in available_providers() if provider != CPU) if elsewhere else ()
     specs = offer_candidates(
         job.options.precision,
         calibrated=plans is not None,
@@ -195,6 +213,7 @@ def _offer(
         timed=timed,
         sparse=sparse.may_pay(workshop.graphs.fused),
         methods=workshop.blocks.methods if workshop.blocks is not None else (),
+        narrow_cache=job.options.cache_precision == "int8",
     )
     if not any(spec.sparse for spec in specs):
         return specs
@@ -221,7 +240,7 @@ def _time(trials: Sequence[Trial[CandidateSpec]], job: Job) -> Timing:
 def _decide(
     trials: Sequence[Trial[CandidateSpec]], timing: Timing | None, options: ExportOptions, isa: Isa
 ) -> Decision:
-    forced = options.precision not in ("auto", "fp32")
+    forced = options.precision not in ("auto", "fp32") or options.cache_precision != "fp32"
     if timing is None:
         made_for = f"{isa.level}: made for another machine"
         return decide_untimed(trials, max_drop=options.max_drop, made_for=made_for, forced=forced)

@@ -25,6 +25,8 @@ PRECISIONS = (
     "weights-4",
     "weights-2",
 )
+# What a decoder may keep the tokens before in.
+CACHE_PRECISIONS = ("fp32", "int8")
 # What each target has.
 PRECISIONS_OF = {
     "onnxruntime": ("auto", "fp32", "int8", "int8-dynamic", "int8-static", "weights-8", "weights-4", "weights-2"),
@@ -71,6 +73,7 @@ class ExportOptions:
     (0.01 is one point). ``statistics`` is a file that ``stepdown calibrate`` wrote, used in place of collecting;
     ``calibration_data`` then only judges. ``shapes`` are (batch, sequence) pairs to time at. ``for_isa`` makes a file
     for another CPU, untimed. ``threads`` is ONNX Runtime's intra-op thread count; None takes the physical cores.
+    ``cache_precision`` is what a decoder keeps keys and values in: every candidate but plain float has it.
     """
 
     model: str
@@ -86,6 +89,7 @@ class ExportOptions:
     label_column: str = "label"
     metric: str | None = None
     precision: str = "auto"
+    cache_precision: str = "fp32"
     method: str = "auto"
     max_drop: float = 0.01
     shapes: tuple[tuple[int, int], ...] = DEFAULT_SHAPES
@@ -105,6 +109,7 @@ def check_options(options: ExportOptions) -> None:
     """
     _check_name("--precision", options.precision, PRECISIONS)
     _check_name("--method", options.method, METHODS)
+    _check_cache(options)
     for target in options.targets:
         _check_name("--target", target, TARGETS)
         if options.precision not in PRECISIONS_OF[target]:
@@ -133,6 +138,31 @@ def check_options(options: ExportOptions) -> None:
             "static INT8 needs calibration data",
             where=f"--precision {options.precision}",
             cure="pass --calibration-data FILE or --statistics FILE",
+        )
+
+
+def _check_cache(options: ExportOptions) -> None:
+    where = f"--cache-precision {options.cache_precision}"
+    if options.cache_precision == "fp16":
+        raise UsageError(
+            "ONNX Runtime has no kernel on CPUs that keeps a cache in float16: it widens all of it for every token",
+            where=where,
+            cure="use int8, which takes half of that; for TensorRT leave it out: the cache is as wide as --rest",
+        )
+    _check_name("--cache-precision", options.cache_precision, CACHE_PRECISIONS)
+    if options.cache_precision == "fp32":
+        return
+    if "tensorrt" in options.targets:
+        raise UsageError(
+            "a plan of TensorRT keeps its cache in the type of the rest",
+            where=where,
+            cure="leave it out, or export each target by itself",
+        )
+    if options.calibration_data is None or options.statistics is not None:
+        raise UsageError(
+            "how large keys and values get is measured on calibration data, and is in no file of statistics",
+            where=where,
+            cure="pass --calibration-data FILE, and no --statistics",
         )
 
 

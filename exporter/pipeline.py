@@ -34,6 +34,7 @@ from exporter.tensorrt_target import export_tensorrt
 from exporter.trace import Traced, trace
 from runtimes.artifact import Manifest, record_files, write_manifest
 from runtimes.atomic import new_directory, write_text
+from runtimes.errors import UsageError
 
 __all__ = ["ExportOptions", "ExportResult", "export"]
 
@@ -109,6 +110,8 @@ def export_traced(
 
     ``statistics`` of the traced model take the place of collecting on the data. Writes only below ``work``.
     """
+    if options.cache_precision != "fp32" and traced.cache is None:
+        raise UsageError("the model keeps no cache", where="--cache-precision", cure="leave it out")
     options = replace(options, shapes=fit_shapes(options.shapes, traced.max_length))
     held_out = open_held_out(traced, options, calibrated=statistics.samples if statistics is not None else None)
     if statistics is None:

@@ -18,7 +18,16 @@ from exporter.cli.parsing import (
     refuse_existing,
 )
 from exporter.export_hints import choose_precision, read_export_hints
-from exporter.options import METHODS, PRECISIONS, RESTS, TARGETS, ExportOptions, TensorRtOptions, check_options
+from exporter.options import (
+    CACHE_PRECISIONS,
+    METHODS,
+    PRECISIONS,
+    RESTS,
+    TARGETS,
+    ExportOptions,
+    TensorRtOptions,
+    check_options,
+)
 from runtimes.errors import MissingDependency
 from runtimes.trt.library import LIBRARIES
 from runtimes.trt.options import DEFAULT_SMS, BuildOptions
@@ -100,6 +109,12 @@ def _add_judgement(parser: argparse.ArgumentParser) -> None:
         "--precision",
         metavar="NAME",
         help=f"{', '.join(PRECISIONS)} ({_DEFAULTS.precision}, or what the recipe said)",
+    )
+    group.add_argument(
+        "--cache-precision",
+        metavar="NAME",
+        default=_DEFAULTS.cache_precision,
+        help=f"what a language model keeps keys and values in: {', '.join(CACHE_PRECISIONS)} (%(default)s)",
     )
     group.add_argument(
         "--max-drop",
@@ -238,6 +253,7 @@ def _check_options(arguments: argparse.Namespace) -> ExportOptions:
         metric=arguments.metric,
         precision=arguments.precision or choose_precision(hints.get("precision"), targets),
         method=arguments.method or hints.get("method", _DEFAULTS.method),
+        cache_precision=arguments.cache_precision,
         max_drop=arguments.max_drop,
         shapes=tuple(arguments.shape or _DEFAULTS.shapes),
         for_isa=arguments.for_isa,

@@ -82,7 +82,8 @@ class ExportedDecoder(PreTrainedModel, GenerationMixin):
 
     def _read_layer(self, past: DynamicCache, layer: int, batch: int) -> dict[str, torch.Tensor]:
         if not past.get_seq_length(layer):
-            empty = torch.zeros(batch, self._cache.kv_heads, 0, self._cache.head_dim)
+            kind = getattr(torch, self._cache.dtype)
+            empty = torch.zeros(batch, self._cache.kv_heads, 0, self._cache.head_dim, dtype=kind)
             return {"key": empty, "value": empty}
         return {"key": past.layers[layer].keys, "value": past.layers[layer].values}
 
@@ -108,7 +109,7 @@ def load_for_transformers(path: Path | str, *, threads: int | None = None) -> Ex
     session = ort.InferenceSession(str(layout.graph), options, providers=["CPUExecutionProvider"])
     flat = [None] * (1 + 2 * layout.cache.layers)
     spec = torch.utils._pytree.treespec_dumps(torch.utils._pytree.tree_structure(flat))
-    runner = OnnxModelRunner(ExportMetadata(export_dtype=layout.cache.dtype, out_spec=spec), session)
+    runner = OnnxModelRunner(ExportMetadata(export_dtype="float32", out_spec=spec), session)
     with quiet_libraries():
         config = AutoConfig.from_pretrained(directory)
         # Pipelines know what they take by the name of its class.

@@ -7,6 +7,7 @@ import torch
 
 from exporter.perplexity import PERPLEXITY
 from exporter.token_judge import CACHED
+from stepdown import GenerationOptions, load_for_transformers, open_generator
 from tests.unit.exporter.tracing.made_gguf import make_llama, write_llama
 
 PROMPT = "the hen sat on 2024 eggs"
@@ -78,6 +79,42 @@ def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, c
     assert rows["weights-4"]["size_bytes"] < rows["float (as traced)"]["size_bytes"] / 2
     answers = stepdown("run", out, "--prompt", PROMPT, "--plain", "--max-new-tokens", 4, "--json").json()["answers"]
     assert 0 < len(answers[0]["ids"]) <= 4
+
+
+def test_a_cache_of_int8_runs_wherever_the_model_does(stepdown, checkpoint, texts, tmp_path):
+    out = tmp_path / "out"
+    words = ("--calibration-data", texts, "--eval-data", texts, "--precision", "fp32", "--max-drop", "5%", "--json")
+    # Untimed, which is quicker.
+    found = stepdown("export", checkpoint, "-o", out, *words, "--cache-precision", "int8", "--for-isa", "avx2")
+    assert found.code == 0, found.err
+    rows = {row["name"]: row for row in found.json()["reports"][0]["rows"]}
+    assert set(rows) == {"float (as traced)", "float, int8 cache"}
+    # Every token attends to the rounded keys, whether they come with it or lie in the cache.
+    assert all(row["accuracy"][CACHED] == 1 for row in rows.values())
+    assert rows["float, int8 cache"]["chosen"]
+    artifact = json.loads((out / "manifest.json").read_text())["artifacts"]["onnxruntime"]
+    assert artifact["cache"] == {"layers": 2, "kv_heads": 2, "head_dim": 16, "dtype": "int8"}
+    assert {one["dtype"] for one in artifact["inputs"] if one["name"].startswith("past")} == {"int8"}
+    words = ("--plain", "--max-new-tokens", 16, "--json")
+    (answer,) = stepdown("run", out, "--prompt", PROMPT, *words).json()["answers"]
+    continued = load_for_transformers(out, threads=1)
+    with open_generator(out, threads=1) as generator:
+        ids = generator.encode(PROMPT)
+        (beams,) = generator.complete([PROMPT], GenerationOptions(max_new_tokens=4, beams=2))
+    assert continue_in_pytorch(continued, ids, len(answer["ids"])) == answer["ids"]
+    assert beams.ids
+
+
+def test_a_cache_of_int8_is_refused_where_there_is_none(stepdown, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\nthree\n")
+    (tmp_path / "model.py").write_text(
+        "import torch\n\ndef make():\n    return torch.nn.Linear(4, 2), (torch.zeros(2, 4),)\n"
+    )
+    words = ("--calibration-data", texts, "--cache-precision", "int8", "-o", tmp_path / "out")
+    found = stepdown("export", f"{tmp_path / 'model.py'}:make", *words)
+    assert found.code == 2
+    assert "keeps no cache" in found.err
 
 
 def test_no_other_metric_judges_a_language_model(stepdown, checkpoint, texts, tmp_path):

@@ -6,8 +6,15 @@ import onnx_ir as ir
 import pytest
 
 from calibration.linears import find_linears
+from exporter.block_rounding import BlockRounding
+from exporter.cache_range import CacheRange
 from exporter.candidates import PLAIN, CandidateSpec, FloatGraphs, Workshop, offer_candidates
+from exporter.linear_inputs import LinearInputs
+from exporter.passes.cached_attention import fuse_attention
+from runtimes.generation.cache_spec import find_cache
+from runtimes.generation.feeds import make_step
 from runtimes.isa import named
+from tests.unit.exporter.passes.decoders import CACHE, draw_tokens, make_decoder
 from tests.unit.exporter.passes.graphs import attention_model
 
 
@@ -31,6 +38,51 @@ def test_untimed_exports_offer_nothing_that_differs_in_speed_alone():
 
 def test_a_provider_that_is_present_is_offered():
     assert "float, CUDA" in _names("auto", providers=("CUDAExecutionProvider",))
+
+
+def test_all_but_plain_float_keep_the_narrower_cache_that_is_asked_for():
+    first, *others = _names("auto", narrow_cache=True)
+    assert first == PLAIN
+    assert "float, int8 cache" in others
+    assert all(name.endswith(", int8 cache") for name in others)
+
+
+@pytest.mark.parametrize(("arithmetic", "rounds"), [("float", False), ("weights-4", True)])
+def test_a_narrower_cache_is_declared_by_the_graph(arithmetic, rounds, tmp_path):
+    model = make_decoder()
+    fuse_attention(model)
+    ir.save(model, tmp_path / "fused.onnx")
+    ir.save(make_decoder(), tmp_path / "float.onnx")
+    (tmp_path / "inputs").mkdir()
+    data = _Prompts()
+    inputs = LinearInputs(graph=tmp_path / "fused.onnx", data=None, directory=tmp_path / "inputs", threads=1)
+    workshop = Workshop(
+        graphs=FloatGraphs(
+            traced=tmp_path / "float.onnx", fused=tmp_path / "fused.onnx", merged=tmp_path / "fused.onnx"
+        ),
+        directory=tmp_path,
+        isa=named("avx2"),
+        make_plan=None,
+        blocks=BlockRounding(inputs=inputs, isa=named("avx2")),
+        cache_range=CacheRange(graph=tmp_path / "fused.onnx", data=data, longest=None, threads=1),
+    )
+    wide, narrow = (workshop.build(CandidateSpec(arithmetic=arithmetic, narrow_cache=asked)) for asked in (False, True))
+    assert [find_cache(one.inputs).dtype for one in (wide, narrow)] == ["float32", "int8"]
+    assert any(node.op_type == "MatMulNBits" for node in ir.load(narrow.path).graph) == rounds
+    workshop.build(CandidateSpec(arithmetic=arithmetic, narrow_cache=True))
+    assert data.reads == 1
+
+
+class _Prompts:
+    """What a dataset gives, and how often it was read."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def batches(self):
+        self.reads += 1
+        ids, mask = draw_tokens()
+        return iter([make_step(ids, mask, CACHE.empty(len(ids)))])
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "weights-4"])
