@@ -17,9 +17,11 @@ from runtimes.isa import Isa
 
 #: What a decoder's linears are stored in, by the word for it.
 BITS: dict[str, Bits] = {"weights-8": 8, "weights-4": 4, "weights-2": 2}
-# The head and the look-up by token err in every token alike, and 8 bits of them are read once a token.
-_TABLES = BlockFormat(bits=8, size=32)
 _BLOCK = 32
+# The head and the look-up by token err in every token alike, and 8 bits of them are read once a token. In a small model
+# they are most of its bytes.
+TABLES = BlockFormat(bits=8, size=_BLOCK)
+NARROW_TABLES = BlockFormat(bits=4, size=_BLOCK, symmetric=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +41,13 @@ class BlockRounding:
         """The ways to round that there is data for."""
         return self.inputs.offer("rtn", "gptq", "awq")
 
-    def round(self, model: ir.Model, arithmetic: str, method: Method) -> None:
-        """Edit ``model``, a copy of the graph, in place."""
+    def round(self, model: ir.Model, arithmetic: str, method: Method, *, narrow_tables: bool = False) -> None:
+        """Edit ``model``, a copy of the graph, in place; with ``narrow_tables``, head and look-up have 4 bits."""
         bits = BITS[arithmetic]
         plan = WeightPlan(
             # Few levels are worth a zero point a block: half a byte for 32 weights.
             linears=BlockFormat(bits=bits, size=_BLOCK, symmetric=bits == 8),
-            tables=_TABLES,
+            tables=NARROW_TABLES if narrow_tables else TABLES,
             method=method,
             accuracy=choose_accuracy(self.isa),
         )

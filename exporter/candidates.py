@@ -51,6 +51,7 @@ class CandidateSpec:
         sparse: Linears whose zeros pay in our own sparse kernels, with float values or int8 ones; the rest as it says.
         float_layers: Names of linears left in float; where ``sparse``, in a sparse form of it that pays.
         rounding: How the weights of a decoder are rounded to blocks.
+        narrow_tables: Its head and its look-up by token in 4 bits, not 8.
         narrow_cache: Keys and values of a decoder kept in int8.
         provider: The ONNX Runtime execution provider it is for.
         plain: The traced graph itself, with no fusion of ours: what the others are compared with.
@@ -62,6 +63,7 @@ class CandidateSpec:
     sparse: bool = False
     float_layers: tuple[str, ...] = ()
     rounding: Method = "rtn"
+    narrow_tables: bool = False
     narrow_cache: bool = False
     provider: str = CPU
     plain: bool = False
@@ -75,6 +77,8 @@ class CandidateSpec:
         parts = [self.arithmetic, *(name for name, is_set in flags.items() if is_set)]
         if self.rounding != "rtn":
             parts.append(self.rounding)
+        if self.narrow_tables:
+            parts.append("4-bit tables")
         if self.narrow_cache:
             parts.append("int8 cache")
         if self.float_layers:
@@ -150,7 +154,7 @@ class Workshop:
             return describe_onnx(source)
         if spec.arithmetic in BITS and self.blocks is not None:
             model = ir.load(source)
-            self.blocks.round(model, spec.arithmetic, spec.rounding)
+            self.blocks.round(model, spec.arithmetic, spec.rounding, narrow_tables=spec.narrow_tables)
             return self._write(model, spec)
         model = open_for_lowering(source)
         few = find_few_levels(model)

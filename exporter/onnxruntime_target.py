@@ -6,13 +6,14 @@ In: a traced model and options. Out: the chosen artifact with the report on all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
 from exporter.block_rounding import BITS, BlockRounding
+from exporter.block_trials import pass_over, shrink_tables
 from exporter.cache_range import CacheRange
 from exporter.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.cast_session import CastSession
@@ -83,11 +84,12 @@ def export_onnxruntime(job: Job) -> TargetResult:
     specs = _offer(job, workshop, plans, sparse, timed=timed)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
         bench = TrialBench(workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open, options))
-        trials = try_all(bench, specs, job.progress)
-        if traced.cache is None or not _has_blocks(trials, options):
-            trials += mix(bench, trials, options, job.progress)
-    timing = _time(trials, job) if timed else None
-    decision = _decide(trials, timing, options, isa)
+        trials = _try(bench, specs, job)
+    passed = pass_over(trials, max_drop=options.max_drop)
+    able = [trial for trial in trials if trial.name not in passed]
+    timing = _time(able, job) if timed else None
+    decision = _decide(able, timing, options, isa)
+    decision = replace(decision, reasons={**decision.reasons, **passed})
     chosen = next(trial for trial in trials if trial.name == decision.chosen)
     findings = traced.findings + (plans.list_findings() if plans else ()) + list_findings(sparse, costs, graphs)
     findings += (_ONE_BY_ONE,) if fusions.get(FUSED_ATTENTION) else ()
@@ -130,12 +132,19 @@ def _describe(chosen: Trial[CandidateSpec]) -> Mapping[str, Any]:
     }
 
 
-def _has_blocks(trials: Sequence[Trial[CandidateSpec]], options: ExportOptions) -> bool:
-    """Whether a decoder's weights in blocks keep the budget: they decode as fast as INT8, which need not be mended.
-
-    Mending reads the held-out texts once for each layer, a hundred times and more.
-    """
-    return any(trial.spec.arithmetic in BITS and not trial.object_to_drop(options.max_drop) for trial in trials)
+def _try(
+    bench: TrialBench[CandidateSpec], specs: Sequence[CandidateSpec], job: Job
+) -> tuple[Trial[CandidateSpec], ...]:
+    """Build and judge what is offered, and what that leads to."""
+    max_drop = job.options.max_drop
+    trials = try_all(bench, specs, job.progress)
+    if job.traced.cache is None:
+        return trials + mix(bench, trials, job.options, job.progress)
+    trials += shrink_tables(bench, trials, max_drop=max_drop)
+    # Blocks decode as fast as INT8, and to mend that takes a reading of the held-out texts for each of its layers.
+    if any(trial.spec.arithmetic in BITS and not trial.object_to_drop(max_drop) for trial in trials):
+        return trials
+    return trials + mix(bench, trials, job.options, job.progress)
 
 
 def _open(options: ExportOptions, spec: CandidateSpec, artifact: Artifact) -> Session:

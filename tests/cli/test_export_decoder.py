@@ -73,9 +73,15 @@ def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, c
     (report,) = found.json()["reports"]
     assert (report["metric"], report["judged_on"]) == (PERPLEXITY, str(texts))
     rows = {row["name"]: row for row in report["rows"]}
-    assert set(rows) == {"float (as traced)", "weights-4", "weights-4, gptq", "weights-4, awq"}
+    roundings = {"weights-4", "weights-4, gptq", "weights-4, awq"}
+    (smaller,) = set(rows) - roundings - {"float (as traced)"}
+    assert smaller.removesuffix(", 4-bit tables") in roundings
     assert all(set(row["accuracy"]) >= {PERPLEXITY, CACHED} for row in rows.values())
-    assert {"1x1+127"} <= set(rows["weights-4"]["speed"])
+    # Of roundings that are stored alike the most accurate is timed, and tried with smaller tables.
+    timed = {name for name, row in rows.items() if row["speed"]}
+    assert timed == {"float (as traced)", smaller.removesuffix(", 4-bit tables"), smaller}
+    assert {"1x1+127"} <= set(rows[smaller]["speed"])
+    assert rows[smaller]["size_bytes"] < rows["weights-4"]["size_bytes"]
     assert rows["weights-4"]["size_bytes"] < rows["float (as traced)"]["size_bytes"] / 2
     answers = stepdown("run", out, "--prompt", PROMPT, "--plain", "--max-new-tokens", 4, "--json").json()["answers"]
     assert 0 < len(answers[0]["ids"]) <= 4
