@@ -11,6 +11,7 @@ from runtimes.errors import MissingDependency
 from runtimes.trt.library import choose_library
 from runtimes.trt.record import verify_plan
 from tests.contract import tiny_models
+from tests.unit.exporter.tracing.made_gguf import make_llama, write_llama
 
 
 @pytest.fixture
@@ -110,6 +111,27 @@ def test_one_calibration_serves_both_targets(rtx, mlp, tmp_path, stepdown):
     assert chosen["name"] == "int8-static, fp16"
     assert reports["tensorrt"]["verdict"].endswith("not timed")
     assert len(verify_plan(out / manifest["artifacts"]["tensorrt"]["path"]).expected.int8) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "chosen"), [("int8", "int8-static, fp16"), ("weights-4", "weights-4, fp16")])
+def test_a_language_model_is_one_plan_for_prompts_and_for_single_tokens(rtx, tmp_path, stepdown, precision, chosen):
+    texts, out = tmp_path / "texts.txt", tmp_path / "out"
+    texts.write_text("".join(f"the hen sat on {number} eggs, and the fox ran home\n" for number in range(24)))
+    words = ("--target", "tensorrt", "--trt-library", rtx.name, "--sm", "89", "--precision", precision)
+    checkpoint = write_llama(tmp_path / "tiny.gguf", make_llama())
+    result = stepdown(
+        "export", checkpoint, *words, "--calibration-data", texts, "--max-drop", "90%", "-o", out, "--json"
+    )
+    assert result.code == 0, result.err
+    (won,) = [row["name"] for row in result.json()["reports"][0]["rows"] if row["chosen"]]
+    assert won.startswith(chosen)
+    record = verify_plan(out / "tensorrt" / "model.sm89.plan")
+    prompts, tokens = record.profiles
+    assert (prompts["past_key_values.0.key"].max[2], tokens["input_ids"].max[1]) == (0, 1)
+    assert tokens["past_key_values.0.key"].max[2] > 0
+    # A layer has seven linears, and the head is one more.
+    assert len(record.expected.int8) == (15 if precision == "int8" else 0)
 
 
 def test_equal_exports_give_equal_plans(rtx, mlp, tmp_path, stepdown):
