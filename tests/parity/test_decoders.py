@@ -150,4 +150,5 @@ class PassOn(torch.nn.Module):
     attention_type = "full_attention"
 
     def forward(self, hidden_states, **others):
+        del others
         return hidden_states
