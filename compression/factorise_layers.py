@@ -127,5 +127,5 @@ def _refuse_shared(model: nn.Module, chosen: Mapping[str, Whole]) -> None:
             raise UsageError(
                 f"the weight of {name} is also that of {others[0]}",
                 where="layers",
-                cure="leave it out: name other layers",
+                cure="leave it out; a table of words that is also the head gets smaller by prune-vocabulary",
             )

@@ -24,7 +24,7 @@ from exporter.tracing.names import SCOPES, name_decoder_axes
 from exporter.tracing.opset import choose_opset
 from exporter.tracing.program import ParityCase, Program, Reference
 from exporter.tracing.step_functions import attach_functions
-from exporter.tracing.step_module import Step, one_node_each
+from exporter.tracing.step_module import Step, one_node_each, refuse_attention
 from exporter.tracing.weights import check_weights
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import IDS, LOGITS, MASK, POSITIONS, CacheSpec
@@ -55,7 +55,13 @@ def trace_decoder(source: Source, opset: int | None) -> Program:
     """
     model: Any = spell_out(load_model(source.path, GENERATION))
     findings = check_weights((name, tensor.detach().numpy()) for name, tensor in model.named_parameters())
-    cache = read_cache(model, source.reference)
+    try:
+        cache = read_cache(model, source.reference)
+    except TRACE_FAILURES as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UnsupportedModel(
+            f"the PyTorch model itself does not run: {reason}", where=source.reference, cure="mend its config.json"
+        ) from error
     example = _make_example(model, cache)
     try:
         with one_node_each(model), torch.no_grad():
@@ -70,7 +76,7 @@ def trace_decoder(source: Source, opset: int | None) -> Program:
                 dynamic_shapes=_vary_axes(cache),
             )
     except TRACE_FAILURES as error:
-        raise explain_failure(error, model, example, {}, source.reference) from error
+        raise _explain(error, model, example, source.reference) from error
     assert program is not None  # torch gives none only where it writes a file
     graph = program.model
     _drop_prefix(graph)
@@ -108,6 +114,13 @@ def read_cache(model: torch.nn.Module, where: str) -> CacheSpec:
         )
     _, heads, _, width = shapes.pop()
     return CacheSpec(layers=len(kept.layers), kv_heads=heads, head_dim=width)
+
+
+def _explain(error: BaseException, model: Any, example: tuple[Any, ...], where: str) -> UnsupportedModel:  # noqa: ANN401 - any class of transformers
+    """Return why it cannot be traced: what attends by itself may fail for want of a mask, long before it is missed."""
+    if model._supports_attention_backend:
+        return explain_failure(error, model, example, {}, where)
+    return refuse_attention(f"{type(model).__name__} attends in a way of its own, not", where)
 
 
 def _make_example(model: torch.nn.Module, cache: CacheSpec) -> tuple[Any, ...]:

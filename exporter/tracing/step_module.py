@@ -60,6 +60,15 @@ class Step(torch.nn.Module):
         return (logits, *cache.present(type(self.model).__name__))
 
 
+def refuse_attention(what: str, where: str) -> UnsupportedModel:
+    """Return the error for a model whose attention is not that of transformers; ``what`` says who attends how."""
+    return UnsupportedModel(
+        f"{what} through transformers' attention interface",
+        where=where,
+        cure="use a model of an architecture whose attention goes through it, as GPT-2, Llama or GPT-NeoX",
+    )
+
+
 @contextmanager
 def one_node_each(model: torch.nn.Module) -> Iterator[None]:
     """Let attention and rotary positions of ``model`` trace as one node each, while the context lasts."""
@@ -128,11 +137,7 @@ class _Past(Cache):
         layers = len(self._past) // 2
         if len(self._present) != layers:
             # Attention that went another way made no node, and nobody told it what is padding.
-            raise UnsupportedModel(
-                f"{len(self._present)} of its {layers} layers attend through transformers' attention interface",
-                where=model,
-                cure="use a model of an architecture whose attention goes through it, as GPT-2, Llama or GPT-NeoX",
-            )
+            raise refuse_attention(f"{len(self._present)} of its {layers} layers attend", model)
         return tuple(tensor for layer in range(layers) for tensor in self._present[layer])
 
 

@@ -81,7 +81,20 @@ _ALL = (
         name="bloom",
         model_type="bloom",
         config={**_BODY, "n_layer": 2, "n_head": 4},
-        why_not="0 of its 2 layers attend",
+        why_not="BloomForCausalLM attends in a way of its own",
+    ),
+    # Each of these as well.
+    Decoder(
+        name="falcon",
+        model_type="falcon",
+        config=_BODY,
+        why_not="FalconForCausalLM attends in a way of its own",
+    ),
+    Decoder(
+        name="gpt-j",
+        model_type="gptj",
+        config={**_GPT, "rotary_dim": 4},
+        why_not="GPTJForCausalLM attends in a way of its own",
     ),
     # Scores are bent by a tanh before the softmax.
     Decoder(name="gemma2", model_type="gemma2", config={**_GROUPED, "head_dim": 8}, why_not="softcap"),

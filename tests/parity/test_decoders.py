@@ -8,11 +8,12 @@ import torch
 
 from exporter.source import GENERATION, open_source
 from exporter.trace import trace
+from exporter.tracing.step_module import Step, one_node_each
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import LOGITS, find_cache
 from runtimes.generation.feeds import carry_cache, make_step, place_tokens
 from runtimes.ort import OnnxRuntime
-from tests.corpus.decoders import CONTEXT, DECODERS, VOCABULARY_SIZE, build
+from tests.corpus.decoders import CONTEXT, DECODERS, VOCABULARY_SIZE, Decoder, build
 
 TRACED = [
     pytest.param(decoder, id=decoder.name, marks=[pytest.mark.slow] if decoder.slow else [])
@@ -124,3 +125,30 @@ def test_what_would_answer_otherwise_is_refused(decoder, tmp_path):
     build(decoder, tmp_path / "model")
     with pytest.raises(UnsupportedModel, match=decoder.why_not):
         trace(open_source(str(tmp_path / "model")), tmp_path)
+
+
+def test_a_model_that_does_not_run_in_pytorch_is_refused(tmp_path):
+    (tmp_path / "model").mkdir()
+    more_keys_than_queries = {**DECODERS["llama"].config, "num_key_value_heads": 8}
+    build(Decoder(name="odd", model_type="llama", config=more_keys_than_queries), tmp_path / "model")
+    with pytest.raises(UnsupportedModel, match="the PyTorch model itself does not run"):
+        trace(open_source(str(tmp_path / "model")), tmp_path)
+
+
+def test_a_layer_that_attends_in_another_way_than_the_rest_is_missed(tmp_path):
+    model = build(DECODERS["llama"], tmp_path)
+    model.model.layers[1] = PassOn()
+    ids, mask = (torch.from_numpy(array) for array in draw(1, 3))
+    past = tuple(torch.zeros(1, 2, 0, 8) for _ in range(4))
+    with one_node_each(model), pytest.raises(UnsupportedModel, match="1 of its 2 layers attend"):
+        Step(model)(ids, mask, torch.arange(3)[None], past)
+
+
+class PassOn(torch.nn.Module):
+    """A layer without attention."""
+
+    attention_type = "full_attention"
+
+    def forward(self, hidden_states, **others):
+        del others
+        return hidden_states

@@ -1,11 +1,13 @@
 import pytest
 import torch
 
+from compression.checkpoint import load_compressed, save_compressed
 from compression.low_rank import LowRankEmbedding, LowRankLinear
 from compression.options import OptionError
 from compression.steps.low_rank import Options, apply
 from compression.training import Logbook, Training
 from runtimes.errors import UsageError
+from tests.unit.compression.made_decoders import make_decoder, make_decoder_context
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context, make_samples
 
@@ -121,6 +123,34 @@ def test_factors_are_not_factorised_again():
 def test_a_weight_of_two_layers_is_refused():
     with pytest.raises(UsageError, match=r"is also that of cls.predictions.decoder"):
         apply(make_bert(masked=True), Options(rank=4, layers=("word_embeddings",)), make_context())
+
+
+@pytest.mark.parametrize(
+    ("family", "table"),
+    [("llama", "model.embed_tokens"), ("gpt2", "transformer.wte"), ("opt", "model.decoder.embed_tokens")],
+)
+def test_a_table_that_is_also_the_head_is_refused_from_either_end(family, table):
+    for layers, other in (((table,), "lm_head"), (("lm_head",), table), ((table, "lm_head"), "lm_head")):
+        model = make_decoder(family)
+        with pytest.raises(UsageError, match=f"is also that of {other}") as caught:
+            apply(model, Options(rank=4, layers=layers, method="svd"), make_decoder_context())
+        assert "prune-vocabulary" in str(caught.value.cure)
+        assert model.get_submodule("lm_head").weight is model.get_submodule(table).weight
+
+
+def test_table_and_head_of_their_own_become_factors_of_their_own(tmp_path):
+    model = make_decoder(tie_word_embeddings=False)
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        for module in (model.model.embed_tokens, model.lm_head):
+            module.weight.copy_(torch.randn(64, 3) @ torch.randn(3, 32))
+        expected = model(ids).logits
+        facts = apply(model, Options(rank=8, layers=("embed_tokens", "lm_head"), method="svd"), make_decoder_context())
+        assert facts["ranks"] == {"model.embed_tokens": 8, "lm_head": 8}
+        torch.testing.assert_close(model(ids).logits, expected, atol=1e-4, rtol=1e-4)
+        save_compressed(model, tmp_path)
+        loaded = load_compressed(make_decoder(seed=1, tie_word_embeddings=False), tmp_path)
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
 
 
 def test_rank_above_full():
