@@ -19,7 +19,7 @@ from exporter.packing.exports import Export, read_exports
 from exporter.packing.match import Match, match_devices
 from exporter.packing.onnxruntime_draft import draft_onnxruntime
 from exporter.packing.options import UNKNOWN_LICENCE, PackOptions, PackResult
-from exporter.packing.probe import make_probe
+from exporter.packing.probe import ProbeFiles, make_probe
 from exporter.packing.sbom import check_licence
 from exporter.packing.tensorrt_draft import draft_tensorrt
 from exporter.packing.write import Packed, locate_signature, write_bundle
@@ -37,7 +37,8 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     Raises:
         UsageError: an option is wrong, the output exists, or the exports are of different models.
         CorruptArtifact: an export is damaged, or does not fit its device.
-        MissingDependency: a package of stepdown[pack] or stepdown[sign] is missing, or kernels that a model needs.
+        MissingDependency: a package of stepdown[pack] or stepdown[sign] is missing, of stepdown[generate] for what
+            generates text, or kernels that a model needs.
         OutputError: no room, or no permission; a previous output is untouched.
     """
     _check_options(options)
@@ -52,7 +53,7 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
         probes = []
         for draft in drafts:
             progress.step(f"probing {draft.match.name}")
-            probes.append(make_probe(draft, draft.match.export.top.get(TOKENIZER)))
+            probes.append(_make_probe(draft))
         blobs = Blobs()
         description = describe_bundle(options, drafts, probes, blobs)
         progress.step(f"writing {options.output}")
@@ -74,6 +75,15 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
         signed=bool(options.keys),
         notes=_collect_notes(exports, matches, drafts, options),
     )
+
+
+def _make_probe(draft: Draft) -> ProbeFiles:
+    if draft.texts is None:
+        return make_probe(draft, draft.match.export.top.get(TOKENIZER))
+    # onnxruntime-genai is of use to what generates alone.
+    from exporter.packing.token_probe import make_token_probe
+
+    return make_token_probe(draft, draft.texts)
 
 
 def _check_options(options: PackOptions) -> None:
