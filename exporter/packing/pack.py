@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.packing.blobs import Blobs
@@ -16,9 +17,10 @@ from exporter.packing.describe import TOKENIZER, describe_bundle
 from exporter.packing.draft import Draft
 from exporter.packing.elf import sort_kernels
 from exporter.packing.exports import Export, read_exports
+from exporter.packing.licence import choose_licence
 from exporter.packing.match import Match, match_devices
 from exporter.packing.onnxruntime_draft import draft_onnxruntime
-from exporter.packing.options import UNKNOWN_LICENCE, PackOptions, PackResult
+from exporter.packing.options import PackOptions, PackResult
 from exporter.packing.probe import ProbeFiles, make_probe
 from exporter.packing.sbom import check_licence
 from exporter.packing.tensorrt_draft import draft_tensorrt
@@ -44,6 +46,8 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     _check_options(options)
     progress.step("verifying what was exported")
     exports = read_exports(options.exports)
+    licence, remarks = choose_licence(options.licence, exports)
+    options = replace(options, licence=licence)
     matches, kernels = match_devices(exports, options.devices), sort_kernels(options.kernels)
     with tempfile.TemporaryDirectory() as work:
         drafts = tuple(
@@ -73,7 +77,7 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
         bundle_id=hashlib.sha256(head).hexdigest()[:_ID_DIGITS],
         description=description,
         signed=bool(options.keys),
-        notes=_collect_notes(exports, matches, drafts, options),
+        notes=(*_collect_notes(exports, matches, drafts, options), *remarks),
     )
 
 
@@ -125,8 +129,6 @@ def _collect_notes(
     notes += [
         f"{library} is left out: no variant has a use for it" for library in options.kernels if library not in taken
     ]
-    if options.licence == UNKNOWN_LICENCE:
-        notes.append("the licence of the model is unknown: say it with --licence")
     if not options.keys:
         notes.append("the bundle is unsigned: nobody vouches for it")
     return tuple(notes)

@@ -180,3 +180,24 @@ def test_a_device_is_judged_by_its_profile(stepdown, packed, tmp_path):
     result = stepdown("verify", packed, "--device", tmp_path / "camera.toml")
     assert result.code == 8
     assert "onnxruntime-genai is not there" in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("told", "words", "licence", "said"),
+    [
+        ("apache-2.0", (), "Apache-2.0", "what the source says: apache-2.0"),
+        ("llama3.2", (), "unknown", "is llama3.2, which is no one SPDX name"),
+        (None, (), "unknown", "the licence of the model is unknown"),
+        ("apache-2.0", ("--licence", "MIT"), "MIT", "unsigned"),
+    ],
+)
+def test_the_licence_of_a_gguf_file_goes_along(stepdown, decoder, bundle, told, words, licence, said):
+    origin = {"sha256": "0" * 64, "general": {"name": "words", **({"license": told} if told else {})}}
+    (decoder / "gguf.json").write_text(json.dumps(origin))
+    seal(decoder)
+    result = stepdown("pack", decoder, "-o", bundle, *words)
+    assert result.code == 0, result.err
+    assert said in result.err
+    description, blobs = read_archive(bundle)
+    assert description.licence == licence
+    assert json.loads(blobs[description.files["gguf.json"]]) == origin
