@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 
 from runtimes.errors import MissingDependency
+from runtimes.generation.genai import import_genai
+from runtimes.generation.layout import GENAI_PACKAGE
 from runtimes.isa import detect, saturates_u8s8
 from runtimes.ort_providers import available_providers
 from runtimes.protocol import Runtime
@@ -23,8 +25,10 @@ from runtimes.sparse.library import DOMAIN, describe_build
 # What each verb needs beyond numpy, and the extra that brings it.
 _TRACING = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "tokenizers", "safetensors")
 _RUNNING = ("onnxruntime", "tokenizers")
+_GENERATING = (*_RUNNING, "onnxruntime_genai", "jinja2")
 _VERSIONS = (
-    "stepdown", "numpy", "onnxruntime", "tokenizers", "onnx", "onnx-ir", "onnxscript", "torch", "transformers",
+    "stepdown", "numpy", "onnxruntime", GENAI_PACKAGE, "jinja2", "tokenizers", "onnx", "onnx-ir", "onnxscript",
+    "torch", "transformers",
     "optimum", "safetensors", "rich", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings",
 )  # fmt: skip
 
@@ -66,7 +70,7 @@ def _examine_cpu() -> tuple[Finding, ...]:
 
 
 def _examine_runtimes() -> tuple[Finding, ...]:
-    return tuple(_examine_runtime(name, make()) for name, make in RUNTIMES.items())
+    return (*(_examine_runtime(name, make()) for name, make in RUNTIMES.items()), _examine_genai())
 
 
 def _examine_runtime(name: str, runtime: Runtime) -> Finding:
@@ -76,6 +80,15 @@ def _examine_runtime(name: str, runtime: Runtime) -> Finding:
     # Building alone is of use: a plan for another machine.
     builds = runtime.why_cannot_build() is None
     return Finding(topic="runtime", name=name, ok=False, detail=f"builds, does not run: {reason}" if builds else reason)
+
+
+def _examine_genai() -> Finding:
+    """Say whether text can be generated: on ONNX Runtime, by a package of its own."""
+    try:
+        import_genai()
+    except MissingDependency as error:
+        return Finding(topic="runtime", name=GENAI_PACKAGE, ok=False, detail=str(error))
+    return Finding(topic="runtime", name=GENAI_PACKAGE, ok=True, detail="works: generates text on onnxruntime")
 
 
 def _examine_providers() -> tuple[Finding, ...]:
@@ -131,6 +144,7 @@ def _examine_stages() -> tuple[Finding, ...]:
     stages = (
         ("export, calibrate", _TRACING + _RUNNING, "onnxruntime"),
         ("run, eval", _RUNNING, "device"),
+        ("run --prompt", _GENERATING, "generate"),
     )
     return tuple(_examine_stage(verbs, modules, extra) for verbs, modules, extra in stages)
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
-from runtimes.generation.cache_spec import IDS, LOGITS, MASK, POSITIONS, CacheSpec
-from runtimes.generation.layout import CONFIG_NAME
+from runtimes.generation.cache_spec import CacheSpec
+from runtimes.generation.layout import CONFIG_NAME, INPUT_NAMES, MODEL_TYPE, OUTPUT_NAMES
 
 _MODEL = "model.onnx"
 #: What configurations of transformers call the length that a model was trained for; the first that is there counts.
@@ -109,8 +109,7 @@ def write_genai_config(directory: Path, facts: GenerationFacts) -> Path:
 def describe(facts: GenerationFacts) -> dict[str, Any]:
     """Return what the file says."""
     model = {
-        # The generic type: the names of the graph's inputs say all that is particular.
-        "type": "decoder",
+        "type": MODEL_TYPE,
         "vocab_size": facts.vocabulary,
         "context_length": facts.context,
         "eos_token_id": list(facts.stop_ids),
@@ -122,18 +121,8 @@ def describe(facts: GenerationFacts) -> dict[str, Any]:
             "num_hidden_layers": facts.cache.layers,
             "num_key_value_heads": facts.cache.kv_heads,
             "head_size": facts.cache.head_dim,
-            "inputs": {
-                "input_ids": IDS,
-                "attention_mask": MASK,
-                "position_ids": POSITIONS,
-                "past_key_names": "past_key_values.%d.key",
-                "past_value_names": "past_key_values.%d.value",
-            },
-            "outputs": {
-                "logits": LOGITS,
-                "present_key_names": "present.%d.key",
-                "present_value_names": "present.%d.value",
-            },
+            "inputs": INPUT_NAMES,
+            "outputs": OUTPUT_NAMES,
         },
     }
     search = {**facts.search, "max_length": facts.context, "past_present_share_buffer": facts.share_buffer}

@@ -15,9 +15,9 @@ from pathlib import Path
 from runtimes.artifact import MANIFEST_NAME
 from runtimes.bundle.open_variant import ServeOptions
 from runtimes.bundle.trust import Trust
-from runtimes.errors import UnsupportedModel, UsageError
+from runtimes.errors import UnsupportedModel
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
-from runtimes.serving.bundle import is_bundle, open_bundle
+from runtimes.serving.bundle import is_bundle, open_bundle, refuse_trust
 from runtimes.serving.subject import Subject, make_subject
 from runtimes.trt.open_plan import open_plan
 
@@ -48,8 +48,8 @@ def open_subject(
     """
     path = Path(reference)
     packed = is_bundle(path)
-    if not packed and trust is not None and (trust.keys or trust.require_signature):
-        raise UsageError("only bundles are signed", where=reference, cure="leave --key and --require-signature out")
+    if not packed:
+        refuse_trust(trust, path)
     if packed or (path / MANIFEST_NAME).is_file():
         options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
         # The notes say what it steps back from.

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+#: ONNX Runtime's own way to keep u8 x s8 products exact on a CPU that saturates: slower, the same integers
+#: (onnxruntime_session_options_config_keys.h).
+PRECISE = (("session.x64quantprecision", "1"),)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrtOptions:
     """How ONNX Runtime runs a model.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import assets
 from runtimes.generation.chat_template import read_chat_template
+from runtimes.generation.text_files import read_text_files
 
 # Words of a prompt, again and again.
 _LENGTHS = (3, 8, 16, 32, 64, 120)
@@ -31,7 +32,7 @@ def encode_plain(directory: Path, prompts: list[str]) -> list[list[int]]:
 
 def encode_chat(directory: Path, prompts: list[str]) -> list[list[int]]:
     """Return the tokens of conversations that begin with each text; none where the model has no chat template."""
-    template = read_chat_template(directory)
+    template = read_chat_template(read_text_files(directory))
     if template is None:
         return []
     return encode_plain(directory, [template.render([{"role": "user", "content": prompt}]) for prompt in prompts])

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.cli.outcome import Outcome
 from exporter.cli.parsing import parse_positive, parse_seed
+from exporter.cli.trust import read_trust
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,17 +26,7 @@ _OF_PROMPTS = (
     *("max_new_tokens", "temperature", "top_p", "top_k", "seed", "beams", "repetition_penalty"),
     *("stream", "chat", "plain"),
 )
-_OF_OTHERS = (
-    "text",
-    "pair",
-    "inputs",
-    "task",
-    "max_length",
-    "allow_host_code",
-    "key",
-    "require_signature",
-    "signature",
-)
+_OF_OTHERS = ("text", "pair", "inputs", "task", "max_length")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +61,13 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     from runtimes.generation.generator import open_generator
 
     progress.step(f"opening {arguments.model}")
-    with open_generator(arguments.model, threads=arguments.threads) as generator:
+    path = Path(arguments.model)
+    with open_generator(
+        path,
+        threads=arguments.threads,
+        allow_host_code=arguments.allow_host_code,
+        trust=read_trust(arguments, path),
+    ) as generator:
         prompts = _ask(generator, arguments)
         if arguments.stream:
             answers: tuple[Completion, ...] = (_stream(generator, prompts[0], options),)

@@ -16,7 +16,9 @@ from exporter.packing.match import Match
 from runtimes.artifact import MANIFEST_NAME, Artifact, TensorSpec
 from runtimes.bundle.description import Rebuild, Requirements
 from runtimes.errors import CorruptArtifact
+from runtimes.generation.layout import GENAI_PACKAGE, OLDEST_GENAI
 from runtimes.trt.profiles import Ranges
+from runtimes.versions import count_version
 
 KERNELS = "kernels/libstepdown_sparse.so"
 # Python, numpy, tokenizers and ONNX Runtime are 56 MB before a model is opened (Linux, ONNX Runtime 1.31).
@@ -40,6 +42,7 @@ class Draft:
         ranges: Which shapes the plan takes; empty: any.
         graph: The ONNX file whose answers the probe keeps.
         facts: What that graph is made of.
+        texts: Where the tokenizer and the chat template lie of a model that generates text; None for any other.
         exact: Whether the answers are the same on any CPU.
         notes: What is worth knowing, one sentence each.
     """
@@ -53,6 +56,7 @@ class Draft:
     graph: Path
     facts: GraphFacts
     exact: bool
+    texts: Path | None = None
     rebuild: Rebuild | None = None
     ranges: tuple[Ranges, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -113,6 +117,7 @@ def check_profile(draft: Draft) -> None:
         raise misfit(
             match, "it computes in 16-bit floats, which the profile excludes", "export it with --precision fp32 or int8"
         )
+    _check_generation(draft)
     needed = draft.requires.memory_bytes
     if profile.memory_bytes is not None and needed > profile.memory_bytes:
         raise misfit(
@@ -120,6 +125,18 @@ def check_profile(draft: Draft) -> None:
             f"it takes about {needed:,} bytes of memory, and the profile has {profile.memory_bytes:,}",
             "compress the model further, or choose a larger device",
         )
+
+
+def _check_generation(draft: Draft) -> None:
+    held = draft.match.profile.onnxruntime_genai
+    is_enough = held is not None and count_version(held.removeprefix(">=")) >= count_version(OLDEST_GENAI)
+    if draft.texts is None or is_enough:
+        return
+    raise misfit(
+        draft.match,
+        f"it generates text, which takes {GENAI_PACKAGE} {OLDEST_GENAI} or later, and the profile has {held or 'none'}",
+        f'install stepdown[generate] there, and say onnxruntime_genai = ">={OLDEST_GENAI}" in the profile',
+    )
 
 
 def _list_specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

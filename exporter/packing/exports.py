@@ -14,6 +14,7 @@ from typing import Any
 from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import CorruptArtifact, UsageError
 from runtimes.generation.layout import TASK
+from runtimes.generation.text_files import TEXT_NAMES
 from runtimes.serving.exported import verify_files
 from runtimes.serving.subject import read_labels
 
@@ -21,6 +22,7 @@ from runtimes.serving.subject import read_labels
 _LEGAL = re.compile(r"(?:LICEN[SC]E|NOTICE|COPYING)(?:\.txt|\.md)?", flags=re.IGNORECASE)
 # What makes two exports two forms of one model: a text is the same tokens and a class the same name.
 _SAME = ("tokenizer.json",)
+ONNXRUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,11 @@ class Export:
         task: str | None = self.manifest.source.get("task")
         return task
 
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes text, token by token."""
+        return self.task == TASK
+
     def find_entry(self, target: str) -> Mapping[str, Any]:
         """Return what the manifest says of one artifact.
 
@@ -72,7 +79,7 @@ def read_exports(directories: Sequence[Path]) -> tuple[Export, ...]:
     """Read and verify every directory, and that they hold forms of one model.
 
     Raises:
-        UsageError: one is no exported directory or generates text, or two are of different models.
+        UsageError: one is no exported directory, or two are of different models.
         CorruptArtifact: a file is missing, or is not the one that was exported.
     """
     exports = tuple(map(_read_export, directories))
@@ -88,9 +95,6 @@ def _read_export(directory: Path) -> Export:
             "not an exported directory: it has no manifest", where=str(directory), cure="give what `export -o` wrote"
         )
     manifest = read_manifest(directory)
-    if manifest.source.get("task") == TASK:
-        cure = "copy the exported directory: stepdown.open_generator checks it against its manifest"
-        raise UsageError("a bundle answers texts, and this model generates them", where=str(directory), cure=cure)
     verify_files(directory, manifest)
     named = {record.path for record in manifest.files}
     found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
@@ -99,9 +103,18 @@ def _read_export(directory: Path) -> Export:
         directory=directory,
         manifest=manifest,
         labels=tuple(manifest.source.get("labels") or read_labels(directory)),
-        top={name: found[name] for name in sorted(named | legal) if "/" not in name},
+        top=_list_top(manifest, {name: found[name] for name in sorted(named | legal)}),
         ignored=tuple(sorted(found.keys() - named - legal - {MANIFEST_NAME})),
     )
+
+
+def _list_top(manifest: Manifest, found: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files at the top; of a model that generates, those that make tokens of texts lie by its graph."""
+    top = {name: path for name, path in found.items() if "/" not in name}
+    if manifest.source.get("task") != TASK:
+        return top
+    beside = {name: found[path] for name in TEXT_NAMES if (path := f"{ONNXRUNTIME}/{name}") in found}
+    return {name: path for name, path in top.items() if name not in TEXT_NAMES} | beside
 
 
 def _require_alike(first: Export, other: Export) -> None:
@@ -109,7 +122,7 @@ def _require_alike(first: Export, other: Export) -> None:
     pairs: dict[str, tuple[object, object]] = {
         "task": (first.task, other.task),
         "classes": (first.labels, other.labels),
-        **{name: (_read(first, name), _read(other, name)) for name in _SAME},
+        **{name: (_read(first, name), _read(other, name)) for name in (TEXT_NAMES if first.generates else _SAME)},
     }
     for what, (left, right) in pairs.items():
         if left != right:

@@ -59,18 +59,25 @@ def match_devices(exports: Sequence[Export], devices: Sequence[str]) -> tuple[Ma
 
 def _match(export: Export, profile: DeviceProfile) -> Iterator[Match]:
     held: list[RuntimeName] = [runtime for runtime in profile.runtimes if runtime in export.manifest.artifacts]
+    if export.generates:
+        # onnxruntime-genai runs on ONNX Runtime; a plan gives logits, and nothing takes tokens by them.
+        held = [runtime for runtime in held if runtime == "onnxruntime"]
     if not held:
         held_for = ", ".join(export.manifest.artifacts) or "nothing"
         raise UsageError(
             f"it holds nothing that runs on {profile.name}: it is for {held_for}",
             where=str(export.directory),
-            cure=f"export it with --target {profile.runtimes[0]}, or choose another --device",
+            cure=f"export it with --target {_name_target(export, profile)}, or choose another --device",
         )
     for runtime in held:
         beside = runtime == "onnxruntime" and "tensorrt" in profile.runtimes
         yield Match(
             export=export, runtime=runtime, profile=profile, name=f"{profile.name}-cpu" if beside else profile.name
         )
+
+
+def _name_target(export: Export, profile: DeviceProfile) -> str:
+    return "onnxruntime" if export.generates else profile.runtimes[0]
 
 
 def _choose_default(export: Export) -> DeviceProfile:

@@ -6,8 +6,9 @@ import a runtime.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,16 @@ from exporter.packing.match import Match
 from exporter.packing.weights import split_weights
 from runtimes.artifact import hash_file
 from runtimes.bundle.onnx_safety import check_onnx
-from runtimes.errors import MissingDependency, UsageError
+from runtimes.errors import CorruptArtifact, MissingDependency, UsageError
+from runtimes.generation.layout import CONFIG_NAME, GENAI_PACKAGE, OLDEST_GENAI, read_layout
 from runtimes.isa import Isa, may_run_on, named
 from runtimes.ort import describe_onnx
 from runtimes.ort_providers import CPU
 from runtimes.sparse.library import KernelBuild, library_path
 from runtimes.versions import count_version
 
+# What is asked of a device's memory for the cache of a model that generates: a prompt, and an answer of 256 tokens.
+_CACHED_TOKENS = 1024
 # Of a sum, as much as tells two builds apart.
 _SHOWN = 12
 
@@ -71,6 +75,11 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path], work: Path) -> 
     described = describe_onnx(model)
     files = {path.relative_to(model.parent).as_posix(): path for path in described.files}
     artifact = describe_entry(match, described)
+    requires = make_requirements(match, described.size_bytes(), onnxruntime=f">={said.oldest}")
+    if match.export.generates:
+        files[CONFIG_NAME] = _place_config(exported.parent, model.parent)
+        artifact["requires"] = {**artifact["requires"], GENAI_PACKAGE: f">={OLDEST_GENAI}"}
+        requires = replace(requires, memory_bytes=requires.memory_bytes + _measure_cache(model.parent))
     notes: tuple[str, ...] = ()
     if check_onnx(model.parent, model.name, tuple(files)).kernels:
         if said.kernels is None:
@@ -85,7 +94,8 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path], work: Path) -> 
         files=files,
         specs=described.inputs,
         artifact=artifact,
-        requires=make_requirements(match, described.size_bytes(), onnxruntime=f">={said.oldest}"),
+        requires=requires,
+        texts=exported.parent if match.export.generates else None,
         graph=model,
         facts=read_graph_facts(model),
         exact=said.exact,
@@ -93,6 +103,23 @@ def draft_onnxruntime(match: Match, kernels: Mapping[str, Path], work: Path) -> 
     )
     check_profile(draft)
     return draft
+
+
+def _place_config(exported: Path, folder: Path) -> Path:
+    """Return what onnxruntime-genai must know of a model, beside the graph that is packed."""
+    source, place = exported / CONFIG_NAME, folder / CONFIG_NAME
+    if not source.is_file():
+        cure = "export it again: this one cannot generate text"
+        raise CorruptArtifact(f"there is no {CONFIG_NAME} beside the graph", where=str(exported), cure=cure)
+    if not place.is_file():
+        shutil.copyfile(source, place)
+    return place
+
+
+def _measure_cache(folder: Path) -> int:
+    """Return the bytes of the cache of one text, of a length as texts have them."""
+    layout = read_layout(folder)
+    return layout.cache.bytes_for(1, min(layout.context, _CACHED_TOKENS))
 
 
 def _read_entry(match: Match, entry: Mapping[str, Any]) -> _Said:

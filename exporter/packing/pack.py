@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.packing.blobs import Blobs
@@ -16,10 +17,11 @@ from exporter.packing.describe import TOKENIZER, describe_bundle
 from exporter.packing.draft import Draft
 from exporter.packing.elf import sort_kernels
 from exporter.packing.exports import Export, read_exports
+from exporter.packing.licence import choose_licence
 from exporter.packing.match import Match, match_devices
 from exporter.packing.onnxruntime_draft import draft_onnxruntime
-from exporter.packing.options import UNKNOWN_LICENCE, PackOptions, PackResult
-from exporter.packing.probe import make_probe
+from exporter.packing.options import PackOptions, PackResult
+from exporter.packing.probe import ProbeFiles, make_probe
 from exporter.packing.sbom import check_licence
 from exporter.packing.tensorrt_draft import draft_tensorrt
 from exporter.packing.write import Packed, locate_signature, write_bundle
@@ -37,12 +39,15 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     Raises:
         UsageError: an option is wrong, the output exists, or the exports are of different models.
         CorruptArtifact: an export is damaged, or does not fit its device.
-        MissingDependency: a package of stepdown[pack] or stepdown[sign] is missing, or kernels that a model needs.
+        MissingDependency: a package of stepdown[pack] or stepdown[sign] is missing, of stepdown[generate] for what
+            generates text, or kernels that a model needs.
         OutputError: no room, or no permission; a previous output is untouched.
     """
     _check_options(options)
     progress.step("verifying what was exported")
     exports = read_exports(options.exports)
+    licence, remarks = choose_licence(options.licence, exports)
+    options = replace(options, licence=licence)
     matches, kernels = match_devices(exports, options.devices), sort_kernels(options.kernels)
     with tempfile.TemporaryDirectory() as work:
         drafts = tuple(
@@ -52,7 +57,7 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
         probes = []
         for draft in drafts:
             progress.step(f"probing {draft.match.name}")
-            probes.append(make_probe(draft, draft.match.export.top.get(TOKENIZER)))
+            probes.append(_make_probe(draft))
         blobs = Blobs()
         description = describe_bundle(options, drafts, probes, blobs)
         progress.step(f"writing {options.output}")
@@ -72,8 +77,17 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
         bundle_id=hashlib.sha256(head).hexdigest()[:_ID_DIGITS],
         description=description,
         signed=bool(options.keys),
-        notes=_collect_notes(exports, matches, drafts, options),
+        notes=(*_collect_notes(exports, matches, drafts, options), *remarks),
     )
+
+
+def _make_probe(draft: Draft) -> ProbeFiles:
+    if draft.texts is None:
+        return make_probe(draft, draft.match.export.top.get(TOKENIZER))
+    # onnxruntime-genai is of use to what generates alone.
+    from exporter.packing.token_probe import make_token_probe
+
+    return make_token_probe(draft, draft.texts)
 
 
 def _check_options(options: PackOptions) -> None:
@@ -115,8 +129,6 @@ def _collect_notes(
     notes += [
         f"{library} is left out: no variant has a use for it" for library in options.kernels if library not in taken
     ]
-    if options.licence == UNKNOWN_LICENCE:
-        notes.append("the licence of the model is unknown: say it with --licence")
     if not options.keys:
         notes.append("the bundle is unsigned: nobody vouches for it")
     return tuple(notes)

@@ -23,7 +23,7 @@ from exporter.tolerances import read_tolerance
 from runtimes.artifact import TensorSpec
 from runtimes.errors import CorruptArtifact
 from runtimes.isa import detect, normalise_arch, saturates_u8s8
-from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
+from runtimes.ort import PRECISE, OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.ort_errors import import_onnxruntime
 from runtimes.parity import Tolerance
 from runtimes.serving.tokenise import TEXT_INPUTS, Tokeniser
@@ -43,9 +43,6 @@ _TOKENS = 24
 _MOST_BYTES = 1 << 20
 # A model without a tokenizer is fed numbers.
 _SHAPE, _VOCABULARY, _SEED = (2, 8), 2, 0
-# ONNX Runtime's own way to keep u8 x s8 products exact on a CPU that saturates: slower, the same integers
-# (onnxruntime_session_options_config_keys.h).
-_PRECISE = (("session.x64quantprecision", "1"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +65,7 @@ def make_probe(draft: Draft, tokenizer: Path | None) -> ProbeFiles:
     machine = detect()
     precise = not draft.exact and saturates_u8s8(machine)
     options = OrtOptions(
-        threads=1, spinning=False, session_config=_PRECISE if precise else (), sparse_kernels=_choose_kernels(draft)
+        threads=1, spinning=False, session_config=PRECISE if precise else (), sparse_kernels=_choose_kernels(draft)
     )
     with closing(OnnxRuntime(options).open(describe_onnx(draft.graph))) as session:
         feeds = _fit_feeds(_make_feeds(draft.specs, tokenizer, TEXTS), draft.ranges)
@@ -76,11 +73,11 @@ def make_probe(draft: Draft, tokenizer: Path | None) -> ProbeFiles:
         if sum(array.nbytes for array in outputs.values()) > _MOST_BYTES:
             feeds = _fit_feeds(_make_feeds(draft.specs, tokenizer, TEXTS[-1:]), draft.ranges)
             outputs = session.run(feeds)
-    _require_finite(outputs, draft)
+    require_finite(outputs, draft)
     return ProbeFiles(
-        inputs=_save(feeds),
-        outputs=_save(outputs),
-        tolerance=read_tolerance(_choose_tolerance(draft)),
+        inputs=save_arrays(feeds),
+        outputs=save_arrays(outputs),
+        tolerance=read_tolerance(choose_tolerance(draft)),
         made_with={
             "runtime": "onnxruntime",
             "onnxruntime": str(import_onnxruntime().__version__),
@@ -118,13 +115,15 @@ def _choose_kernels(draft: Draft) -> Path | None:
     return library if own else None
 
 
-def _choose_tolerance(draft: Draft) -> str:
+def choose_tolerance(draft: Draft) -> str:
+    """Return the name of the tolerance that a draft's answers are compared within."""
     if draft.match.runtime == "tensorrt":
         return "graph-to-plan"
     return "probe-rounded" if draft.facts.rounds else "probe-float"
 
 
-def _require_finite(outputs: Feeds, draft: Draft) -> None:
+def require_finite(outputs: Feeds, draft: Draft) -> None:
+    """Raise CorruptArtifact where a model answers what is no number."""
     for name, array in outputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CorruptArtifact(
@@ -134,7 +133,8 @@ def _require_finite(outputs: Feeds, draft: Draft) -> None:
             )
 
 
-def _save(arrays: Feeds) -> bytes:
+def save_arrays(arrays: Feeds) -> bytes:
+    """Return arrays as safetensors, the same bytes for the same arrays."""
     from safetensors.numpy import save
 
     return bytes(save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}))

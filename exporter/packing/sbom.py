@@ -18,6 +18,7 @@ from exporter.packing.options import UNKNOWN_LICENCE
 from runtimes.bundle.description import Variant
 from runtimes.bundle.strict_json import dump_json
 from runtimes.errors import UsageError
+from runtimes.generation.layout import GENAI_PACKAGE
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component, ComponentType
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 SBOM = "sbom.cdx.json"
 # What a device installs besides its runtime (pyproject.toml: device).
 _DEVICE_PACKAGES = {"numpy": ">=1.26", "tokenizers": ">=0.20"}
-_PYPI = frozenset({*_DEVICE_PACKAGES, "onnxruntime"})
+# And where text is generated (pyproject.toml: generate).
+_TEMPLATE_PACKAGES = {"jinja2": ">=3.1.6"}
+_PYPI = frozenset({*_DEVICE_PACKAGES, *_TEMPLATE_PACKAGES, "onnxruntime", GENAI_PACKAGE})
 # What SPDX leaves to whoever names it, and its list of expressions does not know.
 _OWN_LICENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 _NAMESPACE = uuid5(NAMESPACE_URL, "stepdown-bundle-1")
@@ -128,6 +131,8 @@ def _list_packages(variants: Sequence[Variant]) -> list[Component]:
     for variant in variants:
         if variant.requires.onnxruntime is not None:
             needed["onnxruntime"] = variant.requires.onnxruntime
+        if variant.oldest_genai is not None:
+            needed |= {GENAI_PACKAGE: variant.oldest_genai, **_TEMPLATE_PACKAGES}
         if variant.runtime == "tensorrt":
             library = str(variant.device["tensorrt_library"])
             needed[library] = str(variant.requires.tensorrt or variant.device["tensorrt"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from exporter.tracing.gguf_origin import ORIGIN_NAME
+
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 
@@ -20,6 +22,7 @@ _COMPANIONS = (
     "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
+    ORIGIN_NAME,
 )
 _VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model")
 

@@ -1,7 +1,8 @@
 """A GGUF file to a Hugging Face directory: weights as float32 again, the tokenizer made right.
 
-In: a ``.gguf`` file. Out: a directory with ``config.json``, ``model.safetensors``, ``generation_config.json`` and the
-tokenizer, which everything else takes like any other checkpoint. Imports torch and transformers.
+In: a ``.gguf`` file. Out: a directory with ``config.json``, ``model.safetensors``, ``generation_config.json``, the
+tokenizer and ``gguf.json`` (where the file comes from), which everything else takes like any other checkpoint. Imports
+torch and transformers.
 
 What the weights have lost to their blocks stays lost: the directory holds the very numbers the file stands for.
 """
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.tracing.gguf_origin import write_origin
 from exporter.tracing.gguf_tokenizer import save_gguf_tokenizer
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.errors import MissingDependency, UnsupportedModel
@@ -64,6 +66,7 @@ def unpack_gguf(path: Path, directory: Path) -> Path:
         except Exception as error:  # what tokenizers raises is no more special
             raise _explain("the tokenizer cannot be taken over", path, error) from error
         _save_model(model, metadata, directory)
+    write_origin(path, metadata, directory)
     return directory
 
 

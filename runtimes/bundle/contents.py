@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from runtimes.bundle.description import BundleDescription, Variant
+from runtimes.bundle.generation_safety import check_decoder, check_generation
 from runtimes.bundle.kernels import KERNEL_FOLDER, check_kernels
 from runtimes.bundle.onnx_safety import check_onnx, check_specs
 from runtimes.bundle.rebuild import read_rebuild
@@ -47,6 +48,7 @@ def check_contents(home: Path, description: BundleDescription, variants: Collect
     """
     for path in sorted(description.files):
         _check_shared(home / "shared" / path, path)
+    check_generation(home, description)
     for variant in description.variants:
         if variants is None or variant.name in variants:
             check_variant(home / "variants" / variant.name, variant)
@@ -63,8 +65,11 @@ def check_variant(folder: Path, variant: Variant) -> None:
     check_kernels(folder, variant, needed=any(need.kernels for need in needs))
     _check_model(folder, variant)
     probe = {variant.probe.inputs, variant.probe.outputs}
-    for path in sorted(probe):
-        _check_probe(folder, variant, path)
+    if variant.generates:
+        check_decoder(folder, variant)
+    else:
+        for path in sorted(probe):
+            _check_probe(folder, variant, path)
     known = {variant.model, *graphs, *probe, *(path for need in needs for path in need.files)}
     for path in sorted(set(variant.files) - known):
         if not path.startswith(KERNEL_FOLDER):  # the kernels were checked, and lie alone there

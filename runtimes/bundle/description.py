@@ -16,6 +16,7 @@ from runtimes.artifact import TensorSpec
 from runtimes.bundle.names import NAME, SHA256, check_distinct, check_path
 from runtimes.bundle.strict_json import Fields, corrupt, dump_json, load_json, read_choice, read_text, read_texts
 from runtimes.errors import CorruptArtifact
+from runtimes.generation.layout import CONFIG_NAME, GENAI_PACKAGE
 from runtimes.isa import LEVELS
 from runtimes.parity import Tolerance
 
@@ -110,6 +111,16 @@ class Variant:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What comes back, as the description says."""
         return _read_specs(self.artifact, "outputs", self.name)
+
+    @property
+    def generates(self) -> bool:
+        """Whether it writes text, token by token."""
+        return CONFIG_NAME in self.files
+
+    @property
+    def oldest_genai(self) -> str | None:
+        """The oldest onnxruntime-genai that does (``>=0.18``); None where it does not generate."""
+        return _read_genai(self.artifact, self.name) if self.generates else None
 
     @property
     def brings_plan(self) -> bool:
@@ -256,6 +267,8 @@ def _read_variant(value: object, where: str) -> Variant:
     fields.close()
     for key in ("inputs", "outputs"):
         _read_specs(variant.artifact, key, where)
+    if variant.generates:
+        _read_genai(variant.artifact, where)
     named = {"model": variant.model, "probe.inputs": variant.probe.inputs, "probe.outputs": variant.probe.outputs}
     if variant.rebuild is not None:
         named["rebuild.graph"] = variant.rebuild.graph
@@ -315,6 +328,12 @@ def _read_tolerance(value: object, where: str) -> Tolerance:
     )
     fields.close()
     return tolerance
+
+
+def _read_genai(artifact: Mapping[str, Any], where: str) -> str:
+    return Fields(Fields(artifact, f"{where}.artifact").mapping("requires"), f"{where}.artifact.requires").text(
+        GENAI_PACKAGE, _AT_LEAST
+    )
 
 
 def _read_specs(artifact: Mapping[str, Any], key: str, where: str) -> tuple[TensorSpec, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from runtimes.bundle.description import FallbackStep, RuntimeName, Variant
 from runtimes.bundle.fit import Misfit, find_misfits
 from runtimes.bundle.home import Home, check_files
-from runtimes.bundle.machine import Machine, detect_machine
+from runtimes.bundle.machine import Machine, detect_machine_for
 from runtimes.bundle.open_variant import OpenedVariant, ServeOptions, open_onnx, open_plan
 from runtimes.errors import CorruptArtifact, StepdownError, UsageError
 from runtimes.protocol import Session
@@ -73,6 +73,14 @@ class OpenedBundle:
         return (*missed, self.steps[-1].describe()) if missed else ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenVariant:
+    """A variant for ONNX Runtime that fits here, with its files checked, and the steps that led to it."""
+
+    variant: Variant
+    steps: tuple[Step, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Search:
     """What is looked for, and what was tried so far."""
@@ -100,14 +108,8 @@ def open_bundle_files(
         UsageError: there is no variant of that name.
         StepdownError: a variant for ONNX Runtime fits this machine and does not open.
     """
-    known = [variant.name for variant in home.description.variants]
-    if only is not None and only not in known:
-        raise UsageError(
-            f"the bundle has no variant {only!r}", where="--variant", cure=f"use one of {', '.join(known)}"
-        )
-    variants = [variant for variant in home.description.variants if only in (None, variant.name)]
-    machine = detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in variants))
-    search = _Search(home=home, options=options, machine=machine, is_checked=is_checked)
+    variants = _list_variants(home, only)
+    search = _Search(home=home, options=options, machine=detect_machine_for(variants), is_checked=is_checked)
     for step in home.description.policy:
         for variant in variants:
             if variant.runtime != _RUNTIMES[step]:
@@ -120,19 +122,38 @@ def open_bundle_files(
     raise _refuse(search)
 
 
+def choose_variant(
+    home: Home, options: ServeOptions, *, only: str | None = None, is_checked: bool = False
+) -> ChosenVariant:
+    """Choose the first variant for ONNX Runtime that fits here, and leave it to the caller to open it.
+
+    Args and errors are those of :func:`open_bundle_files`.
+    """
+    variants = _list_variants(home, only)
+    search = _Search(home=home, options=options, machine=detect_machine_for(variants), is_checked=is_checked)
+    found = [variant for variant in variants if variant.runtime == "onnxruntime" and "cpu" in home.description.policy]
+    for variant in found:
+        if _passes(search, "cpu", variant):
+            return ChosenVariant(variant=variant, steps=(*search.steps, Step(step="cpu", variant=variant.name)))
+    raise _refuse(search)
+
+
+def _list_variants(home: Home, only: str | None) -> list[Variant]:
+    known = [variant.name for variant in home.description.variants]
+    if only is not None and only not in known:
+        raise UsageError(
+            f"the bundle has no variant {only!r}", where="--variant", cure=f"use one of {', '.join(known)}"
+        )
+    return [variant for variant in home.description.variants if only in (None, variant.name)]
+
+
 def _try(search: _Search, step: FallbackStep, variant: Variant) -> OpenedVariant | None:
     """Open a variant, or note why not.
 
     What TensorRT refuses is passed over, whatever it is: the policy has another step. What is damaged is not.
     """
-    misfits = list(_list_blocking(step, find_misfits(variant, search.machine)))
-    if misfits:
-        search.steps.append(
-            Step(step=step, variant=variant.name, why_not=_describe_misfits(misfits), cure=misfits[0].cure)
-        )
+    if not _passes(search, step, variant):
         return None
-    if not search.is_checked:
-        check_files(search.home, {variant.name})
     try:
         opened = _OPENERS[step](search.home, variant, search.options)
     except StepdownError as error:
@@ -142,6 +163,19 @@ def _try(search: _Search, step: FallbackStep, variant: Variant) -> OpenedVariant
         return None
     search.steps.append(Step(step=step, variant=variant.name))
     return opened
+
+
+def _passes(search: _Search, step: FallbackStep, variant: Variant) -> bool:
+    """Whether a variant is worth a try: it fits, or why not is noted; its files are then those that are listed."""
+    misfits = list(_list_blocking(step, find_misfits(variant, search.machine)))
+    if misfits:
+        search.steps.append(
+            Step(step=step, variant=variant.name, why_not=_describe_misfits(misfits), cure=misfits[0].cure)
+        )
+        return False
+    if not search.is_checked:
+        check_files(search.home, {variant.name})
+    return True
 
 
 def _list_blocking(step: FallbackStep, misfits: tuple[Misfit, ...]) -> Iterator[Misfit]:

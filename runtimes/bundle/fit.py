@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from runtimes.bundle.description import FallbackStep, Variant
 from runtimes.bundle.machine import Machine
+from runtimes.generation.layout import GENAI_PACKAGE
 from runtimes.isa import LEVELS, may_run_on, named
 from runtimes.trt.fit import runs_on
 from runtimes.trt.library import LIBRARIES, LibraryName
@@ -20,8 +21,9 @@ from runtimes.trt.record import PlanRecord
 from runtimes.versions import count_version
 
 Part = Literal[
-    "arch", "isa", "onnxruntime", "tensorrt", "tensorrt-version", "plan-version", "gpu", "plan-gpu", "memory", "policy"
-]
+    "arch", "isa", "onnxruntime", "onnxruntime-genai", "tensorrt", "tensorrt-version", "plan-version", "gpu",
+    "plan-gpu", "memory", "policy",
+]  # fmt: skip
 # What building the plan anew on the device mends.
 _REBUILDABLE: frozenset[Part] = frozenset({"plan-version", "plan-gpu"})
 
@@ -178,6 +180,21 @@ def _check_onnxruntime(variant: Variant, machine: Machine) -> Iterator[Misfit]:
             expected=required,
             found=found,
             cure=f"pip install 'onnxruntime{required}'",
+        )
+    yield from _check_genai(variant, machine)
+
+
+def _check_genai(variant: Variant, machine: Machine) -> Iterator[Misfit]:
+    required, found = variant.oldest_genai, machine.genai
+    if required is None:
+        return
+    if found is None or count_version(found) < count_version(required.removeprefix(">=")):
+        yield Misfit(
+            part="onnxruntime-genai",
+            what=f"{GENAI_PACKAGE} is {'not there' if found is None else 'too old'}, which generates text",
+            expected=required,
+            found=found or "none",
+            cure="pip install 'stepdown[generate]'",
         )
 
 

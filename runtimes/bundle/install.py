@@ -26,7 +26,7 @@ from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepa
 from runtimes.bundle.fit import find_misfits, fits
 from runtimes.bundle.home import Home, check_files, identify, read_home
 from runtimes.bundle.lock import locked
-from runtimes.bundle.machine import detect_machine
+from runtimes.bundle.machine import detect_machine_for
 from runtimes.bundle.root import (
     CURRENT,
     PREVIOUS,
@@ -204,7 +204,7 @@ def _require_fit(description: BundleDescription) -> None:
     Raises:
         CorruptArtifact: no variant fits; every one is named with what it asks.
     """
-    machine = detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in description.variants))
+    machine = detect_machine_for(description.variants)
     if any(fits(variant, machine, description.policy) for variant in description.variants):
         return
     found = [

@@ -7,12 +7,14 @@ their versions. Must not import anything outside ``runtimes``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtimes.bundle.description import Variant
 from runtimes.bundle.profiles import DeviceProfile
 from runtimes.errors import MissingDependency
+from runtimes.generation.layout import GENAI_PACKAGE
 from runtimes.isa import Level, detect
 from runtimes.trt.library import LibraryName
 
@@ -31,6 +33,7 @@ class Machine:
         onnxruntime: Its version; None where it is not installed.
         tensorrt: The version of each TensorRT package that is there; empty where nobody asked.
         sm: The GPU's compute capability without the dot; None without a GPU.
+        genai: The version of onnxruntime-genai; None where it is not installed, or nobody asked.
         memory_bytes: Of the machine, or of the container; None where nobody knows.
     """
 
@@ -41,13 +44,23 @@ class Machine:
     memory_bytes: int | None
     tensorrt: Mapping[LibraryName, str] = field(default_factory=dict)
     sm: int | None = None
+    genai: str | None = None
 
 
-def detect_machine(*, gpu: bool) -> Machine:
+def detect_machine_for(variants: Sequence[Variant]) -> Machine:
+    """Look at this machine for what any of the variants may need."""
+    return detect_machine(
+        gpu=any(variant.runtime == "tensorrt" for variant in variants),
+        generation=any(variant.generates for variant in variants),
+    )
+
+
+def detect_machine(*, gpu: bool, generation: bool = False) -> Machine:
     """Look at this machine.
 
     Args:
         gpu: Whether to look for TensorRT and a GPU, which takes seconds.
+        generation: Whether to look for onnxruntime-genai; it is not loaded.
     """
     isa = detect()
     return Machine(
@@ -58,6 +71,7 @@ def detect_machine(*, gpu: bool) -> Machine:
         memory_bytes=find_memory(_CGROUP_LIMIT),
         tensorrt=_find_tensorrt() if gpu else {},
         sm=_find_sm() if gpu else None,
+        genai=_find_genai() if generation else None,
     )
 
 
@@ -72,6 +86,7 @@ def describe_device(profile: DeviceProfile) -> Machine:
         memory_bytes=profile.memory_bytes,
         tensorrt={library: _strip(profile.tensorrt) or ""} if library is not None else {},
         sm=int(profile.sm) if profile.sm is not None else None,
+        genai=_strip(profile.onnxruntime_genai),
     )
 
 
@@ -96,6 +111,15 @@ def _find_onnxruntime() -> str | None:
     try:
         return str(import_onnxruntime().__version__)
     except MissingDependency:
+        return None
+
+
+def _find_genai() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(GENAI_PACKAGE)
+    except PackageNotFoundError:
         return None
 
 

@@ -71,7 +71,7 @@ def open_onnx(home: Home, variant: Variant, options: ServeOptions) -> OpenedVari
     refused = refuse_code(variant, options)
     if refused is not None:
         raise refused
-    kernels = _choose_kernels(home, variant)
+    kernels = choose_kernels(home, variant)
     where = f"bundle.json:{variant.name}.artifact"
     notes = () if kernels is not None else check_kernels({"requires": {}, **variant.artifact}, where)
     provider = variant.artifact.get("provider", CPU)
@@ -113,7 +113,7 @@ def refuse_code(variant: Variant, options: ServeOptions) -> CorruptArtifact | No
     )
 
 
-def _choose_kernels(home: Home, variant: Variant) -> Path | None:
+def choose_kernels(home: Home, variant: Variant) -> Path | None:
     """Return the library that a variant brings; where this installation has the same, that."""
     brought = find_kernels(variant)
     if brought is None:

@@ -38,6 +38,7 @@ class DeviceProfile:
         isa: The level of integer arithmetic that every such device has at least; None: nothing beyond the plainest.
         runtimes: What runs models there, the first choice first.
         onnxruntime: The version there (``>=1.24``); None where there is none.
+        onnxruntime_genai: The version of what generates text there (``>=0.18``); None where nothing does.
         tensorrt_library: Which TensorRT is there; None where there is none.
         tensorrt: Its version (``>=10.3``).
         sm: The GPU's compute capability without the dot (``87``).
@@ -53,6 +54,7 @@ class DeviceProfile:
     isa: Level | None
     runtimes: tuple[RuntimeName, ...]
     onnxruntime: str | None
+    onnxruntime_genai: str | None
     tensorrt_library: LibraryName | None
     tensorrt: str | None
     sm: str | None
@@ -105,6 +107,7 @@ def make_profile(data: Mapping[str, Any]) -> DeviceProfile:
         isa=_choose(left, "isa", LEVELS) if "isa" in left else None,
         runtimes=_take_runtimes(left),
         onnxruntime=_match(left, "onnxruntime", _AT_LEAST) if "onnxruntime" in left else None,
+        onnxruntime_genai=_match(left, "onnxruntime_genai", _AT_LEAST) if "onnxruntime_genai" in left else None,
         tensorrt_library=_choose(left, "tensorrt_library", LIBRARIES) if "tensorrt_library" in left else None,
         tensorrt=_match(left, "tensorrt", _AT_LEAST) if "tensorrt" in left else None,
         sm=_match(left, "sm", _SM) if "sm" in left else None,
@@ -125,6 +128,8 @@ def _check_whole(profile: DeviceProfile) -> None:
         raise ValueError(f"isa: {profile.isa} is not of {profile.arch}")
     if ("onnxruntime" in profile.runtimes) != (profile.onnxruntime is not None):
         raise ValueError("onnxruntime: its version stands where it is among the runtimes, and only there")
+    if profile.onnxruntime_genai is not None and profile.onnxruntime is None:
+        raise ValueError("onnxruntime_genai: it runs on ONNX Runtime, which is not among the runtimes")
     gpu = (profile.tensorrt_library, profile.tensorrt, profile.sm)
     if any(("tensorrt" in profile.runtimes) != (part is not None) for part in gpu):
         raise ValueError("tensorrt, tensorrt_library and sm stand where TensorRT is among the runtimes, and only there")

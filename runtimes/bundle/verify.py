@@ -19,7 +19,7 @@ from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import Variant
 from runtimes.bundle.fit import Misfit, can_run, find_misfits
 from runtimes.bundle.home import Home, check_files, is_home, read_home
-from runtimes.bundle.machine import describe_device, detect_machine
+from runtimes.bundle.machine import describe_device, detect_machine_for
 from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan, refuse_code
 from runtimes.bundle.profiles import DeviceProfile
 from runtimes.bundle.signature import SignatureReport
@@ -194,11 +194,7 @@ def _check_signature(description: bytes, signatures: bytes | None, trust: Trust)
 def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyReport:
     """Say what runs on the machine, and whether it answers as it should."""
     variants, policy = home.description.variants, home.description.policy
-    machine = (
-        describe_device(options.device)
-        if options.device is not None
-        else detect_machine(gpu=any(variant.runtime == "tensorrt" for variant in variants))
-    )
+    machine = describe_device(options.device) if options.device is not None else detect_machine_for(variants)
     is_signed = report.signature is not None and report.signature.state == "signed"
     serve = ServeOptions(allow_host_code=options.allow_host_code, allow_kernels=is_signed)
     failures = list(_check_size(report.path, options.device))
@@ -260,6 +256,8 @@ def _try(
 def _probe(home: Home, variant: Variant, options: ServeOptions) -> tuple[str, Failure | None]:
     """Run the stored inputs and compare with the stored outputs."""
     folder, probe = home.locate(variant), variant.probe
+    if variant.generates:
+        return _probe_tokens(home, variant, options)
     inputs = read_tensors(folder / probe.inputs, probe.inputs)
     expected = read_tensors(folder / probe.outputs, probe.outputs)
     open_variant = open_plan if variant.runtime == "tensorrt" else open_onnx
@@ -279,4 +277,30 @@ def _probe(home: Home, variant: Variant, options: ServeOptions) -> tuple[str, Fa
         expected=f"{bound} ({tolerance.reason})",
         found=report.message,
         cure="pack it again on a machine like this one, and report it where that does not help",
+    )
+
+
+def _probe_tokens(home: Home, variant: Variant, options: ServeOptions) -> tuple[str, Failure | None]:
+    """Let the decoder continue the stored prompts, and compare with the stored tokens."""
+    # What generates is of no use to a bundle that does not.
+    from runtimes.bundle.open_decoder import open_decoder
+    from runtimes.generation.token_probe import compare_answers
+
+    folder, probe = home.locate(variant), variant.probe
+    inputs, outputs = (read_tensors(folder / path, path) for path in (probe.inputs, probe.outputs))
+    try:
+        with open_decoder(home, variant, options) as generator:
+            verdict = compare_answers(generator, inputs, outputs, probe.tolerance)
+    except StepdownError as error:
+        return "it does not run", _explain("probe", error, variant.name)
+    if verdict.mismatch is None:
+        return verdict.said, None
+    told = verdict.mismatch
+    return verdict.said, Failure(
+        stage="probe",
+        what=told.what,
+        where=variant.name,
+        expected=told.expected,
+        found=told.found,
+        cure=told.cure,
     )

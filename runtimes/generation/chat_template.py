@@ -1,18 +1,19 @@
 """A conversation to the text that a model was taught to answer. Needs ``jinja2``; must not import transformers.
 
-In: the chat template that lies beside a tokenizer, and messages. Out: the prompt, as transformers writes it: templates
-come with models, so they run in jinja2's sandbox, which lets them change nothing.
+In: the chat template that lies beside a tokenizer, and messages. Out: the prompt, as transformers writes it. Templates
+come with models, so they run in a sandbox (:mod:`runtimes.generation.template_sandbox`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from runtimes.errors import CorruptArtifact, MissingDependency, UsageError
+from runtimes.generation.template_sandbox import MAX_TEXT, find_fault, make_environment
+from runtimes.generation.text_files import SETTINGS, TEMPLATE, TextFiles
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 #: One turn: ``role`` (system, user, assistant) and ``content``.
 Message = Mapping[str, str]
 
-_TEMPLATE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _CURE = "fetch or export the model with its tokenizer again"
 
@@ -35,7 +35,8 @@ class ChatTemplate:
         """Return the prompt that asks for the next message.
 
         Raises:
-            UsageError: there is no message, one has no role or content, or the template refuses them.
+            UsageError: there is no message, one has no role or content, or the template refuses them or writes more
+                than any model reads.
         """
         if not messages:
             raise UsageError("there is no message", where="messages", cure="give at least one")
@@ -43,9 +44,7 @@ class ChatTemplate:
             if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
                 raise UsageError("a message lacks its role or its content", where="messages", cure="give both, as text")
         try:
-            return self._template.render(
-                messages=[dict(message) for message in messages], add_generation_prompt=True, **self._tokens
-            )
+            return self._write(messages)
         except Exception as error:  # a template is a program: it may raise anything
             raise UsageError(
                 f"the chat template refuses these messages: {error}",
@@ -53,57 +52,88 @@ class ChatTemplate:
                 cure="give the roles that it knows, in its order, or a plain prompt",
             ) from error
 
+    def _write(self, messages: Sequence[Message]) -> str:
+        told = [dict(message) for message in messages]
+        pieces, size = [], 0
+        for piece in self._template.generate(messages=told, add_generation_prompt=True, **self._tokens):
+            size += len(piece)
+            if size > MAX_TEXT:
+                raise ValueError(f"it writes more than {MAX_TEXT:,} characters")
+            pieces.append(piece)
+        return "".join(pieces)
 
-def read_chat_template(directory: Path) -> ChatTemplate | None:
-    """Return the chat template of a folder; None where the model has none.
+
+def read_chat_template(texts: TextFiles) -> ChatTemplate | None:
+    """Return the chat template of a model; None where it has none.
 
     ``chat_template.jinja`` wins over ``tokenizer_config.json``, as in transformers; of several there, ``default``.
 
     Raises:
         CorruptArtifact: it is there and cannot be read.
-        MissingDependency: the ``jinja2`` package is missing.
+        MissingDependency: the ``jinja2`` package is missing, or its sandbox is known to leak.
     """
-    settings = _read_settings(directory / _SETTINGS)
-    source, path = _find_source(directory, settings)
+    settings = _read_settings(texts)
+    source, name = _find_source(texts, settings)
     if source is None:
         return None
-    try:
-        from jinja2 import TemplateError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise MissingDependency("jinja2 is not installed", cure='pip install "stepdown[generate]"') from error
-    # As transformers sets it up: templates are written for that.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _write_json
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _tell_time}
-    try:
-        template = environment.from_string(source)
-    except TemplateError as error:
-        raise CorruptArtifact(f"the chat template cannot be read: {error}", where=str(path), cure=_CURE) from error
-    return ChatTemplate(template, _name_tokens(settings), str(path))
+    where = texts.locate(name)
+    with _reading(where):
+        template = make_environment().from_string(source)
+    return ChatTemplate(template, _name_tokens(settings), where)
 
 
-def _find_source(directory: Path, settings: Mapping[str, Any]) -> tuple[str | None, Path]:
-    path = directory / _TEMPLATE
-    if path.is_file():
+def check_chat_template(texts: TextFiles) -> None:
+    """Refuse a chat template that nobody vouches for where it is made of more than chat templates are.
+
+    Raises:
+        CorruptArtifact: it is, or it cannot be read.
+        MissingDependency: see :func:`read_chat_template`.
+    """
+    source, name = _find_source(texts, _read_settings(texts))
+    if source is None:
+        return
+    with _reading(texts.locate(name)):
+        fault = find_fault(source)
+    if fault is not None:
+        raise CorruptArtifact(
+            f"the chat template is refused: {fault}",
+            where=texts.locate(name),
+            cure="write it without that (docs/bundle.md lists what one may be made of), and pack again",
+        )
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn what a template raises that is none into an error of ours; jinja2 compiles it to Python."""
+    try:
+        yield
+    except MissingDependency:
+        raise
+    except Exception as error:  # of jinja2, and of Python's own compiler
+        raise CorruptArtifact(f"the chat template cannot be read: {error}", where=where, cure=_CURE) from error
+
+
+def _find_source(texts: TextFiles, settings: Mapping[str, Any]) -> tuple[str | None, str]:
+    if TEMPLATE in texts.contents:
         try:
-            return path.read_text(encoding="utf-8"), path
+            return texts.contents[TEMPLATE].decode("utf-8"), TEMPLATE
         except UnicodeDecodeError as error:
-            raise CorruptArtifact("the chat template is no text", where=str(path), cure=_CURE) from error
+            raise CorruptArtifact("the chat template is no text", where=texts.locate(TEMPLATE), cure=_CURE) from error
     found = settings.get("chat_template")
     if isinstance(found, list):
-        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
-    return (found if isinstance(found, str) else None), directory / _SETTINGS
+        named = [one for one in found if isinstance(one, dict)]
+        found = next((one.get("template") for one in named if one.get("name") == "default"), None)
+    return (found if isinstance(found, str) else None), SETTINGS
 
 
-def _read_settings(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+def _read_settings(texts: TextFiles) -> Mapping[str, Any]:
+    if SETTINGS not in texts.contents:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptArtifact("the tokenizer's settings cannot be read", where=str(path), cure=_CURE) from error
+        found = json.loads(texts.contents[SETTINGS].decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        where = texts.locate(SETTINGS)
+        raise CorruptArtifact("the tokenizer's settings cannot be read", where=where, cure=_CURE) from error
     return found if isinstance(found, dict) else {}
 
 
@@ -112,18 +142,3 @@ def _name_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     found = {name: settings.get(name) for name in _TOKENS}
     told = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
     return {name: value for name, value in told.items() if isinstance(value, str)}
-
-
-def _write_json(value: object, ensure_ascii: bool = False, indent: int | None = None) -> str:
-    # jinja2's own filter writes for HTML.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-
-def _refuse(message: str) -> NoReturn:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)
-
-
-def _tell_time(layout: str) -> str:
-    return datetime.now().strftime(layout)

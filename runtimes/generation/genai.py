@@ -18,7 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runtimes.errors import CorruptArtifact, MissingDependency, StepdownError, UnsupportedModel
-from runtimes.generation.layout import Layout
+from runtimes.generation.layout import GENAI_PACKAGE, OLDEST_GENAI, Layout
+from runtimes.ort import PRECISE
 from runtimes.ort_errors import import_onnxruntime
 from runtimes.sparse import library as sparse_library
 from runtimes.versions import count_version
@@ -26,10 +27,7 @@ from runtimes.versions import count_version
 if TYPE_CHECKING:
     import onnxruntime_genai
 
-_PACKAGE = "onnxruntime-genai"
 _CURE = 'pip install "stepdown[generate]"'
-# The first whose name for a decoder of any kind ("decoder") and whose overlays of a configuration are those used here.
-_OLDEST = "0.18"
 # It sends what is run to its makers, unless this is set before it is loaded.
 _TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
 _SHOWN = 300
@@ -50,19 +48,23 @@ def import_genai() -> ModuleType:
     try:
         import onnxruntime_genai
     except (ImportError, OSError) as error:
-        raise MissingDependency(f"{_PACKAGE} is not to be had: {error}", cure=_CURE) from error
+        raise MissingDependency(f"{GENAI_PACKAGE} is not to be had: {error}", cure=_CURE) from error
     genai: ModuleType = onnxruntime_genai
     _check_versions(str(genai.__version__), str(ort.__version__))
     _check_library(Path(str(ort.__file__)).parent, _list_loaded())
     return genai
 
 
-def open_model(layout: Layout, threads: int | None) -> onnxruntime_genai.Model:
+def open_model(
+    layout: Layout, threads: int | None, *, kernels: Path | None = None, precise: bool = False
+) -> onnxruntime_genai.Model:
     """Open the model of a folder on the CPU; several generators may use it at once.
 
     Args:
         layout: The folder, checked.
         threads: Threads within an operator; None leaves the choice to ONNX Runtime.
+        kernels: The sparse kernels, a library in the folder; None takes this installation's where they are needed.
+        precise: Whether integer products are kept exact, at any cost, where this CPU would saturate them.
 
     Raises:
         CorruptArtifact: the graph is damaged, or the folder holds a library in the place of the sparse kernels.
@@ -73,7 +75,11 @@ def open_model(layout: Layout, threads: int | None) -> onnxruntime_genai.Model:
     # 0 lets ONNX Runtime choose: onnxruntime-genai would take half of the processors.
     session: dict[str, Any] = {"intra_op_num_threads": threads or 0, "log_severity_level": 4}
     if layout.is_sparse:
-        session["custom_ops_library"] = _load_sparse(layout.directory)
+        # As a whole path: onnxruntime-genai takes one that leads into the model's folder.
+        session["custom_ops_library"] = str(kernels.resolve()) if kernels else _load_sparse(layout.directory)
+    if precise:
+        # A name that onnxruntime-genai does not know, with a text, is an entry of ONNX Runtime's own.
+        session |= dict(PRECISE)
     with genai_errors(str(layout.directory)):
         config = genai.Config(str(layout.directory.resolve()))
         config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
@@ -93,19 +99,21 @@ def _translate(message: str, where: str) -> StepdownError:
     told = (message.strip().splitlines() or ["it does not say why"])[0][:_SHOWN]
     if "is not a registered function/op" in message or "No Op registered" in message or "NOT_IMPLEMENTED" in message:
         return UnsupportedModel(f"ONNX Runtime cannot run it: {told}", where=where, cure="update onnxruntime")
-    return CorruptArtifact(f"{_PACKAGE} refuses it: {told}", where=where, cure="export it again")
+    return CorruptArtifact(f"{GENAI_PACKAGE} refuses it: {told}", where=where, cure="export it again")
 
 
 def _check_versions(genai: str, ort: str) -> None:
     from importlib.metadata import requires
 
-    if count_version(genai) < count_version(_OLDEST):
-        raise MissingDependency(f"{_PACKAGE} {genai} is older than {_OLDEST}", where=_PACKAGE, cure=_CURE)
-    for requirement in requires(_PACKAGE) or ():
+    if count_version(genai) < count_version(OLDEST_GENAI):
+        raise MissingDependency(
+            f"{GENAI_PACKAGE} {genai} is older than {OLDEST_GENAI}", where=GENAI_PACKAGE, cure=_CURE
+        )
+    for requirement in requires(GENAI_PACKAGE) or ():
         name, found, oldest = requirement.partition(">=")
         if name.strip() == "onnxruntime" and found and count_version(ort) < count_version(oldest):
             raise MissingDependency(
-                f"{_PACKAGE} {genai} needs ONNX Runtime {oldest} or later, this is {ort}",
+                f"{GENAI_PACKAGE} {genai} needs ONNX Runtime {oldest} or later, this is {ort}",
                 where="onnxruntime",
                 cure=f"pip install 'onnxruntime>={oldest}'",
             )
@@ -116,7 +124,7 @@ def _check_library(home: Path, loaded: frozenset[Path]) -> None:
     foreign = sorted(str(path) for path in loaded if not path.is_relative_to(home.resolve()))
     if foreign:
         raise MissingDependency(
-            f"{_PACKAGE} would run on another ONNX Runtime than the one installed",
+            f"{GENAI_PACKAGE} would run on another ONNX Runtime than the one installed",
             where=", ".join(foreign),
             cure="unset ORT_LIB_PATH and LD_PRELOAD, and keep one ONNX Runtime in the process",
         )

@@ -1,28 +1,33 @@
 """``open_generator(path).generate(prompt)``: text in, text out, token by token.
 
-In: what `stepdown export` wrote of a decoder, or a folder of onnxruntime-genai; prompts. Out: tokens as they come, or
-whole answers. The loop, sampling, beams and batches are onnxruntime-genai's. Must not import torch, transformers or
-onnx.
+In: what `stepdown export` wrote of a decoder, a bundle of one, or a folder of onnxruntime-genai; prompts. Out: tokens
+as they come, or whole answers. The loop, sampling, beams and batches are onnxruntime-genai's. Must not import torch,
+transformers or onnx.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from runtimes.artifact import MANIFEST_NAME, read_manifest
+from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.generation.chat_template import ChatTemplate, Message, read_chat_template
-from runtimes.generation.genai import import_genai, open_model
+from runtimes.generation.genai import genai_errors, import_genai, open_model
 from runtimes.generation.layout import CONFIG_NAME, TASK, Layout, read_layout
 from runtimes.generation.options import GenerationOptions
 from runtimes.generation.steps import OpenModel, Rows, check_rows, count_room, run_beams, run_steps
+from runtimes.generation.text_files import TextFiles, read_text_files
+from runtimes.generation.token_probe import Step, trace_greedily
 from runtimes.generation.tokeniser import PromptTokeniser
 from runtimes.ort_providers import CPU
 from runtimes.serving.exported import choose_artifact, verify_files
+
+if TYPE_CHECKING:
+    from runtimes.bundle.trust import Trust
 
 #: A text that is continued, or a conversation that is answered.
 Prompt = str | Sequence[Message]
@@ -64,13 +69,29 @@ class Generator:
         notes: What is worth knowing of how it runs here, one sentence each.
     """
 
-    def __init__(self, layout: Layout, *, threads: int | None = None, notes: tuple[str, ...] = ()) -> None:
-        """Open a folder that generates; see :func:`open_generator` for what it raises."""
+    def __init__(
+        self,
+        layout: Layout,
+        texts: TextFiles,
+        *,
+        threads: int | None = None,
+        kernels: Path | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """Open a folder that generates; see :func:`open_generator` for what it raises.
+
+        Args:
+            layout: The folder, checked.
+            texts: Its tokenizer and chat template, wherever they lie.
+            threads: Threads to run with.
+            kernels: The sparse kernels in the folder, where these are run and not this installation's.
+            notes: What is worth knowing of how it runs.
+        """
         self.layout, self.notes = layout, notes
-        self._tokeniser = PromptTokeniser(layout.directory, layout.vocabulary, layout.stop_ids)
-        self._template: ChatTemplate | None = read_chat_template(layout.directory)
+        self._tokeniser = PromptTokeniser(texts, layout.vocabulary, layout.stop_ids)
+        self._template: ChatTemplate | None = read_chat_template(texts)
         self._opened: OpenModel | None = OpenModel(
-            genai=import_genai(), model=open_model(layout, threads), layout=layout
+            genai=import_genai(), model=open_model(layout, threads, kernels=kernels), layout=layout
         )
 
     @property
@@ -140,6 +161,12 @@ class Generator:
                 answers[place] = ids
         return answers
 
+    def trace(self, ids: Sequence[int], count: int) -> Iterator[Step]:
+        """Yield up to ``count`` of the likeliest tokens behind a prompt, each with the logits it was taken by."""
+        opened = self._check((ids,), GenerationOptions(max_new_tokens=count))
+        with genai_errors(str(self.layout.directory)):
+            yield from trace_greedily(opened, ids, count)
+
     def close(self) -> None:
         """Release the model; generating afterwards is a UsageError, and what is being generated ends well."""
         self._opened = None
@@ -193,47 +220,87 @@ class Generator:
         return ids[: ended + 1]
 
 
-def open_generator(path: Path | str, *, threads: int | None = None) -> Generator:
-    """Open what `stepdown export` wrote of a decoder, or any folder with a ``genai_config.json``.
+def open_generator(
+    path: Path | str, *, threads: int | None = None, allow_host_code: bool = False, trust: Trust | None = None
+) -> Generator:
+    """Open what `stepdown export` wrote of a decoder, a bundle of one, or any folder with a ``genai_config.json``.
 
-    An exported directory is verified first: every file against its manifest.
+    An exported directory is verified first: every file against its manifest. A bundle is opened as
+    :func:`runtimes.serving.bundle.open_bundle` opens it.
 
     Args:
-        path: The directory.
+        path: The directory; an archive, or an installed bundle.
         threads: Threads to run with; None leaves the choice to ONNX Runtime.
+        allow_host_code: Whether a bundle may bring kernels that nobody vouches for.
+        trust: Whose signature is asked for of a bundle.
 
     Raises:
         CorruptArtifact: a file is missing or changed, the tokenizer is of another model, the cache does not fit, or
             the model was made for another CPU.
         MissingDependency: onnxruntime-genai, tokenizers or jinja2 is missing, or too old.
         UnsupportedModel: it was measured on another device than the CPU, or an operator is unknown.
-        UsageError: it is none of the two, or what was exported does not generate text.
+        UsageError: it is none of these, what it is does not generate text, or a signature is asked for of what has
+            none.
     """
-    directory, notes = find_folder(Path(path), threads)
-    return Generator(read_layout(directory), threads=threads, notes=notes)
+    from runtimes.bundle.open_variant import ServeOptions
+    from runtimes.serving.bundle import is_bundle, open_bundle, refuse_trust
+
+    path = Path(path)
+    if is_bundle(path):
+        options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
+        return open_bundle(path, trust=trust).generator(options)
+    refuse_trust(trust, path)
+    if not (path / MANIFEST_NAME).is_file() and (path / CONFIG_NAME).is_file():
+        return Generator(read_layout(path), read_text_files(path), threads=threads)
+    return open_exported(path, read_verified(path), threads)
 
 
-def find_folder(path: Path, threads: int | None) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder that generates, of an exported directory that is verified first, and notes on how it runs here.
+def open_exported(directory: Path, manifest: Manifest, threads: int | None) -> Generator:
+    """Open an exported directory whose files were verified; see :func:`open_generator`."""
+    folder, notes = find_folder(directory, manifest, threads)
+    texts = read_text_files(folder, _list_beside(folder.relative_to(directory).as_posix(), manifest))
+    return Generator(read_layout(folder), texts, threads=threads, notes=notes)
+
+
+def read_verified(directory: Path) -> Manifest:
+    """Return the manifest of an exported decoder, once every file is known to be its.
+
+    Raises:
+        CorruptArtifact: a file is missing or changed.
+        UsageError: it is no exported directory, or does not generate text.
+    """
+    if not (directory / MANIFEST_NAME).is_file():
+        cure = "give what stepdown export wrote of a decoder, or a bundle of it"
+        raise UsageError("there is nothing that generates text", where=str(directory), cure=cure)
+    manifest = read_manifest(directory)
+    require_task(manifest.source.get("task"), directory)
+    verify_files(directory, manifest)
+    return manifest
+
+
+def require_task(task: str | None, where: Path) -> None:
+    """Raise UsageError where a model does something else than generating text."""
+    if task != TASK:
+        cure = "give --text (in Python: open_bundle(path).session()), or a model exported for text-generation"
+        raise UsageError(f"it does not generate text, its task is {task}", where=str(where), cure=cure)
+
+
+def find_folder(directory: Path, manifest: Manifest, threads: int | None) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder of an exported directory that generates, and notes on how it runs here.
 
     Raises what :func:`open_generator` raises before it opens anything.
     """
-    if not (path / MANIFEST_NAME).is_file():
-        if (path / CONFIG_NAME).is_file():
-            return path, ()
-        cure = "give what stepdown export wrote of a decoder"
-        raise UsageError("there is nothing that generates text", where=str(path), cure=cure)
-    manifest = read_manifest(path)
-    task = manifest.source.get("task")
-    if task != TASK:
-        cure = "give --text, or a model that was exported for text-generation"
-        raise UsageError(f"it does not generate text, its task is {task}", where=str(path), cure=cure)
-    verify_files(path, manifest)
-    chosen = choose_artifact(path, manifest, threads)
+    chosen = choose_artifact(directory, manifest, threads)
     if chosen.options.providers != (CPU,):
         raise UnsupportedModel(
             f"it was exported for {', '.join(chosen.options.providers)}, and text is generated on the CPU",
-            where=str(path),
+            where=str(directory),
             cure="export it with --device cpu",
         )
     return chosen.path.parent, chosen.notes
+
+
+def _list_beside(folder: str, manifest: Manifest) -> dict[str, str]:
+    """Return the sha256 of the files of one folder, by their names."""
+    paths = {PurePosixPath(path): sha256 for path, sha256 in manifest.list_files().items()}
+    return {path.name: sha256 for path, sha256 in paths.items() if path.parent == PurePosixPath(folder)}

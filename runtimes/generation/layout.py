@@ -12,13 +12,31 @@ from pathlib import Path
 
 from runtimes.artifact import TensorSpec
 from runtimes.errors import CorruptArtifact
-from runtimes.generation.cache_spec import IDS, LOGITS, MASK, CacheSpec, find_cache
+from runtimes.generation.cache_spec import IDS, LOGITS, MASK, POSITIONS, CacheSpec, find_cache
 from runtimes.onnx_file import read_header
 from runtimes.sparse.library import DOMAIN
 
 #: What a manifest says of a model that generates.
 TASK = "text-generation"
 CONFIG_NAME = "genai_config.json"
+#: What runs the loop, and the first whose name for a decoder of any kind ("decoder") and whose overlays of a
+#: configuration are those used here.
+GENAI_PACKAGE, OLDEST_GENAI = "onnxruntime-genai", "0.18"
+#: What it says of every graph that `stepdown export` writes: the generic type, for the names of the graph's inputs say
+#: all that is particular, and these names.
+MODEL_TYPE = "decoder"
+INPUT_NAMES = {
+    "input_ids": IDS,
+    "attention_mask": MASK,
+    "position_ids": POSITIONS,
+    "past_key_names": "past_key_values.%d.key",
+    "past_value_names": "past_key_values.%d.value",
+}
+OUTPUT_NAMES = {
+    "logits": LOGITS,
+    "present_key_names": "present.%d.key",
+    "present_value_names": "present.%d.value",
+}
 #: The files that turn texts into tokens; what is there of them lies beside ``genai_config.json``.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),

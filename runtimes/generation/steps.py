@@ -6,7 +6,7 @@ runtime: the module is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -95,17 +95,25 @@ def count_room(rows: Rows, layout: Layout, options: GenerationOptions) -> int:
 
 
 def _start(opened: OpenModel, rows: Rows, options: GenerationOptions) -> onnxruntime_genai.Generator:
-    """Return a generator of onnxruntime-genai that has read the prompts."""
+    check_rows(rows, opened.layout)
+    options.check_vocabulary(opened.layout.vocabulary)
+    return start(opened, rows, count_room(rows, opened.layout, options), options.list_search())
+
+
+def start(
+    opened: OpenModel, rows: Rows, room: int, search: Mapping[str, bool | int | float]
+) -> onnxruntime_genai.Generator:
+    """Return a generator of onnxruntime-genai that has read the prompts.
+
+    Args:
+        opened: The open model.
+        rows: The prompts, checked (:func:`check_rows`).
+        room: The most tokens of an answer.
+        search: How tokens are chosen, by onnxruntime-genai's names.
+    """
     layout = opened.layout
-    check_rows(rows, layout)
-    options.check_vocabulary(layout.vocabulary)
-    longest = max(map(len, rows))
     params = opened.genai.GeneratorParams(opened.model)
-    params.set_search_options(
-        batch_size=len(rows),
-        max_length=longest + count_room(rows, layout, options),
-        **options.list_search(),
-    )
+    params.set_search_options(batch_size=len(rows), max_length=max(map(len, rows)) + room, **search)
     generator = opened.genai.Generator(opened.model, params)
     for part in _split_prompt(rows[0], layout.padding_id) if len(rows) == 1 else [_fill_up(rows, layout.padding_id)]:
         generator.append_tokens(part)

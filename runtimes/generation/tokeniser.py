@@ -6,20 +6,19 @@ In: a ``tokenizer.json``. Out: ids of a prompt, and the text that each new token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from runtimes.errors import CorruptArtifact, MissingDependency
+from runtimes.generation.text_files import TOKENIZER, TextFiles
 from runtimes.tokenizer_errors import tokenizer_errors
 
-_NAME = "tokenizer.json"
 _CURE = "put the tokenizer.json of this very model beside it, or export it again"
 
 
 class PromptTokeniser:
     """The tokenizer of a decoder."""
 
-    def __init__(self, directory: Path, vocabulary: int, stop_ids: Sequence[int]) -> None:
-        """Read the tokenizer of a folder, and check that it is of a model with this vocabulary.
+    def __init__(self, texts: TextFiles, vocabulary: int, stop_ids: Sequence[int]) -> None:
+        """Open the tokenizer, and check that it is of a model with this vocabulary.
 
         Raises:
             CorruptArtifact: there is none, it cannot be read, it has tokens that the model has no logit for, or it
@@ -30,11 +29,11 @@ class PromptTokeniser:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingDependency("tokenizers is not installed", cure='pip install "stepdown[generate]"') from error
-        self._path = directory / _NAME
-        if not self._path.is_file():
-            raise CorruptArtifact("the model has no tokenizer", where=str(self._path), cure=_CURE)
-        with tokenizer_errors("not a tokenizer", str(self._path)):
-            self._tokenizer = Tokenizer.from_buffer(self._path.read_bytes())
+        self._where = texts.locate(TOKENIZER)
+        if TOKENIZER not in texts.contents:
+            raise CorruptArtifact("the model has no tokenizer", where=self._where, cure=_CURE)
+        with tokenizer_errors("not a tokenizer", self._where):
+            self._tokenizer = Tokenizer.from_buffer(texts.contents[TOKENIZER])
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -43,18 +42,18 @@ class PromptTokeniser:
             what = f"it has a token {highest}" if highest >= vocabulary else f"it has no token {lacking[0]}"
             raise CorruptArtifact(
                 f"the tokenizer is of another model: {what}, and the model has {vocabulary} tokens",
-                where=str(self._path),
+                where=self._where,
                 cure=_CURE,
             )
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Return the ids of a text, with the tokens that the model wants around it where ``add_special``."""
-        with tokenizer_errors("the tokenizer does not take this text", str(self._path)):
+        with tokenizer_errors("the tokenizer does not take this text", self._where):
             return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, without the special ones."""
-        with tokenizer_errors("the tokenizer does not know a token", str(self._path)):
+        with tokenizer_errors("the tokenizer does not know a token", self._where):
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def open_stream(self) -> TextStream:

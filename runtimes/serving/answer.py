@@ -58,7 +58,7 @@ def open_tokeniser(subject: Subject, max_length: int) -> Tokeniser:
         UsageError: the model has no tokenizer, or generates text: it has no answer to one as it stands.
     """
     if find_cache(subject.session.inputs) is not None:
-        cure = "give --prompt, or use stepdown.open_generator"
+        cure = "give --prompt (in Python: stepdown.open_generator, or open_bundle(path).generator())"
         raise UsageError("the model generates text, token by token", where="--text", cure=cure)
     if subject.tokenizer is None:
         raise UsageError("the model has no tokenizer.json beside it", cure="give --inputs file.npz")

@@ -1,8 +1,9 @@
 """``open_bundle(path).session()``: text in, result out, from whatever a device is given.
 
 In: an archive that `stepdown pack` wrote, an installed bundle, or a directory that `stepdown export` wrote. Out: a
-:class:`Bundle`, and sessions over it. An archive is checked and unpacked to a cache first; nothing of it runs before it
-is verified, and nothing runs that does not fit this machine. Must not import torch, transformers or onnx.
+:class:`Bundle`, and sessions over it; of a decoder, a generator. An archive is checked and unpacked to a cache first;
+nothing of it runs before it is verified, and nothing runs that does not fit this machine. Must not import torch,
+transformers or onnx.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.bundle.cache import find_cache
@@ -23,6 +24,9 @@ from runtimes.errors import UsageError
 from runtimes.serving.exported import open_exported, verify_files
 from runtimes.serving.subject import make_subject
 from runtimes.serving.text_session import TextSession
+
+if TYPE_CHECKING:
+    from runtimes.generation.generator import Generator
 
 Say = Callable[[str], object]
 
@@ -53,6 +57,20 @@ class Bundle(Protocol):
         Raises:
             CorruptArtifact: a file is damaged, or nothing runs here.
             UsageError: there is no such variant.
+        """
+        ...
+
+    def generator(self, options: ServeOptions | None = None, *, variant: str | None = None) -> Generator:
+        """Open a decoder that writes text (see :func:`runtimes.generation.generator.open_generator`); close it.
+
+        Args:
+            options: How it is run.
+            variant: The one variant that may run; None takes the first that fits.
+
+        Raises:
+            CorruptArtifact: a file is damaged, or nothing runs here.
+            MissingDependency: onnxruntime-genai or jinja2 is missing, or too old.
+            UsageError: it does not generate text, or there is no such variant.
         """
         ...
 
@@ -107,6 +125,16 @@ class PackedBundle:
             )
         return TextSession(subject, variant=opened.variant.name)
 
+    def generator(self, options: ServeOptions | None = None, *, variant: str | None = None) -> Generator:
+        """Open the first variant that fits here; see :class:`Bundle`. Notes name what was passed over, and why."""
+        # What generates is of no use to who does not.
+        from runtimes.bundle.open_decoder import open_packed
+
+        is_checked, self.is_checked = self.is_checked, False
+        asked = options or ServeOptions()
+        asked = replace(asked, allow_kernels=asked.allow_kernels or self.is_signed)
+        return open_packed(self.home, asked, only=variant, is_checked=is_checked, notes=(self.signature,))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedBundle:
@@ -129,8 +157,7 @@ class ExportedBundle:
         say: Say | None = None,  # noqa: ARG002
     ) -> TextSession:
         """Open what ships; see :class:`Bundle`. There are no variants to choose from, and nothing to step back to."""
-        if variant is not None:
-            raise UsageError("an exported directory has no variants", where="--variant", cure="leave it out")
+        _refuse_variant(variant)
         asked = options or ServeOptions()
         opened, notes = open_exported(
             self.directory, self.manifest, asked.threads, allow_host_code=asked.allow_host_code
@@ -139,6 +166,15 @@ class ExportedBundle:
             return TextSession(
                 make_subject(opened, self.task, self.directory, files=self.manifest.list_files(), notes=notes)
             )
+
+    def generator(self, options: ServeOptions | None = None, *, variant: str | None = None) -> Generator:
+        """Open what ships; see :class:`Bundle`."""
+        from runtimes.generation.generator import open_exported as open_decoder
+        from runtimes.generation.generator import require_task
+
+        _refuse_variant(variant)
+        require_task(self.task, self.directory)
+        return open_decoder(self.directory, self.manifest, (options or ServeOptions()).threads)
 
 
 def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | None = None) -> Bundle:
@@ -166,8 +202,7 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | N
         raise UsageError(
             "there is no bundle", where=str(path), cure="give an archive, ROOT/NAME, or an exported directory"
         )
-    if asked.keys or asked.require_signature:
-        raise UsageError("an exported directory is not signed", where=str(path), cure="pack and sign it")
+    refuse_trust(asked, path)
     manifest = read_manifest(path)
     verify_files(path, manifest)
     return ExportedBundle(directory=path, manifest=manifest, task=manifest.source.get("task"))
@@ -177,6 +212,18 @@ def is_bundle(path: Path) -> bool:
     """Whether a path is an archive by its name, or an installed bundle by what it holds."""
     is_named = path.name.endswith(".stepdown.tar.gz") and not path.is_dir()
     return is_named or is_home(path) or is_home(path / CURRENT)
+
+
+def refuse_trust(trust: Trust | None, path: Path) -> None:
+    """Raise UsageError where a signature is asked for of what is no bundle."""
+    if trust is not None and (trust.keys or trust.require_signature):
+        cure = "pack and sign it; or leave --key and --require-signature out"
+        raise UsageError("only bundles are signed", where=str(path), cure=cure)
+
+
+def _refuse_variant(variant: str | None) -> None:
+    if variant is not None:
+        raise UsageError("an exported directory has no variants", where="--variant", cure="leave it out")
 
 
 def _warn(said: str) -> None:

@@ -73,8 +73,8 @@ def make_subject(
         found, labels = tokenizer.is_file(), labels or read_labels(directory)
         held = None
     else:
-        held = _read_listed(tokenizer, files)
-        found, labels = held is not None, labels or _parse_labels(_read_listed(config, files), config)
+        held = read_listed(tokenizer, files)
+        found, labels = held is not None, labels or _parse_labels(read_listed(config, files), config)
     return Subject(
         session=session,
         task=task,
@@ -106,8 +106,12 @@ def _parse_labels(data: bytes | None, path: Path) -> tuple[str, ...]:
         raise CorruptArtifact("the class names cannot be read", where=f"{path}:id2label", cure="mend it") from error
 
 
-def _read_listed(path: Path, files: Mapping[str, str]) -> bytes | None:
-    """Return what is in a file; None where it is not listed."""
+def read_listed(path: Path, files: Mapping[str, str]) -> bytes | None:
+    """Return what is in a file, by the sha256 that is listed under its name; None where none is.
+
+    Raises:
+        CorruptArtifact: it cannot be read, or is not the one that is listed.
+    """
     if path.name not in files:
         return None
     try:

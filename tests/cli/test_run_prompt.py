@@ -85,6 +85,7 @@ def test_beams_and_a_penalty_are_taken(stepdown, decoder):
         (("--prompt", "a", "--stream", "--json"), "only one answer is streamed"),
         (("--prompt", "a", "--stream", "--beams", "2"), "only one answer is streamed"),
         (("--prompt", "a", "--max-length", "9"), "does not go with --prompt"),
+        (("--prompt", "a", "--require-signature"), "only bundles are signed"),
         (("--text", "a"), "there is no prompt (at --max-new-tokens)"),
     ],
 )
@@ -99,12 +100,6 @@ def test_a_decoder_has_no_answer_to_a_text(stepdown, decoder):
     result = stepdown("run", decoder, "--text", "a")
     assert result.code == 2
     assert "give --prompt" in result.err
-
-
-def test_a_decoder_is_not_packed(stepdown, decoder, tmp_path):
-    result = stepdown("pack", decoder, "-o", tmp_path / "b.stepdown.tar.gz")
-    assert result.code == 2
-    assert "this model generates them" in result.err
 
 
 def test_eval_tells_its_perplexity(stepdown, decoder, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from runtimes.generation.chat_template import read_chat_template
+from runtimes.generation.text_files import read_text_files
 from tests.unit.runtimes.generation.tiny_decoder import write_tokenizer
 
 TEMPLATES = {
@@ -44,4 +45,4 @@ def test_it_is_the_same_text(tmp_path, template, talk):
         tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=template, **settings
     )
     wanted = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
-    assert read_chat_template(tmp_path).render(talk) == wanted
+    assert read_chat_template(read_text_files(tmp_path)).render(talk) == wanted

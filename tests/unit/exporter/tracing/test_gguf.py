@@ -1,5 +1,6 @@
 """A GGUF file becomes the checkpoint it was made from, or one clear error."""
 
+import hashlib
 import json
 
 import gguf
@@ -53,6 +54,16 @@ def test_blocks_become_the_numbers_they_stand_for(llama, tmp_path, kind):
     weight = llama.model.layers[0].mlp.up_proj.weight.detach().numpy()
     expected = gguf.dequantize(gguf.quantize(weight, blocks), blocks)
     assert torch.equal(loaded.model.layers[0].mlp.up_proj.weight, torch.from_numpy(expected))
+
+
+def test_where_a_file_comes_from_is_kept(llama, tmp_path):
+    told = (("general.license", "apache-2.0"), ("general.description", "x" * 2000))
+    file = write_llama(tmp_path / "tiny.gguf", llama, settings=told)
+    origin = json.loads((unpack_gguf(file, tmp_path / "made") / "gguf.json").read_text())
+    assert origin["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert origin["general"]["license"] == "apache-2.0"
+    assert origin["general"]["architecture"] == "llama"
+    assert "description" not in origin["general"]
 
 
 def test_the_config_says_what_the_file_says(unpacked):

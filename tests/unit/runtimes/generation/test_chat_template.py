@@ -6,6 +6,7 @@ import pytest
 
 from runtimes.errors import CorruptArtifact, UsageError
 from runtimes.generation.chat_template import read_chat_template
+from runtimes.generation.text_files import read_text_files
 
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why\n  <b>?"}]
 
@@ -13,11 +14,14 @@ ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content":
 def write(folder, template, settings=None):
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings or {}))
-    return read_chat_template(folder)
+    return read_chat_template(read_text_files(folder))
 
 
 def test_it_asks_for_the_next_message(folder):
-    assert read_chat_template(folder).render([{"role": "user", "content": "Hi"}]) == "<s>user: Hi<end><s>assistant: "
+    assert (
+        read_chat_template(read_text_files(folder)).render([{"role": "user", "content": "Hi"}])
+        == "<s>user: Hi<end><s>assistant: "
+    )
 
 
 def test_special_tokens_are_written_by_name(tmp_path):
@@ -48,14 +52,14 @@ def test_a_date_is_told(tmp_path):
 )
 def test_a_template_may_lie_in_the_settings(tmp_path, told):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "chat_template": told}))
-    assert read_chat_template(tmp_path).render(ASKED) == "<s>!"
+    assert read_chat_template(read_text_files(tmp_path)).render(ASKED) == "<s>!"
 
 
 @pytest.mark.parametrize("settings", [None, "{}", "[]", json.dumps({"chat_template": []})])
 def test_a_model_without_one(tmp_path, settings):
     if settings is not None:
         (tmp_path / "tokenizer_config.json").write_text(settings)
-    assert read_chat_template(tmp_path) is None
+    assert read_chat_template(read_text_files(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_a_model_without_one(tmp_path, settings):
 )
 def test_messages_that_are_none(folder, messages, problem):
     with pytest.raises(UsageError, match=problem):
-        read_chat_template(folder).render(messages)
+        read_chat_template(read_text_files(folder)).render(messages)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +103,10 @@ def test_a_template_that_cannot_be_read(tmp_path, template):
 def test_a_template_that_is_no_text(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(CorruptArtifact, match="no text"):
-        read_chat_template(tmp_path)
+        read_chat_template(read_text_files(tmp_path))
 
 
 def test_settings_that_cannot_be_read(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(CorruptArtifact, match="settings cannot be read"):
-        read_chat_template(tmp_path)
+        read_chat_template(read_text_files(tmp_path))

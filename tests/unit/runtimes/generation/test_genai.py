@@ -14,11 +14,14 @@ from runtimes.errors import CorruptArtifact, MissingDependency, UnsupportedModel
 from runtimes.generation import genai
 from runtimes.generation.generator import Generator
 from runtimes.generation.layout import read_layout
+from runtimes.generation.steps import OpenModel
+from runtimes.generation.text_files import read_text_files
+from runtimes.generation.token_probe import trace_greedily
 from tests.unit.runtimes.sparse.single_node import find_library
 
 
 def test_it_runs_on_the_library_of_the_package(folder):
-    Generator(read_layout(folder)).close()
+    Generator(read_layout(folder), read_text_files(folder)).close()
     loaded = genai._list_loaded()
     assert {path.parent.parent for path in loaded} == {Path(onnxruntime.__file__).resolve().parent}
     assert all(onnxruntime.__version__ in path.name for path in loaded)
@@ -64,7 +67,7 @@ def test_a_damaged_graph(folder):
     model.graph.node[-1].input[1] = "nothing"
     onnx.save(model, folder / "model.onnx")
     with pytest.raises(CorruptArtifact, match="onnxruntime-genai refuses it"):
-        Generator(read_layout(folder))
+        Generator(read_layout(folder), read_text_files(folder))
 
 
 def test_an_operator_that_nobody_knows(folder):
@@ -73,7 +76,7 @@ def test_an_operator_that_nobody_knows(folder):
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     onnx.save(model, folder / "model.onnx")
     with pytest.raises(UnsupportedModel, match="ONNX Runtime cannot run it"):
-        Generator(read_layout(folder))
+        Generator(read_layout(folder), read_text_files(folder))
 
 
 def test_a_library_in_the_place_of_the_sparse_kernels_is_not_run(folder):
@@ -82,3 +85,13 @@ def test_a_library_in_the_place_of_the_sparse_kernels_is_not_run(folder):
     (folder / library.name).write_bytes(b"")
     with pytest.raises(CorruptArtifact, match="in the place of the sparse kernels"):
         genai._load_sparse(folder)
+
+
+def test_products_are_kept_exact_where_that_is_asked_for(folder):
+    layout = read_layout(folder)
+    with Generator(layout, read_text_files(folder), threads=1) as generator:
+        expected = next(generator.trace([40, 50], 1))
+    exact = OpenModel(genai=genai.import_genai(), model=genai.open_model(layout, 1, precise=True), layout=layout)
+    token, logits = next(trace_greedily(exact, [40, 50], 1))
+    assert token == expected[0]
+    assert (logits == expected[1]).all()

@@ -1,18 +1,32 @@
 """The sparse kernels in onnxruntime-genai: the same tokens as the dense model, through a library found by its name."""
 
 import ctypes
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from runtimes.errors import MissingDependency
+from runtimes.bundle.verify import VerifyOptions, verify_bundle
+from runtimes.errors import CorruptArtifact, MissingDependency
 from runtimes.generation.generator import open_generator
 from runtimes.generation.options import GenerationOptions
+from runtimes.sparse.library import describe_build
 from runtimes.sparse.storage import encode
-from tests.unit.runtimes.generation.tiny_decoder import reference, write_export
+from tests.unit.runtimes.bundle.decoder_bundle import change, hash_bytes, pack_decoder, read_archive
+from tests.unit.runtimes.generation.tiny_decoder import reference, seal, write_artifact, write_export
 from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes
+
+KERNELS = "kernels/libstepdown_sparse.so"
+SHORT = GenerationOptions(max_new_tokens=16)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -68,3 +82,38 @@ def test_without_kernels_the_cure_is_theirs(sparse, monkeypatch, tmp_path):
     monkeypatch.setattr("runtimes.sparse.library.__file__", str(tmp_path / "library.py"))
     with pytest.raises(MissingDependency, match="were not built"):
         open_generator(folder)
+
+
+@pytest.fixture
+def archive(sparse, tmp_path):
+    """The sparse decoder in a bundle, with this installation's kernels."""
+    exported = write_artifact(tmp_path / "packed" / "exported")
+    shutil.copyfile(sparse[0] / "model.onnx", exported / "onnxruntime" / "model.onnx")
+    seal(exported, sparse_kernels=asdict(describe_build()))
+    return pack_decoder(tmp_path / "packed")[0]
+
+
+def test_a_sparse_decoder_writes_from_its_bundle_by_kernels_that_are_known(sparse, archive):
+    with open_generator(archive, threads=1) as generator:
+        row = generator.encode("Hello")
+        assert generator.complete_ids([row], SHORT) == [reference(sparse[1], row, 16)]
+        assert KERNELS not in list_mapped()
+
+
+def test_kernels_of_somebody_else_run_where_that_is_allowed(sparse, archive, tmp_path):
+    (old,) = read_archive(archive)[0].variants
+    other = find_library().read_bytes() + b"\0"
+    artifact = {**old.artifact, "sparse_kernels": {"version": describe_build().version, "sha256": hash_bytes(other)}}
+    bundle = change(archive, tmp_path / "b.stepdown.tar.gz", own={KERNELS: other}, variant={"artifact": artifact})
+    with pytest.raises(CorruptArtifact, match="nobody vouches"):
+        open_generator(bundle)
+    assert "stored answers not run" in verify_bundle(bundle).variants[0].probe
+    with open_generator(bundle, threads=1, allow_host_code=True) as generator:
+        row = generator.encode("Hello")
+        assert generator.complete_ids([row], SHORT) == [reference(sparse[1], row, 16)]
+        assert f"{generator.layout.directory}/{KERNELS}" in list_mapped()
+    assert verify_bundle(bundle, VerifyOptions(allow_host_code=True)).verdict == "pass"
+
+
+def list_mapped():
+    return Path("/proc/self/maps").read_text(encoding="utf-8")

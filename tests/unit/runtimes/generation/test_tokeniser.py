@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from runtimes.errors import CorruptArtifact
+from runtimes.generation.text_files import read_text_files
 from runtimes.generation.tokeniser import PromptTokeniser
 from tests.unit.runtimes.generation.tiny_decoder import END, SPECIAL, VOCABULARY, write_tokenizer
 
@@ -16,7 +17,7 @@ from tests.unit.runtimes.generation.tiny_decoder import END, SPECIAL, VOCABULARY
 def tokeniser(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     write_tokenizer(folder)
-    return PromptTokeniser(folder, VOCABULARY, (END,))
+    return PromptTokeniser(read_text_files(folder), VOCABULARY, (END,))
 
 
 def stream(tokeniser, ids):
@@ -54,7 +55,7 @@ def test_words_keep_the_spaces_between_them(tmp_path):
     tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<s>"))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    words = PromptTokeniser(tmp_path, 4, ())
+    words = PromptTokeniser(read_text_files(tmp_path), 4, ())
     assert stream(words, [0, 1, 0]) == ["the", " red", " the"]
 
 
@@ -64,12 +65,12 @@ def test_truncation_and_padding_of_the_file_do_not_count(tmp_path):
     tokenizer.enable_truncation(2)
     tokenizer.enable_padding(length=8)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert len(PromptTokeniser(tmp_path, VOCABULARY, ()).encode("abcd", add_special=True)) == 4
+    assert len(PromptTokeniser(read_text_files(tmp_path), VOCABULARY, ()).encode("abcd", add_special=True)) == 4
 
 
 def test_no_tokenizer(tmp_path):
     with pytest.raises(CorruptArtifact, match="has no tokenizer") as refused:
-        PromptTokeniser(tmp_path, VOCABULARY, ())
+        PromptTokeniser(read_text_files(tmp_path), VOCABULARY, ())
     assert refused.value.exit_code == 8
 
 
@@ -77,17 +78,17 @@ def test_no_tokenizer(tmp_path):
 def test_no_tokenizer_in_the_file(tmp_path, text):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(CorruptArtifact, match="not a tokenizer"):
-        PromptTokeniser(tmp_path, VOCABULARY, ())
+        PromptTokeniser(read_text_files(tmp_path), VOCABULARY, ())
 
 
 @pytest.mark.parametrize(("vocabulary", "stop"), [(VOCABULARY - 1, END), (VOCABULARY + 1, VOCABULARY)])
 def test_a_tokenizer_of_another_model(tmp_path, vocabulary, stop):
     write_tokenizer(tmp_path)
     with pytest.raises(CorruptArtifact, match="of another model"):
-        PromptTokeniser(tmp_path, vocabulary, (stop,))
+        PromptTokeniser(read_text_files(tmp_path), vocabulary, (stop,))
 
 
 def test_a_vocabulary_that_is_filled_up_is_no_other_model(tmp_path):
     write_tokenizer(tmp_path)
     assert len(SPECIAL) + 256 < VOCABULARY + 64
-    PromptTokeniser(tmp_path, VOCABULARY + 64, (END,))
+    PromptTokeniser(read_text_files(tmp_path), VOCABULARY + 64, (END,))
