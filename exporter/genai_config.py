@@ -76,7 +76,8 @@ class GenerationFacts:
         where = str(directory / "config.json")
         vocabulary = _whole(config.get("vocab_size"))
         if not vocabulary:
-            raise UnsupportedModel("the size of the vocabulary is not to be found", where=f"{where}:vocab_size")
+            cure = "add vocab_size, how many tokens the model has logits for"
+            raise UnsupportedModel("the size of the vocabulary is not to be found", where=where, cure=cure)
         context = max_length or find_context(config)
         if not context:
             cure = f"add {CONTEXT_NAMES[0]}, the most tokens of a sequence"

@@ -47,3 +47,26 @@ def test_it_generates_as_the_graph_it_was(stepdown, brought, tmp_path, name):
     assert answer["ids"] == reference(brought, ids, 24)
     told = json.loads((out / "onnxruntime" / "genai_config.json").read_text())["model"]
     assert (told["context_length"], told["vocab_size"], told["eos_token_id"]) == (CONTEXT, VOCABULARY, [END])
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (None, "nothing beside the decoder says how long its sequences may be"),
+        ({"n_positions": CONTEXT}, "the size of the vocabulary is not to be found"),
+        ({"vocab_size": VOCABULARY}, "the length of a sequence is not to be found"),
+    ],
+)
+def test_what_generation_must_know_is_asked_for_before_anything_is_built(stepdown, brought, tmp_path, config, problem):
+    place = brought / "config.json"
+    place.unlink()
+    if config is not None:
+        place.write_text(json.dumps(config))
+    # Had it gone on, this would be what is refused.
+    words = ("--calibration-data", tmp_path / "missing.txt", "-o", tmp_path / "out")
+    refused = stepdown("export", brought / "model.onnx", *words)
+    assert refused.code == 4
+    assert problem in refused.err
+    assert str(place) in refused.err
+    assert "to fix: " in refused.err
+    assert not (tmp_path / "out").exists()
