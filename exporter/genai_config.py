@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from exporter.source import CONTEXT_NAMES, find_context
 from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import CacheSpec
 from runtimes.generation.layout import CONFIG_NAME, INPUT_NAMES, MODEL_TYPE, OUTPUT_NAMES
 
 _MODEL = "model.onnx"
-#: What configurations of transformers call the length that a model was trained for; the first that is there counts.
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 #: What a generation configuration says of drawing tokens, by names that onnxruntime-genai shares with transformers, and
 #: what holds where it says nothing: the defaults of transformers.
 _SEARCH = {
@@ -77,10 +76,11 @@ class GenerationFacts:
         where = str(directory / "config.json")
         vocabulary = _whole(config.get("vocab_size"))
         if not vocabulary:
-            raise UnsupportedModel("the size of the vocabulary is not to be found", where=f"{where}:vocab_size")
-        context = max_length or next((size for name in _CONTEXT_NAMES if (size := _whole(config.get(name)))), None)
+            cure = "add vocab_size, how many tokens the model has logits for"
+            raise UnsupportedModel("the size of the vocabulary is not to be found", where=where, cure=cure)
+        context = max_length or find_context(config)
         if not context:
-            cure = f"add {_CONTEXT_NAMES[0]}, the most tokens of a sequence"
+            cure = f"add {CONTEXT_NAMES[0]}, the most tokens of a sequence"
             raise UnsupportedModel("the length of a sequence is not to be found", where=where, cure=cure)
         known = {**_drop_none(config), **_drop_none(generation)}
         stop_ids = tuple(_list_ids(known.get("eos_token_id"), vocabulary))

@@ -11,10 +11,30 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporter.genai_config import GenerationFacts, write_genai_config
+from exporter.source import Source
+from exporter.tracing.companions import CONFIG
+from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import CacheSpec
 from runtimes.generation.layout import TOKENIZER_FILES
 
 _SHARES = "GroupQueryAttention"
+
+
+def check_configuration(source: Source, cache: CacheSpec, *, max_length: int | None) -> None:
+    """Read what will be written, so that what is missing is told before candidates are built, by the user's names.
+
+    Raises:
+        UnsupportedModel: there is no ``config.json`` beside a graph, or it does not say what generation must know.
+    """
+    folder = source.path if source.path.is_dir() else source.path.parent
+    if source.kind == "onnx" and not (folder / CONFIG).is_file():
+        raise UnsupportedModel(
+            "nothing beside the decoder says how long its sequences may be, and what ends an answer",
+            where=str(folder / CONFIG),
+            cure="put the config.json of the model it was exported from there",
+        )
+    if source.kind != "gguf":  # what that was unpacked into is gone, and was complete
+        GenerationFacts.from_checkpoint(folder, cache, max_length=max_length)
 
 
 def write_generation_files(

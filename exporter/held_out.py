@@ -27,7 +27,7 @@ from exporter.token_judge import TokenJudge
 from exporter.trace import Traced
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
-from runtimes.generation.cache_spec import CacheSpec
+from runtimes.generation.cache_spec import LOGITS, CacheSpec
 from runtimes.ort import OnnxRuntime, OrtOptions
 from runtimes.protocol import Session
 from runtimes.serving.subject import Subject
@@ -174,8 +174,13 @@ def _random_batches(specs: tuple[TensorSpec, ...], options: ExportOptions, vocab
 
 
 def _count_vocabulary(traced: Traced) -> int:
-    """Return how many token ids the tokenizer knows; without one, two, which every table has rows for."""
-    return count_tokens(traced.tokenizer) if traced.tokenizer is not None else 2
+    """Return what random token ids stay below; two, which every table has rows for, where nothing tells.
+
+    A tokenizer may know more tokens than the model, which optimum writes of a checkpoint that does not name its own.
+    """
+    logits = [spec.shape[-1] for spec in traced.artifact.outputs if traced.cache is not None and spec.name == LOGITS]
+    known = [min(USUAL_VOCABULARY, width) for width in logits if isinstance(width, int)]
+    return min([*known, count_tokens(traced.tokenizer)] if traced.tokenizer is not None else known, default=2)
 
 
 def count_tokens(tokenizer: Path) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.statistics import CalibrationStatistics
-from exporter.generation_files import write_generation_files
+from exporter.generation_files import check_configuration, write_generation_files
 from exporter.held_out import HeldOut, open_held_out
 from exporter.onnxruntime_target import TARGET as ONNXRUNTIME
 from exporter.onnxruntime_target import export_onnxruntime
@@ -89,6 +89,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         watch = Stopwatch()
         with watch.time("trace"):
             traced = trace(source, work / "float", opset=options.opset)
+        if traced.cache is not None and ONNXRUNTIME in options.targets:
+            check_configuration(source, traced.cache, max_length=traced.max_length)
         if statistics is not None:
             require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
         results = export_traced(traced, options, work, progress, watch, statistics=statistics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,8 @@ _TASK_OF_SUFFIX = {
     "HeadsModel": None,
     "Model": "feature-extraction",
 }
+#: What configurations of transformers call the length that a model was trained for; the first that is there counts.
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -197,6 +200,12 @@ def infer_task(directory: Path, config: dict[str, Any]) -> str:
             cure="name one with --task; its head must be in the checkpoint",
         )
     return task
+
+
+def find_context(config: Mapping[str, Any]) -> int | None:
+    """Return the most tokens of a sequence that a causal language model's config names; None where it names none."""
+    named = (config.get(name) for name in CONTEXT_NAMES)
+    return next((size for size in named if isinstance(size, int) and not isinstance(size, bool) and size > 0), None)
 
 
 def _check_weights(directory: Path) -> None:

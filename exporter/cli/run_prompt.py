@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def refuse_without_prompt(arguments: argparse.Namespace) -> None:
     """Raise UsageError where there is no prompt, and something that goes only with one."""
     for name in _OF_PROMPTS:
-        if getattr(arguments, name) not in {None, False}:
+        value = getattr(arguments, name)
+        if value is not None and value is not False:  # a temperature of 0 is given, and is equal to False
             raise UsageError("there is no prompt", where=_spell(name), cure="give --prompt, or leave it out")
 
 

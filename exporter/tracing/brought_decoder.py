@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from exporter.tracing.names import name_decoder_axes
 from exporter.tracing.program import ParityCase, Reference
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UnsupportedModel
-from runtimes.generation.cache_spec import IDS, LOGITS, MASK, POSITIONS, CacheSpec, find_cache
+from runtimes.generation.cache_spec import BATCH, IDS, LOGITS, MASK, POSITIONS, TOTAL, CacheSpec, find_cache
 from runtimes.generation.feeds import make_step
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.protocol import Tensors
@@ -74,6 +75,10 @@ def _run_brought(path: Path) -> Reference:
     def run(feeds: Tensors) -> dict[str, NDArray[np.generic]]:
         has_past = feeds[MASK].shape[1] > feeds[IDS].shape[1]
         with closing(OnnxRuntime().open(describe_onnx(path))) as session:
+            # A merged file says that the mask is as long as the new tokens, as it is in its branch without a cache.
+            session.inputs = tuple(
+                replace(spec, shape=(BATCH, TOTAL)) if spec.name == MASK else spec for spec in session.inputs
+            )
             told = {**feeds, _SWITCH: np.array([has_past])}
             return session.run({spec.name: told[spec.name] for spec in session.inputs})
 

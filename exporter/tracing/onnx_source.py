@@ -14,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from exporter.source import GENERATION, Source, infer_task, read_config
+from exporter.source import GENERATION, Source, find_context, infer_task, read_config
 from exporter.tracing.brought_decoder import adopt_decoder, make_brought_cases
 from exporter.tracing.program import CUSTOM_TASK, Program
 from exporter.tracing.weights import check_weights
@@ -59,7 +59,8 @@ def read_onnx(source: Source, opset: int | None) -> Program:
     cache = adopt_decoder(model, header.inputs, source.reference)
     findings = check_weights(_list_weights(model))
     config = read_config(source.path.parent) if (source.path.parent / "config.json").is_file() else {}
-    limit = config.get("max_position_embeddings")
+    # Of an encoder only this name is a limit: a T5 has n_positions, and takes any length.
+    limit = config.get("max_position_embeddings") if cache is None else find_context(config)
     task = source.task or (_guess_task(source.path, model, config) if cache is None else GENERATION)
     brought = None if cache is None else make_brought_cases(source.path, model, cache)
     labels = config.get("id2label") or {} if task.endswith("-classification") else {}

@@ -96,6 +96,21 @@ def test_what_is_wrong_with_the_command_exits_with_2(stepdown, decoder, words, p
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("--seed", "0"), "--seed"),
+        (("--temperature", "0"), "--temperature"),
+        (("--top-k", "0"), "--top-k"),
+        (("--stream",), "--stream"),
+    ],
+)
+def test_what_goes_with_a_prompt_alone_is_refused_without_one(stepdown, artifact, words, where):
+    result = stepdown("run", artifact, "--text", "a", *words)
+    assert result.code == 2
+    assert f"there is no prompt (at {where})" in result.err
+
+
 def test_a_decoder_has_no_answer_to_a_text(stepdown, decoder):
     result = stepdown("run", decoder, "--text", "a")
     assert result.code == 2

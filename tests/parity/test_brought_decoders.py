@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from exporter.source import GENERATION, open_source
 from exporter.trace import trace
@@ -13,13 +13,7 @@ from runtimes.generation.cache_spec import LOGITS, find_cache
 from runtimes.generation.feeds import make_step
 from runtimes.ort import OnnxRuntime
 from tests.corpus.decoders import DECODERS, build
-
-AXES = {
-    "batch": "batch_size",
-    "sequence": "sequence_length",
-    "past": "past_sequence_length",
-    "total": "past_sequence_length + sequence_length",
-}
+from tests.corpus.optimum_forms import merge, name_axes
 
 
 @pytest.fixture(scope="module")
@@ -28,30 +22,7 @@ def ours(tmp_path_factory):
     directory, out = (tmp_path_factory.mktemp(name) for name in ("llama", "traced"))
     build(DECODERS["llama"], directory)
     traced = trace(open_source(str(directory)), out)
-    model = onnx.inliner.inline_local_functions(onnx.load(traced.artifact.path))
-    del model.graph.value_info[:]
-    for value in (*model.graph.input, *model.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = AXES[dim.dim_param]
-    return traced, model
-
-
-def merge(model):
-    """Return the model within a choice between two branches, which here are alike."""
-    inner = model.graph
-    graph = onnx.GraphProto(name="merged", input=inner.input)
-    graph.input.append(helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1]))
-    graph.output.extend(inner.output)
-    graph.initializer.extend(inner.initializer)
-    branches = {
-        name: onnx.GraphProto(name=name, node=inner.node, output=inner.output)
-        for name in ("then_branch", "else_branch")
-    }
-    graph.node.append(
-        helper.make_node("If", ["use_cache_branch"], [value.name for value in inner.output], name="choose", **branches)
-    )
-    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return traced, name_axes(onnx.inliner.inline_local_functions(onnx.load(traced.artifact.path)))
 
 
 def save(model, folder):

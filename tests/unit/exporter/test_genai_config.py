@@ -78,6 +78,7 @@ def test_a_checkpoint_that_does_not_say_it(tmp_path, config, problem):
     with pytest.raises(UnsupportedModel, match=problem) as refused:
         GenerationFacts.from_checkpoint(write(tmp_path, config), CACHE)
     assert "config.json" in refused.value.where
+    assert refused.value.cure
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -6,6 +6,8 @@ from exporter.options import ExportOptions
 from exporter.trace import Traced
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import DataError
+from runtimes.generation.cache_spec import CacheSpec
+from tests.unit.runtimes.generation.tiny_decoder import VOCABULARY, write_tokenizer
 
 
 @pytest.fixture
@@ -49,3 +51,25 @@ def test_no_more_samples_calibrate_than_were_asked_for(open_samples, asked):
 def test_too_few_samples_say_how_many_are_needed(open_samples, count, different):
     with pytest.raises(DataError, match="at least"):
         open_samples(count, different=different)
+
+
+@pytest.mark.parametrize(("width", "drawn_below"), [(9, 9), ("vocabulary", VOCABULARY), (10**6, VOCABULARY)])
+def test_a_decoder_is_not_fed_tokens_that_it_has_no_logit_for(tmp_path, width, drawn_below):
+    """A tokenizer may know more of them, as one with tokens that were added to it."""
+    write_tokenizer(tmp_path)
+    ids = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", "sequence", width))
+    artifact = Artifact(path=tmp_path / "m", kind="onnx", sha256="", inputs=(ids,), outputs=(logits,), files=())
+    traced = Traced(
+        artifact=artifact,
+        task="text-generation",
+        tokenizer=tmp_path / "tokenizer.json",
+        labels=(),
+        parity=(),
+        max_length=64,
+        findings=(),
+        cache=CacheSpec(layers=1, kv_heads=1, head_dim=8),
+    )
+    held_out = open_held_out(traced, ExportOptions(model="m", output=tmp_path / "out"), calibrated=None)
+    assert held_out.vocabulary == drawn_below
+    assert max(int(feeds["input_ids"].max()) for feeds in held_out.judging) < drawn_below

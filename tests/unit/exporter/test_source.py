@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from exporter.source import TASKS, open_source
+from exporter.source import TASKS, find_context, open_source
 from runtimes.errors import UnsupportedModel, UsageError
 
 
@@ -47,6 +47,17 @@ def test_task_of_the_user_wins(tmp_path):
         open_source(str(directory))
     assert "architectures" in str(caught.value)
     assert "--task" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions", "n_ctx", "seq_length"])
+def test_the_length_of_a_sequence_has_a_name_in_each_family(name):
+    assert find_context({name: 77, "vocab_size": 9}) == 77
+
+
+@pytest.mark.parametrize("size", [None, 0, -1, True, "many"])
+def test_what_is_no_length_is_passed_over(size):
+    assert find_context({"max_position_embeddings": size, "n_positions": 64}) == 64
+    assert find_context({"max_position_embeddings": size}) is None
 
 
 def test_unknown_task_lists_the_valid_ones(tmp_path):
