@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.peers.build_once import Built, build_once
-from bench.peers.environment import open_environment
+from bench.peers.environment import ASKED, open_environment
 from bench.peers.stepdown_cli import run_measured
 from runtimes.artifact import hash_file
 from runtimes.atomic import make_directory, write_text
@@ -20,11 +20,12 @@ from runtimes.atomic import make_directory, write_text
 PACKAGE = "llama-cpp-python==0.3.36"
 #: How it is built, for whoever reads a table.
 DESCRIPTION = (
-    f"{PACKAGE}, built from source for this CPU with its own settings; GCC's dead store elimination is off in its AMX file"
+    f"{PACKAGE}, built from source for this CPU with its own settings, but for GCC's dead store elimination, which is"
+    " off in its AMX file alone"
 )
 # GCC 12 takes the sizes of AMX's tiles for stores that nobody reads (the header of `_tile_loadconfig` names 8 of its 64
-# bytes) and leaves them out: the first product of matrices crashes. The one file that sets them is compiled without that
-# pass, all others as they come. The target is known only when the project has been read.
+# bytes) and leaves them out: the first product of matrices crashes. The one file that sets them is compiled without
+# that pass, all others as they come. The target is known only when the project has been read.
 _AMX_FILE = """cmake_language(DEFER CALL set_source_files_properties
   ${CMAKE_CURRENT_SOURCE_DIR}/vendor/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp TARGET_DIRECTORY ggml-cpu
   PROPERTIES COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU>:-fno-tree-dse;-fno-dse>")
@@ -52,6 +53,11 @@ def open_llama_cpp(cache: Path) -> Path:
     Raises as :func:`~bench.peers.environment.open_environment`.
     """
     return open_environment(cache / "environment-llama-cpp", write_requirements(cache))
+
+
+def read_build(python: Path) -> str:
+    """Return what tells one build from another: what was asked for when its Python was made, settings and all."""
+    return hash_file(python.parents[1] / ASKED)
 
 
 def write_requirements(cache: Path) -> tuple[str, ...]:
