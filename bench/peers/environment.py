@@ -13,6 +13,8 @@ from pathlib import Path
 from runtimes.atomic import write_text
 from runtimes.errors import MissingDependency
 
+#: What was asked for.
+ASKED = "asked.txt"
 # What was really installed, written last: an environment without it is made again.
 _RECORD = "installed.txt"
 
@@ -23,7 +25,7 @@ def open_environment(folder: Path, requirements: Sequence[str]) -> Path:
     Raises:
         MissingDependency: they cannot be installed; the message ends with what pip said last.
     """
-    python, asked, record = folder / "bin" / "python", folder / "asked.txt", folder / _RECORD
+    python, asked, record = folder / "bin" / "python", folder / ASKED, folder / _RECORD
     wanted = "".join(f"{one}\n" for one in requirements)
     if record.is_file() and asked.read_text(encoding="utf-8") == wanted:
         return python

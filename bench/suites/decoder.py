@@ -1,7 +1,8 @@
 """SmolLM2-135M as a decoder, against what a user would take instead: ``python -m bench.suites.decoder``.
 
 In: real weights and texts (:mod:`bench.assets`). Out: Markdown tables on stdout, everything measured as JSON in
-``bench/results``. What is made and measured is kept in the work folder: a run that was cut off goes on where it was.
+``bench/results``. What is made and measured is kept in the work folder: a run that was cut off goes on where it was,
+and prints its tables once all is there. For a new exporter nothing is made anew by itself: give it another work folder.
 
 The weights are what 4-bit blocks stand for (GGUF Q4_1): they are the baseline here, and what 4 bits cost other weights
 is not told from them. A decoder of plain float weights is given with ``--student``.
@@ -18,10 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import assets
 from bench.machine import describe_machine
 from bench.packages import cache_directory
+from bench.peers.llama_cpp import open_llama_cpp
 from bench.suites.compression_commands import Commands
 from bench.suites.decoder_agreement import measure_agreement, render_agreement
+from bench.suites.decoder_export import measure_export, render_export
 from bench.suites.decoder_models import Workplace
 from bench.suites.decoder_perplexity import measure_perplexity, render_perplexity
 from bench.suites.decoder_pruned import measure_pruned, render_pruned
@@ -34,6 +38,7 @@ from bench.table import render_markdown
 # By part: what it measures, as JSON, and its tables.
 _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "tokens": render_tokens,
+    "export": render_export,
     "speed": render_speed,
     "perplexity": render_perplexity,
     "pruned": render_pruned,
@@ -65,14 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_suite(options: argparse.Namespace) -> Results:
     """Measure every part asked for."""
     until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    folder = options.work or cache_directory() / "bench-decoder"
-    work = Workplace(folder=folder, commands=Commands(threads=options.threads, until=until))
+    work = Workplace(
+        folder=options.work or cache_directory() / "bench-decoder",
+        gguf=assets.smollm2(),
+        texts=assets.english(),
+        commands=Commands(threads=options.threads, until=until),
+    )
+    return measure_parts(work, options)
+
+
+def measure_parts(work: Workplace, options: argparse.Namespace) -> Results:
+    """Measure every part asked for in a workplace."""
+    rounds, seed, prompts = options.rounds, options.seed, options.prompts
     measures: Mapping[str, Callable[[], Mapping[str, Any]]] = {
-        "tokens": lambda: measure_tokens(work, prompts=options.prompts),
-        "speed": lambda: measure_speed(work, rounds=options.rounds, seed=options.seed),
-        "perplexity": lambda: measure_perplexity(work, student=options.student, prompts=options.prompts),
-        "pruned": lambda: measure_pruned(work, dense=options.student, rounds=options.rounds, seed=options.seed),
-        "agreement": lambda: measure_agreement(work, prompts=options.prompts, generations=options.generations),
+        "tokens": lambda: measure_tokens(work, prompts=prompts),
+        "export": lambda: measure_export(work),
+        "speed": lambda: measure_speed(work, open_llama_cpp(cache_directory()), rounds=rounds, seed=seed),
+        "perplexity": lambda: measure_perplexity(work, student=options.student, prompts=prompts),
+        "pruned": lambda: measure_pruned(work, dense=options.student, rounds=rounds, seed=seed),
+        "agreement": lambda: measure_agreement(work, prompts=prompts, generations=options.generations),
     }
     parts = {part: measures[part]() for part in options.part}
     return Results(
@@ -101,7 +117,13 @@ def _read_goals(found: Mapping[str, Any]) -> list[Goal]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.suites.decoder", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--part", action="append", choices=list(_RENDERERS), help="repeatable (all)")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=list(_RENDERERS),
+        help="repeatable (all). What was found is kept piece by piece: one model and one question, or one shape. speed"
+        " builds llama.cpp first, once: about 25 minutes of one core",
+    )
     parser.add_argument("--work", type=Path, metavar="DIR", help="where models and records are kept")
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("bench/results"), help="where results go")
     parser.add_argument("--student", type=Path, metavar="DIR", help="a checkpoint of plain float weights, to prune too")
@@ -110,7 +132,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=50, help="to compare tokens on (50)")
     parser.add_argument("--generations", type=int, default=2000, help="over which memory must stay flat (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and orders (0)")
-    parser.add_argument("--minutes", type=float, metavar="N", help="stop after about so long; run again to go on")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="begin nothing new after so long, and interrupt what trains; run again to go on. An export begins anew",
+    )
     options = parser.parse_args(arguments)
     options.part = list(dict.fromkeys(options.part or _RENDERERS))
     return options

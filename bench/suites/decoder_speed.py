@@ -11,15 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import assets
 from bench.generation import GenerationPlan, GenerationRecording, GenerationShape, draw_prompts, measure_generation
 from bench.generation_subject import GenerationSpec
 from bench.generation_tables import HEADER, describe_generation, list_memory, list_rows
-from bench.packages import cache_directory
-from bench.peers.llama_cpp import Form, make_form, open_llama_cpp
-from bench.suites.decoder_models import PRECISIONS, Workplace, find_folder, name_export
+from bench.peers.llama_cpp import DESCRIPTION, Form, make_form, read_build
+from bench.suites.decoder_models import BITS, FLOAT, PRECISIONS, Workplace, find_folder, name_export
 from bench.suites.encoder_goals import Goal, judge_ratio
 from bench.table import render_markdown
+from runtimes.generation.layout import read_layout
 
 SHAPES = (
     GenerationShape(context=128, streams=1),
@@ -27,48 +26,50 @@ SHAPES = (
     GenerationShape(context=1024, streams=1),
     GenerationShape(context=128, streams=8),
 )
-FLOAT, EAGER = "ONNX Runtime FP32", "PyTorch eager"
+BASE, EAGER = "ONNX Runtime FP32", "PyTorch eager"
 OURS = {8: "stepdown 8 bits", 4: "stepdown 4 bits"}
 THEIRS: dict[int, Form] = {8: "Q8_0", 4: "Q4_0"}
 # Tokens a second at equal bits, and the prompt of which a float decoder must be beaten by so much.
 _DECODE_AT = {128, 1024}
 _PREFILL_OF, _PREFILL_WANTED = 512, 1.6
-# Ids that mean the same to every model here; the last of the vocabulary may be no token of theirs.
-_VOCABULARY = 40_000
+# Ids that mean the same to every model here; the last of a vocabulary may be no token of theirs.
+_MOST_IDS = 40_000
 
 
-def list_subjects(work: Workplace) -> tuple[GenerationSpec, ...]:
-    """Make, where they are not there, and return all that is compared."""
+def list_subjects(work: Workplace, llama_cpp: Path) -> tuple[GenerationSpec, ...]:
+    """Make, where they are not there, and return all that is compared; ``llama_cpp`` is the Python that has it."""
     threads, checkpoint = work.commands.threads, work.unpack()
-    exports = {bits: find_folder(work.export(checkpoint, bits)) for bits in PRECISIONS}
-    python, forms = open_llama_cpp(cache_directory()), work.folder / "forms"
+    exports = {precision: find_folder(work.export(checkpoint, precision)) for precision in PRECISIONS}
+    ours = {OURS[BITS[precision]]: folder for precision, folder in exports.items() if precision != FLOAT}
+    forms = {form: make_form(llama_cpp, work.gguf, form, work.folder / "forms").path for form in THEIRS.values()}
     return (
-        GenerationSpec(label=FLOAT, engine="genai", model=exports[32], threads=threads),
+        GenerationSpec(label=BASE, engine="genai", model=exports[FLOAT], threads=threads),
         GenerationSpec(label=EAGER, engine="torch", model=checkpoint, threads=threads),
-        *(GenerationSpec(label=OURS[bits], engine="genai", model=exports[bits], threads=threads) for bits in OURS),
+        *(GenerationSpec(label=label, engine="genai", model=folder, threads=threads) for label, folder in ours.items()),
         *(
-            GenerationSpec(
-                label=f"llama.cpp {form}",
-                engine="llama.cpp",
-                model=make_form(python, assets.smollm2(), form, forms).path,
-                threads=threads,
-                python=python,
-            )
-            for form in THEIRS.values()
+            GenerationSpec(label=f"llama.cpp {form}", engine="llama.cpp", model=path, threads=threads, python=llama_cpp)
+            for form, path in forms.items()
         ),
     )
 
 
-def measure_speed(work: Workplace, *, rounds: int, seed: int = 0) -> dict[str, Mapping[str, Any]]:
+def measure_speed(
+    work: Workplace,
+    llama_cpp: Path,
+    *,
+    rounds: int,
+    seed: int = 0,
+    shapes: Sequence[GenerationShape] = SHAPES,
+) -> dict[str, Mapping[str, Any]]:
     """Return by shape what was measured: ``rows`` and ``memory`` of tables, ``goals``, and all ``times``."""
-    subjects = list_subjects(work)
-    exports = {str(bits): name_export(work.export(work.unpack(), bits)) for bits in PRECISIONS}
+    subjects = list_subjects(work, llama_cpp)
+    exports = {precision: name_export(work.export(work.unpack(), precision)) for precision in PRECISIONS}
     found = {}
-    for shape in SHAPES:
-        depends_on = {"exports": exports, "threads": work.commands.threads, "rounds": rounds, "seed": seed}
+    for shape in shapes:
+        depends_on = {"exports": exports, "llama.cpp": read_build(llama_cpp), "rounds": rounds, "seed": seed}
         plan = GenerationPlan(shapes=(shape,), rounds=rounds, seed=seed)
         found[str(shape)] = work.record(
-            f"speed-{shape.context}x{shape.streams}", depends_on, partial(_measure, subjects, plan)
+            f"speed-{work.unpack().name}-{shape.context}x{shape.streams}", depends_on, partial(_measure, subjects, plan)
         )
     return found
 
@@ -77,10 +78,10 @@ def render_speed(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the tables as Markdown."""
     parts = []
     for shape, one in found.items():
-        parts.append(f"Streams x context: {shape}. Ratios against {FLOAT}, with a 95 % bound:")
+        parts.append(f"Streams x context: {shape}. Ratios against {BASE}, with a 95 % bound:")
         parts.append(render_markdown(list(HEADER), one["rows"]))
         parts.append(render_markdown(["model", "MB once loaded", "MB at most"], one["memory"]))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, f"llama.cpp: {DESCRIPTION}."])
 
 
 def judge_recording(recording: GenerationRecording, shape: GenerationShape) -> tuple[Goal, ...]:
@@ -92,16 +93,17 @@ def judge_recording(recording: GenerationRecording, shape: GenerationShape) -> t
             goals.append(judge_ratio(f"tokens/s at {shape.context}, {bits} bits, against llama.cpp {form}", ratio, 1.0))
     if shape == GenerationShape(context=_PREFILL_OF, streams=1):
         for bits, label in OURS.items():
-            ratio = recording.compare_first(shape, FLOAT, label)
-            goals.append(judge_ratio(f"prefill of {_PREFILL_OF}, {bits} bits, against {FLOAT}", ratio, _PREFILL_WANTED))
+            ratio = recording.compare_first(shape, BASE, label)
+            goals.append(judge_ratio(f"prefill of {_PREFILL_OF}, {bits} bits, against {BASE}", ratio, _PREFILL_WANTED))
     return tuple(goals)
 
 
 def _measure(subjects: Sequence[GenerationSpec], plan: GenerationPlan) -> dict[str, Any]:
     (shape,) = plan.shapes
-    recording = measure_generation(subjects, draw_prompts(_VOCABULARY, plan.seed), plan)
+    vocabulary = min(_MOST_IDS, *(read_layout(spec.model).vocabulary for spec in subjects if spec.engine == "genai"))
+    recording = measure_generation(subjects, draw_prompts(vocabulary, plan.seed), plan)
     return {
-        "rows": list_rows(recording, shape, FLOAT),
+        "rows": list_rows(recording, shape, BASE),
         "memory": list_memory(recording),
         "goals": [asdict(goal) for goal in judge_recording(recording, shape)],
         "sizes_bytes": {spec.label: _measure_size(spec.model) for spec in subjects},
