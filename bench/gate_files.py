@@ -18,7 +18,7 @@ from bench.samples import Samples
 from bench.verdict import GateResult, ShapeVerdict
 from runtimes.errors import Inconclusive, SubjectFailed, UsageError
 
-_MODELS = {".onnx", ".pt2"}
+_MODELS = {".onnx", ".pt2", ".plan", ".gguf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

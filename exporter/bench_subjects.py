@@ -32,7 +32,7 @@ _WORDS = re.compile(
 _PLAIN_NAMES = {"model", "model_quantized", "onnx", "onnxruntime", "tensorrt"}
 
 Kind = Literal["onnx", "pt2", "plan", "huggingface"]
-# A factory is named by more than a path, so it never comes here.
+# A factory is named by more than a path, so it never comes here; a GGUF file is refused before.
 _KINDS: dict[str, Kind] = {"onnx": "onnx", "exported_program": "pt2", "huggingface": "huggingface"}
 # What runs each kind, the default first.
 _FITTING: dict[Kind, tuple[RuntimeName, ...]] = {
@@ -157,6 +157,10 @@ def _find_model(word: str, runtime: str | None) -> _Model:
         verify_plan(path)
         return _Model(path=path, kind="plan", directory=path.parent, task=None, device="cuda")
     source = open_source(word)
+    if source.kind == "gguf":
+        raise UsageError(
+            "a GGUF file is not run as it is", where=word, cure=f"export it first: stepdown export {word} -o DIR"
+        )
     directory = path if source.kind == "huggingface" else path.parent
     return _Model(path=path, kind=_KINDS[source.kind], directory=directory, task=source.task)
 

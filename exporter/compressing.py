@@ -26,6 +26,7 @@ from exporter.compress_reader import (
 )
 from exporter.compress_windows import name_end, read_windows
 from exporter.source import GENERATION, Source, open_source, read_config
+from exporter.tracing.checkpoint_source import unpack
 from exporter.tracing.companions import CONFIG, TOKENIZER, copy_companions
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.artifact import hash_file
@@ -51,7 +52,7 @@ class CompressOptions:
     """Options of one compression.
 
     Attributes:
-        model: A Hugging Face directory or hub id, or ``file.py:factory``.
+        model: A Hugging Face directory or hub id, a ``.gguf`` file, or ``file.py:factory``.
         recipe: A TOML file, or the name of a recipe that comes with stepdown.
         output: The new directory.
         task: What the model does, or is to learn; None where its files say so.
@@ -148,7 +149,7 @@ def _open_model(options: CompressOptions, scratch: Path) -> Source:
 
 
 def _make_job(
-    options: CompressOptions, source: Source, recipe: Recipe, scratch: Path, tell: Tell
+    options: CompressOptions, named: Source, recipe: Recipe, scratch: Path, tell: Tell
 ) -> tuple[Job, Trainee]:
     from compression.checkpoint import read_record
     from compression.compress import Job
@@ -157,6 +158,7 @@ def _make_job(
     from exporter.tracing.trainee import limit_threads, open_trainee
 
     limit_threads(options.threads)
+    source = unpack(named, scratch / "unpacked")
     paths = _list_data(options)
     texts = {} if source.kind == "factory" else _read_texts(paths, options, source)
     fresh = _lacks_head(source)
@@ -172,7 +174,7 @@ def _make_job(
         else _make_reader(options, paths, texts, trainee, teacher, recipe.max_length),
         load_teacher=None if teacher is None else teacher.load,
         files=tuple(sorted(files.iterdir())),
-        source=_hash_source(source),
+        source=_hash_source(named),
         record=read_record(source.path),
         data=_describe_data(options, paths, source),
         tell=tell,
@@ -217,7 +219,7 @@ def _open_teacher(options: CompressOptions, source: Source, trainee: Trainee, fi
 
     if options.teacher is None:
         return make_teacher(trainee, files / TOKENIZER)
-    named = open_source(options.teacher, task=source.task)
+    named = unpack(open_source(options.teacher, task=source.task), files.with_name("unpacked-teacher"))
     return make_teacher(open_trainee(named, None), _copy_tokenizer(named, files.with_name("teacher")) / TOKENIZER)
 
 

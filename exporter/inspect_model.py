@@ -99,6 +99,9 @@ def inspect_model(path: Path) -> Inspection:
         return _inspect_checkpoint(path)
     if not path.exists():
         raise _nothing_there(path)
+    if path.suffix == ".gguf":
+        cure = f"export it, and inspect what was written: stepdown export {path} -o DIR"
+        raise UnsupportedModel("a GGUF file is not inspected as it is", where=str(path), cure=cure)
     raise UnsupportedModel(
         "not a model that can be inspected",
         where=str(path),

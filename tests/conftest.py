@@ -8,6 +8,8 @@ from typing import TypeVar
 import pytest
 
 from bench import assets, gpu
+from bench.packages import cache_directory
+from bench.peers.optimum_onnx import open_optimum_onnx
 from runtimes.errors import MissingDependency
 from runtimes.trt import device
 from tests.corpus.fixtures import case_model, traced_case
@@ -73,3 +75,9 @@ def lee_texts(lee_corpus: assets.LeeCorpus) -> tuple[str, ...]:
 def wordsim353_file() -> Path:
     """WordSimilarity-353 as JSON lines."""
     return fetch(assets.wordsim353)
+
+
+@pytest.fixture(scope="session")
+def optimum_onnx() -> Path:
+    """The Python that has optimum-onnx, in an environment that is made once: 1.3 GB, some minutes."""
+    return fetch(lambda: open_optimum_onnx(cache_directory()))

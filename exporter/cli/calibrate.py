@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="a Hugging Face directory or hub id, file.py:factory, a .pt2 program, or an .onnx file",
+        help="a Hugging Face directory or hub id, a .gguf file, file.py:factory, a .pt2 program, or an .onnx file",
     )
     add_output(parser, "the statistics, one file")
     parser.add_argument("--merge", metavar="FILE", nargs="+", type=Path, help="merge these shards; they must be all")

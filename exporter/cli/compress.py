@@ -25,7 +25,9 @@ EXTRA = "onnxruntime"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a Hugging Face directory or hub id, or file.py:factory")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a Hugging Face directory or hub id, a .gguf file, or file.py:factory"
+    )
     add_output(parser, "the checkpoint, a directory; what a killed run needs to go on lies in PATH.partial")
     parser.add_argument("--recipe", metavar="R", required=True, help="a TOML file, or the name of a shipped recipe")
     data = parser.add_argument_group("data")
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--column", action="append", metavar="NAME", help="the column with the text; twice for a pair (repeatable)"
     )
     data.add_argument("--label-column", metavar="NAME", help="the column with the label (label)")
-    parser.add_argument("--teacher", metavar="MODEL", help="what to distil from (default: MODEL as it is)")
+    parser.add_argument("--teacher", metavar="MODEL", help="what to distil from, like MODEL (default: MODEL as it is)")
     parser.add_argument(
         "--task", metavar="NAME", help="what the model does, or is to learn, where its files do not say"
     )

@@ -27,7 +27,7 @@ EXTRA = "device"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "model", metavar="ARTIFACT", help="an exported directory, an .onnx or .plan file, or a checkpoint"
+        "model", metavar="ARTIFACT", help="an exported directory, an .onnx or .plan file, a checkpoint, or a .gguf file"
     )
     parser.add_argument("--data", metavar="DATA", help=".jsonl, .csv, .parquet or .npz")
     parser.add_argument(

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a Hugging Face directory or hub id, file.py:factory, a .pt2 program, or an .onnx file",
+        help="a Hugging Face directory or hub id, a .gguf file, file.py:factory, a .pt2 program, or an .onnx file",
     )
     add_output(parser, "the result, a directory")
     parser.add_argument(

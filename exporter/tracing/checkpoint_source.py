@@ -25,7 +25,17 @@ def as_checkpoint(source: Source, beside: Path) -> Iterator[Source]:
     if source.kind != "gguf":
         yield source
         return
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".unpacked.") as folder:
+        yield unpack(source, Path(folder))
+
+
+def unpack(source: Source, folder: Path) -> Source:
+    """Return ``source``; where it is a GGUF file, ``folder`` with its model, for as long as that stays.
+
+    Raises as :func:`as_checkpoint`.
+    """
+    if source.kind != "gguf":
+        return source
     from exporter.tracing.gguf import unpack_gguf
 
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".unpacked.") as folder:
-        yield replace(source, kind="huggingface", path=unpack_gguf(source.path, Path(folder)))
+    return replace(source, kind="huggingface", path=unpack_gguf(source.path, folder))

@@ -156,7 +156,7 @@ def test_a_file_of_several_needs_a_label_it_has(label):
 
 def test_places_split_at_the_colon_that_ends_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("a.json", "b:c.json", "samples", "m.onnx"):
+    for name in ("a.json", "b:c.json", "samples", "m.onnx", "m.plan", "m.gguf"):
         (tmp_path / name).write_text("")
     found = {text: split_place(text) for text in ("a.json", "a.json:x:y", "b:c.json", "b:c.json:d", "no.json:l", "no")}
     assert {text: (str(path), label) for text, (path, label) in found.items()} == {
@@ -169,7 +169,7 @@ def test_places_split_at_the_colon_that_ends_a_file(tmp_path, monkeypatch):
     }
     sample = [
         text
-        for text in ("a.json", "a.json:x", "samples", "absent.json", "m.onnx", "absent", ".")
+        for text in ("a.json", "a.json:x", "samples", "absent.json", "m.onnx", "m.plan", "m.gguf", "absent", ".")
         if is_sample_file(text)
     ]
     assert sample == ["a.json", "a.json:x", "samples", "absent.json"]
