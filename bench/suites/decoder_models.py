@@ -115,7 +115,7 @@ class Workplace:
                 return {"why": error.what}
             return {"why": ""}
 
-        refused = self.record(f"refused-{directory.name}", {"commit": find_commit(Path(__file__).parent)}, make)["why"]
+        refused = self.record(f"made-{directory.name}", {"commit": find_commit(Path(__file__).parent)}, make)["why"]
         # Where it was made once and is gone, it can be made again.
         return (directory, refused) if refused else (self.export(checkpoint, precision), "")
 
