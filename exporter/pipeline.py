@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from calibration.memory import give_back
 from calibration.statistics import CalibrationStatistics
 from exporter.generation_files import write_generation_files
 from exporter.held_out import HeldOut, open_held_out
@@ -89,6 +90,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         watch = Stopwatch()
         with watch.time("trace"):
             traced = trace(source, work / "float", opset=options.opset)
+        give_back()
         if statistics is not None:
             require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
         results = export_traced(traced, options, work, progress, watch, statistics=statistics)
