@@ -1,8 +1,9 @@
-"""Keeps the memory of a long run of large, differently sized arrays from creeping up. Must not import a runtime."""
+"""Keeps the memory of a long run of large models and arrays from creeping up. Must not import a runtime."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +33,15 @@ def map_large_blocks() -> Iterator[None]:
     finally:
         library.mallopt(_MMAP_THRESHOLD, _SETTLED_BYTES)
         library.mallopt(_TRIM_THRESHOLD, 2 * _SETTLED_BYTES)
+
+
+def give_back() -> None:
+    """Collect what nothing refers to, and return what is free to the system. Called between stages of large models.
+
+    A graph of onnx_ir holds itself in circles, which Python looks for by the number of objects, not their size: of
+    SmolLM2-135M each that was edited left 0.5 GB behind.
+    """
+    gc.collect()
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is not None and hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)

@@ -269,7 +269,7 @@ def _find_logits(outputs: Tensors, specs: Sequence[TensorSpec]) -> NDArray[Any]:
     if logits.ndim != 2 or logits.dtype.kind != "f":
         raise UnsupportedModel(
             f"{name} {specs[0].dtype}{list(specs[0].shape)} holds no logits of one class a sample",
-            cure="evaluate a classifier, or use --metric spearman or cosine",
+            cure="evaluate a classifier, or use --metric spearman, cosine or, of a language model, perplexity",
         )
     return logits
 

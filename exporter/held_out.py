@@ -9,9 +9,10 @@ serves the decision and the tuning both: a metric over half of it would be too c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,10 @@ class HeldOut:
     def judges(self, traced: Traced, options: ExportOptions) -> Iterator[tuple[Judge, Judge]]:
         """Yield (judge for the decision, judge for tuning), both against the traced float model."""
         runtime = OnnxRuntime(OrtOptions(threads=options.threads))
+        if traced.cache is not None:
+            yield self._judge_tokens(traced.cache, partial(runtime.open, traced.artifact), traced, options)
+            return
         with closing(runtime.open(traced.artifact)) as reference:
-            if traced.cache is not None:
-                yield self._judge_tokens(traced.cache, reference, traced, options)
-                return
             if options.eval_data is None:
                 yield OutputJudge(reference, self.judging), OutputJudge(reference, self.tuning)
                 return
@@ -74,14 +75,16 @@ class HeldOut:
             yield judge, judge
 
     def _judge_tokens(
-        self, cache: CacheSpec, reference: Session, traced: Traced, options: ExportOptions
+        self, cache: CacheSpec, open_reference: Callable[[], Session], traced: Traced, options: ExportOptions
     ) -> tuple[Judge, Judge]:
         """Return the judges of a decoder: texts need no labels, each token is that of those before it."""
         if options.eval_data is None:
-            return TokenJudge(reference, self.judging, cache), TokenJudge(reference, self.tuning, cache)
-        texts = _open_texts(options.eval_data, traced, options, limit=HELD_OUT_MOST)
-        judge = TokenJudge(reference, tuple(texts.batches(batch_size=BATCH)), cache)
-        return judge, judge
+            judge, tuner = (TokenJudge(open_reference, batches, cache) for batches in (self.judging, self.tuning))
+        else:
+            texts = _open_texts(options.eval_data, traced, options, limit=HELD_OUT_MOST)
+            judge = tuner = TokenJudge(open_reference, tuple(texts.batches(batch_size=BATCH)), cache)
+        judge.look_at_reference()
+        return judge, tuner
 
 
 def _open_texts(spec: str, traced: Traced, options: ExportOptions, *, limit: int) -> Dataset:

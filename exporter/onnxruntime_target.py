@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine
+from calibration.memory import give_back
 from exporter.block_rounding import BITS, BlockRounding
 from exporter.block_trials import pass_over, shrink_tables
 from exporter.cache_range import CacheRange
@@ -70,6 +71,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, _choose_probes(traced, held_out, options))
+    give_back()
     plans = _plan(job, graphs, isa)
     sparse, costs = plan_sparse(job, isa, timed=timed)
     workshop = Workshop(

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from calibration.memory import give_back
 from calibration.statistics import CalibrationStatistics
 from exporter.generation_files import check_configuration, write_generation_files
 from exporter.held_out import HeldOut, open_held_out
@@ -91,6 +92,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             traced = trace(source, work / "float", opset=options.opset)
         if traced.cache is not None and ONNXRUNTIME in options.targets:
             check_configuration(source, traced.cache, max_length=traced.max_length)
+        give_back()
         if statistics is not None:
             require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
         results = export_traced(traced, options, work, progress, watch, statistics=statistics)

@@ -2,6 +2,8 @@
 
 In: sessions and held-out batches. Out: a Judgement. Must not import torch.
 
+The float model is open only while its answers are looked at: beside each candidate it would double what is in memory.
+
 The drop is the relative increase of perplexity: 0.01 is one percent. A whole row of logits is as wide as the
 vocabulary, so of the float model only what is compared is kept.
 """
@@ -9,9 +11,9 @@ vocabulary, so of the float model only what is compared is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,26 +30,31 @@ TOP, CACHED = "top-1 agreement", "same with a cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """Of every token that has one before it: what it cost (natural logarithm), and what was most likely instead."""
+class Told:
+    """Of every token that has one before it: what it cost (natural logarithm), and what was most likely instead.
+
+    ``same`` is the share of the next tokens of the longest text that are the same with a cache.
+    """
 
     losses: NDArray[np.float64]
     likeliest: NDArray[np.int64]
+    same: float
 
 
 class TokenJudge:
     """Compares how candidates tell the tokens of held-out batches with how the float model does."""
 
-    def __init__(self, reference: Session, batches: Sequence[Tensors], cache: CacheSpec) -> None:
-        self._float, self._batches, self._cache = reference, batches, cache
+    def __init__(self, open_reference: Callable[[], Session], batches: Sequence[Tensors], cache: CacheSpec) -> None:
+        """Keep how to open the float model, which is closed again once it has answered ``batches``."""
+        self._open_reference, self._batches, self._cache = open_reference, batches, cache
+        self._reference: Told | None = None
 
-    @cached_property
-    def _reference(self) -> _Told:
-        return self._tell(self._float)
-
-    @cached_property
-    def _same(self) -> float:
-        return self._compare_cached(self._float)
+    def look_at_reference(self) -> Told:
+        """Return what the float model tells. It is opened the first time: best before a candidate is."""
+        if self._reference is None:
+            with closing(self._open_reference()) as session:
+                self._reference = self._tell(session)
+        return self._reference
 
     def judge(self, session: Session) -> Judgement:
         """Return perplexity, top-1 agreement with float, and how often the next token is the same with a cache.
@@ -55,24 +62,24 @@ class TokenJudge:
         Raises:
             UnsupportedModel: the candidate answers NaN or infinity.
         """
-        told = self._tell(session)
-        wanted, got = (math.exp(one.losses.mean()) for one in (self._reference, told))
-        same = self._compare_cached(session)
-        top = float((told.likeliest == self._reference.likeliest).mean())
+        reference, told = self.look_at_reference(), self._tell(session)
+        wanted, got = (math.exp(one.losses.mean()) for one in (reference, told))
+        same, top = told.same, float((told.likeliest == reference.likeliest).mean())
         return Judgement(
             metrics={PERPLEXITY: got, TOP: top, CACHED: same},
             drop=max(0.0, got / wanted - 1.0),
             # Sums taken in another order land some activations on the next level, and that moves the rest: as many
             # tokens as rounding changes anyway may change, no more. Scales that depend on how many tokens come at once
             # change more (microsoft/onnxruntime#10322).
-            fault=f"{1 - same:.1%} of its next tokens change with a cache" if same < min(self._same, top) else "",
+            fault=f"{1 - same:.1%} of its next tokens change with a cache" if same < min(reference.same, top) else "",
         )
 
-    def _tell(self, session: Session) -> _Told:
+    def _tell(self, session: Session) -> Told:
         parts = [tell_tokens(session.run(feeds)[LOGITS], feeds) for feeds in self._batches]
-        return _Told(
+        return Told(
             losses=np.concatenate([losses for losses, _ in parts]),
             likeliest=np.concatenate([best for _, best in parts]),
+            same=self._compare_cached(session),
         )
 
     def _compare_cached(self, session: Session) -> float:

@@ -13,6 +13,7 @@ from typing import Generic
 
 from bench.ledger import LedgerRow
 from bench.machine import describe_machine
+from calibration.memory import give_back
 from exporter.choice import Decision
 from exporter.held_out import HeldOut
 from exporter.judge import Judge
@@ -38,6 +39,7 @@ class TrialBench(Generic[C]):
     def try_out(self, spec: C, *, tuning: bool) -> Trial[C]:
         """Build a candidate and judge it, on the tuning samples or for the decision."""
         artifact = self.workshop.build(spec)
+        give_back()
         with closing(self.open_built(spec, artifact)) as session:
             judge = self.tuner if tuning else self.judge
             return Trial(spec=spec, artifact=artifact, judgement=judge.judge(session))

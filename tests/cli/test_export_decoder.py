@@ -53,6 +53,17 @@ def test_float_continues_a_text_as_pytorch_does(stepdown, model, checkpoint, tmp
     wanted = continue_in_pytorch(model, ids, 24)
     assert answer["ids"] == wanted[: len(answer["ids"])]
     assert len(answer["ids"]) == 24 or answer["finish"] == "stop"
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_text('{"text": "the hen", "label": 1}\n{"text": "the fox", "label": 0}\n')
+    # What is asked of encoders, each with what to do in its place.
+    for words, code, cure in (
+        (("eval", out, "--data", labelled, "--metric", "accuracy"), 4, "perplexity"),
+        (("run", out, "--text", PROMPT), 2, "give --prompt"),
+        (("plan", out / "onnxruntime" / "model.onnx", "--data", labelled), 4, "give the Hugging Face directory"),
+    ):
+        refused = stepdown(*words)
+        assert refused.code == code
+        assert cure in refused.err
 
 
 def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, checkpoint, texts, tmp_path):
