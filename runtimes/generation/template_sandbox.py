@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sized
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runtimes.errors import MissingDependency
@@ -126,6 +127,7 @@ def _is_too_large(operator: str, left: object, right: object) -> bool:
     return bool(lengths and times) and lengths[0] * times[0] > MAX_TEXT
 
 
+@cache
 def _require_version() -> None:
     from importlib.metadata import version
 

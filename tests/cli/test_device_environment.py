@@ -6,7 +6,10 @@ import subprocess
 
 import pytest
 
+from runtimes.generation.generator import open_generator
+from runtimes.generation.options import GenerationOptions
 from tests.device_environment import make_device
+from tests.unit.runtimes.bundle.decoder_bundle import pack_decoder
 from tests.unit.runtimes.serving.real_bundle import Maker
 
 ABSENT = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "safetensors", "rich", "cryptography")
@@ -62,3 +65,26 @@ def test_what_the_device_lacks_is_named_with_its_extra(device, tmp_path):
     done = call(device, "stepdown", "verify", str(bundle), "--key", "key.pub", cwd=tmp_path)
     assert done.returncode == 3
     assert "stepdown[sign]" in done.stderr
+
+
+def test_a_device_without_what_generates_is_told_and_one_with_it_writes(device, tmp_path, tmp_path_factory):
+    archive, exported = pack_decoder(tmp_path)
+    refused = call(device, "stepdown", "install", str(archive), "--root", "models", cwd=tmp_path)
+    assert refused.returncode == 3
+    assert "stepdown[generate]" in refused.stderr
+    assert not (tmp_path / "models" / "words" / "current").exists()
+    generating = make_device(tmp_path_factory.mktemp("generating"), "generate")
+    code = f"import importlib.util; print([name for name in {ABSENT!r} if importlib.util.find_spec(name)])"
+    assert call(generating, "python", "-c", code, cwd=tmp_path).stdout == "[]\n"
+    prompt = ("--prompt", "Hello", "--max-new-tokens", "8")
+    for words in (
+        ["verify", str(archive)],
+        ["install", str(archive), "--root", "models"],
+        ["run", "models/words", *prompt],
+    ):
+        done = call(generating, "stepdown", *words, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    with open_generator(exported, threads=1) as generator:
+        asked = [{"role": "user", "content": "Hello"}]
+        (expected,) = generator.complete((asked,), GenerationOptions(max_new_tokens=8))
+    assert json.loads(done.stdout)["answers"][0]["ids"] == list(expected.ids)

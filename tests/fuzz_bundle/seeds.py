@@ -6,6 +6,14 @@ from tests.fuzz_bundle.edits import dump
 from tests.fuzz_bundle.targets import read_home_files
 from tests.fuzz_bundle.tiny_tokenizers import make_tokenizers
 from tests.unit.runtimes.bundle import real_bundle, tiny_bundle
+from tests.unit.runtimes.generation import tiny_decoder
+
+TEMPLATES = (
+    "{%- set ns = namespace(a=1) %}{% for m in messages[::-1] %}{{ m['role'] ~ loop.index0 }}{% break %}{% endfor %}",
+    "{% macro w(x, y=2) %}{{ x | tojson(indent=4) | trim }}{% endmacro %}{{ w(messages | map(attribute='a') | list) }}",
+    "{% if a is defined and not b %}{{ raise_exception('c') }}{% else %}{{ 3 * 'd' + strftime_now('%Y') }}{% endif %}",
+    "{{ ''.__class__ }}{% include 'x' %}{{ m | attr('x') }}{{ '{}'.format(1) }}",
+)
 
 
 def make_seeds():
@@ -39,5 +47,7 @@ def make_seeds():
         "kernels": edits,
         "signatures": [json.dumps({"schema": 1, "signatures": [key]}).encode()],
         "record": [json.dumps(record).encode()],
+        "template": [tiny_decoder.TEMPLATE.encode(), *(part.encode() for part in TEMPLATES)],
+        "genai_config_edits": edits,
         "contents": [bytes([at]) + b"{}" for at in range(10)],
     }

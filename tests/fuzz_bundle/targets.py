@@ -6,6 +6,7 @@ the same to the reader that comes after ours (protobuf for ONNX, safetensors, to
 """
 
 import hashlib
+import json
 import posixpath
 import tempfile
 import zlib
@@ -18,11 +19,13 @@ from google.protobuf.message import DecodeError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from exporter.genai_config import describe
 from runtimes.bundle.archive import Limits, open_archive
 from runtimes.bundle.archive_format import GZIP_HEADER
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import parse_description
 from runtimes.bundle.fit import find_misfits
+from runtimes.bundle.generation_safety import check_config
 from runtimes.bundle.kernels import check_kernels
 from runtimes.bundle.machine import Machine
 from runtimes.bundle.onnx_safety import check_onnx
@@ -30,12 +33,17 @@ from runtimes.bundle.signature import parse_signatures
 from runtimes.bundle.tensor_file import read_tensors
 from runtimes.bundle.tokenizer_safety import check_tokenizer
 from runtimes.errors import CorruptArtifact, DataError
+from runtimes.generation.chat_template import check_chat_template, read_chat_template
+from runtimes.generation.layout import CONFIG_NAME
+from runtimes.generation.template_sandbox import MAX_SOURCE
+from runtimes.generation.text_files import TEMPLATE, TextFiles
 from runtimes.serving.tokenise import Tokeniser
 from runtimes.trt.record import read_record
 from tests.fuzz_bundle.edits import Bytes, dump, edit_json, edit_members
 from tests.fuzz_bundle.guard import list_outside, watching
 from tests.fuzz_bundle.tiny_tokenizers import make_tokenizers
 from tests.unit.runtimes.bundle import real_bundle, tiny_bundle
+from tests.unit.runtimes.generation import tiny_decoder
 
 LIMITS = Limits(total_bytes=1 << 20, members=64)
 _MACHINE = Machine(name="m", arch="x86_64", level="avx2", onnxruntime="1.31.1", memory_bytes=1 << 30, sm=89)
@@ -293,6 +301,35 @@ def fuzz_contents(data):
         _empty(home)
 
 
+def fuzz_template(data):
+    """A chat template: it is refused or compiled. Not watched: jinja2 makes code anew for the traceback of an error."""
+    texts = TextFiles(directory=find_place().room, contents={TEMPLATE: data})
+    try:
+        check_chat_template(texts)
+        read_chat_template(texts)
+    except CorruptArtifact as error:
+        _check_message(error)
+    else:
+        assert len(data.decode("utf-8")) <= MAX_SOURCE
+
+
+def fuzz_genai_config_edits(data):
+    """genai_config.json, by edits of a good one: what is accepted names the model beside it, and no library."""
+    place = find_place()
+    folder, told = place.room / "variant", dump(edit_json(describe(tiny_decoder.FACTS), data))
+    _write(folder, {CONFIG_NAME: told})
+    try:
+        with watching(place.room):
+            check_config(folder, tiny_bundle.make_variant())
+    except CorruptArtifact as error:
+        _check_message(error)
+    else:
+        decoder = json.loads(told)["model"]["decoder"]
+        assert (decoder["filename"], decoder["session_options"]) == ("model.onnx", {"provider_options": []})
+    finally:
+        _empty(folder)
+
+
 TARGETS = {
     "description": fuzz_description,
     "description_edits": fuzz_description_edits,
@@ -309,6 +346,8 @@ TARGETS = {
     "signatures": fuzz_signatures,
     "record": fuzz_record,
     "contents": fuzz_contents,
+    "template": fuzz_template,
+    "genai_config_edits": fuzz_genai_config_edits,
 }
 
 

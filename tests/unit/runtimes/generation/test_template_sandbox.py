@@ -88,6 +88,7 @@ def test_a_prompt_has_an_end(tmp_path):
 
 @pytest.mark.parametrize("version", ["3.1.5", "3.0", "2.11.3"])
 def test_a_sandbox_that_leaks_is_not_used(tmp_path, monkeypatch, version):
+    template_sandbox._require_version.cache_clear()
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
     with pytest.raises(MissingDependency, match="known to leak") as refused:
         make(tmp_path, "{{ 1 }}")
@@ -95,5 +96,6 @@ def test_a_sandbox_that_leaks_is_not_used(tmp_path, monkeypatch, version):
 
 
 def test_a_later_one_is(monkeypatch):
+    template_sandbox._require_version.cache_clear()
     monkeypatch.setattr("importlib.metadata.version", lambda _: "4.0.0rc1")
     assert template_sandbox.make_environment()
