@@ -27,6 +27,10 @@ from runtimes.generation.feeds import carry_cache, make_step
 from runtimes.protocol import Session, Tensors
 
 TOP, CACHED = "top-1 agreement", "same with a cache"
+# Sums taken in another order land some activations on the next level, which decides between two tokens that are all but
+# equal: 0.8 % of the tokens of SmolLM2-135M with weights of 8 bits. Scales that depend on how many tokens come at once
+# change more (microsoft/onnxruntime#10322).
+NEAR_TIES = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,7 @@ class TokenJudge:
         return Judgement(
             metrics={PERPLEXITY: got, TOP: top, CACHED: same},
             drop=max(0.0, got / wanted - 1.0),
-            # Sums taken in another order land some activations on the next level, and that moves the rest: as many
-            # tokens as rounding changes anyway may change, no more. Scales that depend on how many tokens come at once
-            # change more (microsoft/onnxruntime#10322).
-            fault=f"{1 - same:.1%} of its next tokens change with a cache" if same < min(reference.same, top) else "",
+            fault=_object_to_cache(same, reference.same),
         )
 
     def _tell(self, session: Session) -> Told:
@@ -103,6 +104,11 @@ class TokenJudge:
             for ids, mask in zip(feeds[IDS], feeds[MASK], strict=True)
         ]
         return max(rows, key=lambda row: row.shape[1]).astype(np.int64)
+
+
+def _object_to_cache(same: float, wanted: float) -> str:
+    """Return why answers that change with a cache rule a candidate out, or nothing."""
+    return f"{1 - same:.1%} of its next tokens change with a cache" if same < wanted - NEAR_TIES else ""
 
 
 def tell_tokens(logits: NDArray[np.generic], feeds: Tensors) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

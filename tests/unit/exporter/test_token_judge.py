@@ -77,6 +77,12 @@ def test_answers_that_change_with_a_cache_rule_a_candidate_out():
     assert found.fault == "50.0% of its next tokens change with a cache"
 
 
+def test_rounding_that_changes_many_tokens_excuses_no_cache():
+    found = TokenJudge(Decoder, BATCHES, CACHE).judge(Decoder(noise=2.0, forgets=True))
+    assert found.metrics[TOP] < 1
+    assert found.fault.endswith("change with a cache")
+
+
 def test_a_float_model_that_wavers_sets_the_bar_itself():
     assert TokenJudge(lambda: Decoder(forgets=True), BATCHES, CACHE).judge(Decoder(forgets=True)).fault == ""
 
