@@ -15,6 +15,7 @@ from pathlib import Path
 from runtimes.artifact import Artifact, TensorSpec, hash_files
 from runtimes.atomic import write_bytes
 from runtimes.errors import CorruptArtifact, UnsupportedModel, UsageError
+from runtimes.native_output import away_from_stdout
 from runtimes.onnx_file import OnnxHeader, locate_external_data, read_header
 from runtimes.trt.library import Library
 from runtimes.trt.messages import MessageLog, Native, find_cure, find_operation, make_logger
@@ -45,10 +46,11 @@ def build_plan(library: Library, model: Path, out: Path, options: BuildOptions) 
     logger = make_logger(library.module, log)
     # A builder of its own for each plan: a second plan of one builder differs in bytes (tensorrt_rtx 1.7.1).
     builder = library.module.Builder(logger)
-    parsed = parse_model(library, builder, logger, log, model)
-    config = _configure(library, builder, wanted, options, log)
-    timings = _read_timings(library, config, options.timing_cache)
-    plan = builder.build_serialized_network(parsed.network, config)
+    with away_from_stdout():
+        parsed = parse_model(library, builder, logger, log, model)
+        config = _configure(library, builder, wanted, options, log)
+        timings = _read_timings(library, config, options.timing_cache)
+        plan = builder.build_serialized_network(parsed.network, config)
     if plan is None:
         raise _refuse(library, log, model)
     data = bytes(plan)

@@ -1,6 +1,7 @@
 """Plans: real ones with tensorrt_rtx, which needs no GPU; the calls of the enterprise API on a strict stand-in."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from runtimes.trt import targets
 from runtimes.trt.build import build_plan, check_build
 from runtimes.trt.library import Library, choose_library, open_library, why_cannot_build
 from runtimes.trt.options import BuildOptions, Expectation, TrtOptions
+from runtimes.trt.parse import parse_model
 from runtimes.trt.profiles import Profile, parse_profile
 from runtimes.trt.record import read_record
 from runtimes.trt.runtime import TensorRt
@@ -73,6 +75,17 @@ def test_a_real_plan_with_its_record(rtx, tmp_path):
     assert record.plan_sha256 == artifact.sha256 == hash_file(out)
     assert record.inputs[0].shape == ("batch", 64)
     assert sorted(path.name for path in out.parent.iterdir()) == ["model.plan", "model.plan.json"]
+
+
+def test_what_the_library_prints_stays_out_of_standard_output(rtx, tmp_path, monkeypatch, capfd):
+    def parse_loudly(*given):
+        os.write(1, b"WARNING: of the library's own\n")
+        return parse_model(*given)
+
+    monkeypatch.setattr(build_module, "parse_model", parse_loudly)
+    build_plan(rtx, write_qdq(tmp_path / "m.onnx"), tmp_path / "m.plan", BuildOptions(profiles=(PROFILE,), sms=(89,)))
+    said = capfd.readouterr()
+    assert (said.out, "of the library's own" in said.err) == ("", True)
 
 
 def test_the_same_input_gives_the_same_plan(rtx, tmp_path):
