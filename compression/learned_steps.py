@@ -70,8 +70,9 @@ def fit_scales(groups: torch.Tensor, bits: int) -> torch.Tensor:
         bits: 8 or 4.
     """
     high = limits(bits)[1]
-    # A dead group still needs a scale to divide by.
-    whole = groups.abs().amax(dim=-1).div(high).clamp_min(torch.finfo(groups.dtype).tiny)
+    whole = groups.abs().amax(dim=-1).div(high)
+    # A dead group needs a scale all the same, and one that half precision holds: any other's.
+    whole = whole.masked_fill(whole == 0, float(whole.max()) or 1.0)
     best, least = whole, torch.full_like(whole, torch.inf)
     for ratio in _FIRST_RATIOS:
         scale = whole * ratio
