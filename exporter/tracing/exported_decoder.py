@@ -18,7 +18,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.generation.cache_spec import CacheSpec
-from runtimes.generation.generator import find_folder, read_verified
+from runtimes.generation.generator import find_folder, is_bare, read_verified
 from runtimes.generation.layout import read_layout
 from runtimes.ort_errors import import_onnxruntime
 from runtimes.sparse.library import library_path
@@ -92,7 +92,7 @@ def load_for_transformers(path: Path | str, *, threads: int | None = None) -> Ex
     """Open an exported directory for ``generate`` and ``pipeline("text-generation", ...)``; it is verified first.
 
     Args:
-        path: What `stepdown export` wrote of a decoder.
+        path: What `stepdown export` wrote of a decoder, or any folder with a ``genai_config.json``.
         threads: Threads to run with; None leaves the choice to ONNX Runtime.
 
     Raises:
@@ -100,7 +100,8 @@ def load_for_transformers(path: Path | str, *, threads: int | None = None) -> Ex
         UsageError: it does not generate text.
     """
     directory = Path(path)
-    layout = read_layout(find_folder(directory, read_verified(directory), threads)[0])
+    folder = directory if is_bare(directory) else find_folder(directory, read_verified(directory), threads)[0]
+    layout = read_layout(folder)
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0

@@ -250,9 +250,14 @@ def open_generator(
         options = ServeOptions(threads=threads, allow_host_code=allow_host_code)
         return open_bundle(path, trust=trust).generator(options)
     refuse_trust(trust, path)
-    if not (path / MANIFEST_NAME).is_file() and (path / CONFIG_NAME).is_file():
+    if is_bare(path):
         return Generator(read_layout(path), read_text_files(path), threads=threads)
     return open_exported(path, read_verified(path), threads)
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a folder has a ``genai_config.json`` and no manifest of ours: there is nothing to verify it by."""
+    return not (path / MANIFEST_NAME).is_file() and (path / CONFIG_NAME).is_file()
 
 
 def open_exported(directory: Path, manifest: Manifest, threads: int | None) -> Generator:
