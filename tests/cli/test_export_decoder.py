@@ -40,7 +40,8 @@ def continue_in_pytorch(model, ids, count):
 
 def test_float_continues_a_text_as_pytorch_does(stepdown, model, checkpoint, tmp_path):
     out = tmp_path / "out"
-    exported = stepdown("export", checkpoint, "--precision", "fp32", "-o", out, "--json")
+    # Untimed, which is quicker.
+    exported = stepdown("export", checkpoint, "--precision", "fp32", "--for-isa", "avx2", "-o", out, "--json")
     assert exported.code == 0, exported.err
     words = ("--plain", "--max-new-tokens", 24, "--temperature", 0, "--json")
     (answer,) = stepdown("run", out, "--prompt", PROMPT, *words).json()["answers"]
@@ -77,6 +78,8 @@ def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, c
         "weights-4",
         "--max-drop",
         "90%",
+        "--shape",
+        "1x8",
         "--json",
     )
     found = stepdown("export", checkpoint, "-o", out, *words)
@@ -101,7 +104,6 @@ def test_weights_in_blocks_are_judged_by_perplexity_and_with_a_cache(stepdown, c
 def test_a_cache_of_int8_runs_wherever_the_model_does(stepdown, checkpoint, texts, tmp_path):
     out = tmp_path / "out"
     words = ("--calibration-data", texts, "--eval-data", texts, "--precision", "fp32", "--max-drop", "5%", "--json")
-    # Untimed, which is quicker.
     found = stepdown("export", checkpoint, "-o", out, *words, "--cache-precision", "int8", "--for-isa", "avx2")
     assert found.code == 0, found.err
     rows = {row["name"]: row for row in found.json()["reports"][0]["rows"]}
