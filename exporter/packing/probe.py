@@ -73,17 +73,25 @@ def make_probe(draft: Draft, tokenizer: Path | None) -> ProbeFiles:
         if sum(array.nbytes for array in outputs.values()) > _MOST_BYTES:
             feeds = _fit_feeds(_make_feeds(draft.specs, tokenizer, TEXTS[-1:]), draft.ranges)
             outputs = session.run(feeds)
-    require_finite(outputs, draft)
+    return finish_probe(draft, feeds, outputs, made_with={"isa": machine.level, "precise": precise})
+
+
+def finish_probe(draft: Draft, inputs: Feeds, outputs: Feeds, *, made_with: Mapping[str, Any]) -> ProbeFiles:
+    """Return a probe ready to be packed; ``made_with`` is what making it took besides ONNX Runtime and one thread.
+
+    Raises:
+        CorruptArtifact: the outputs hold NaN or infinity.
+    """
+    _require_finite(outputs, draft)
     return ProbeFiles(
-        inputs=save_arrays(feeds),
-        outputs=save_arrays(outputs),
-        tolerance=read_tolerance(choose_tolerance(draft)),
+        inputs=_save_arrays(inputs),
+        outputs=_save_arrays(outputs),
+        tolerance=read_tolerance(_choose_tolerance(draft)),
         made_with={
             "runtime": "onnxruntime",
             "onnxruntime": str(import_onnxruntime().__version__),
-            "isa": machine.level,
             "threads": 1,
-            "precise": precise,
+            **made_with,
         },
     )
 
@@ -115,14 +123,14 @@ def _choose_kernels(draft: Draft) -> Path | None:
     return library if own else None
 
 
-def choose_tolerance(draft: Draft) -> str:
+def _choose_tolerance(draft: Draft) -> str:
     """Return the name of the tolerance that a draft's answers are compared within."""
     if draft.match.runtime == "tensorrt":
         return "graph-to-plan"
     return "probe-rounded" if draft.facts.rounds else "probe-float"
 
 
-def require_finite(outputs: Feeds, draft: Draft) -> None:
+def _require_finite(outputs: Feeds, draft: Draft) -> None:
     """Raise CorruptArtifact where a model answers what is no number."""
     for name, array in outputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -133,7 +141,7 @@ def require_finite(outputs: Feeds, draft: Draft) -> None:
             )
 
 
-def save_arrays(arrays: Feeds) -> bytes:
+def _save_arrays(arrays: Feeds) -> bytes:
     """Return arrays as safetensors, the same bytes for the same arrays."""
     from safetensors.numpy import save
 

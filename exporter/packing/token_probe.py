@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.packing.draft import Draft
-from exporter.packing.probe import TEXTS, ProbeFiles, choose_tolerance, require_finite, save_arrays
-from exporter.tolerances import read_tolerance
+from exporter.packing.probe import TEXTS, ProbeFiles, finish_probe
 from runtimes.errors import CorruptArtifact
 from runtimes.generation.genai import import_genai, open_model
 from runtimes.generation.layout import GENAI_PACKAGE, Layout, read_layout
@@ -23,7 +22,6 @@ from runtimes.generation.text_files import TextFiles, read_text_files
 from runtimes.generation.token_probe import record_answer, trace_greedily
 from runtimes.generation.tokeniser import PromptTokeniser
 from runtimes.isa import detect, saturates_u8s8
-from runtimes.ort_errors import import_onnxruntime
 
 # Tokens behind each prompt: enough that the cache is read and written many times, and few on a slow device.
 _STEPS = 16
@@ -57,21 +55,13 @@ def make_token_probe(draft: Draft, folder: Path) -> ProbeFiles:
         }
         answer = record_answer(trace_greedily(opened, ids, count))
         outputs |= {f"{kind}.{number}": array for kind, array in answer.items()}
-    require_finite(outputs, draft)
-    return ProbeFiles(
-        inputs=save_arrays(inputs),
-        outputs=save_arrays(outputs),
-        tolerance=read_tolerance(choose_tolerance(draft)),
-        made_with={
-            "runtime": "onnxruntime",
-            "onnxruntime": str(import_onnxruntime().__version__),
-            GENAI_PACKAGE: version(GENAI_PACKAGE),
-            "tokenizers": version("tokenizers"),
-            "isa": machine.level,
-            "threads": 1,
-            "precise": precise,
-        },
-    )
+    made_with = {
+        GENAI_PACKAGE: version(GENAI_PACKAGE),
+        "tokenizers": version("tokenizers"),
+        "isa": machine.level,
+        "precise": precise,
+    }
+    return finish_probe(draft, inputs, outputs, made_with=made_with)
 
 
 def _choose_prompts(tokeniser: PromptTokeniser, layout: Layout, texts: TextFiles) -> list[tuple[str, list[int]]]:

@@ -27,17 +27,6 @@ SHORT = GenerationOptions(max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return write_export(tmp_path_factory.mktemp("decoder"))
-
-
-@pytest.fixture(scope="module")
-def generator(home):
-    with open_generator(home, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def expected(home, generator):
     return [reference(home, generator.encode(prompt), SHORT.max_new_tokens) for prompt in PROMPTS]
 

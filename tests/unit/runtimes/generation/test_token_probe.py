@@ -13,17 +13,6 @@ STEPS = 8
 EXACT = Tolerance(atol=1e-4, rtol=0.0, min_cosine=0.9999, reason="the same arithmetic")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return write_export(tmp_path_factory.mktemp("decoder"))
-
-
-@pytest.fixture(scope="module")
-def generator(home):
-    with open_generator(home, threads=1) as opened:
-        yield opened
-
-
 @pytest.fixture
 def probe(generator):
     """(inputs, outputs) of the decoder itself."""
