@@ -3,9 +3,9 @@
 In: MiniLM, Reuters R8 and the movie sentences (:mod:`bench.assets`). Out: Markdown tables and goals on stdout, all that
 was measured as JSON in ``bench/results``.
 
-It takes hours, in pieces: every row is a folder in the cache with a small ``record.json``, a training that was stopped
-goes on, and what is there is not made again. ``--minutes 10`` stops by itself. The tables show all that is there, made
-now or before; ``--show`` makes nothing.
+It takes hours, in pieces: every row is a folder in the cache and, once it is finished, a small record (``--records``).
+A training that was stopped goes on, and what is recorded is not made again. ``--minutes 10`` stops by itself. The
+tables show all records, made now or before; ``--show`` makes nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from bench.packages import cache_directory
 from bench.suites.compression_commands import Commands
 from bench.suites.compression_data import MOVIES, SOURCES, TaskData, prepare_task
 from bench.suites.compression_goals import judge_all
-from bench.suites.compression_make import Bench, Record, Teacher, make_row, make_teacher, read_records
+from bench.suites.compression_make import Bench, Teacher, make_row, make_teacher
 from bench.suites.compression_peers import PEERS, Pair, compare_with_peer, read_pairs
-from bench.suites.compression_resume import Resumed, measure_resuming, read_resumed
+from bench.suites.compression_records import Record, read_records
+from bench.suites.compression_resume import Resumed, measure_resuming, read_resumed, write_resumed
 from bench.suites.compression_rows import ROWS
 from bench.suites.compression_tables import render_records
 from bench.suites.encoder_goals import Goal
@@ -63,8 +64,10 @@ class Suite:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+        work = options.work or cache_directory() / "bench-compression"
         self.bench = Bench(
-            work=options.work or cache_directory() / "bench-compression",
+            work=work,
+            records=options.records or work / "records",
             commands=Commands(threads=options.threads, train_threads=options.train_threads, until=until),
             plan=MeasurePlan(blocks=options.blocks),
             say=_say,
@@ -80,8 +83,8 @@ class Suite:
                 self._run_part(part)
         except Inconclusive as error:
             _say(str(error))
-        work = self.bench.work
-        records, pairs, resumed = read_records(work), read_pairs(work), read_resumed(work / _RESUME)
+        kept = self.bench.records
+        records, pairs, resumed = read_records(kept), read_pairs(kept), read_resumed(kept)
         judged = [*(pair.judge() for pair in pairs), *([resumed.judge()] if resumed else [])]
         return Results(
             commit=find_commit(),
@@ -119,17 +122,17 @@ class Suite:
 
     def _compare(self, key: str) -> None:
         data, teacher = self._open_task(MOVIES)
-        compare_with_peer(key, self.bench.work, self.bench.commands, data, teacher)
+        compare_with_peer(key, self.bench, data, teacher)
 
     def _resume(self) -> None:
-        work = self.bench.work / _RESUME
-        if read_resumed(work) is not None:
+        if read_resumed(self.bench.records) is not None:
             return
         _, teacher = self._open_task(MOVIES)
         data = prepare_task(MOVIES, self.bench.work / "data" / _RESUME, limit=self.options.limit or _RESUME_SAMPLES)
         self.bench.commands.check_time()
         _say("killing and resuming")
-        measure_resuming(teacher.checkpoint, data, work, kills=self.options.kills)
+        resumed = measure_resuming(teacher.checkpoint, data, self.bench.work / _RESUME, kills=self.options.kills)
+        write_resumed(self.bench.records, resumed)
 
     def _open_task(self, task: str) -> tuple[TaskData, Teacher]:
         if task not in self._tasks:
@@ -171,8 +174,8 @@ def serialise_results(results: Results) -> str:
 
 def render_results(results: Results) -> str:
     """Return the tables as Markdown."""
-    machine = results.machine
-    parts = [f"{machine['cpu']} ({machine['isa']})"]
+    cpus = sorted({one.origin.cpu for some in results.records.values() for one in some})
+    parts = [f"Measured on {', '.join(cpus or [results.machine['cpu']])}."]
     parts += render_records(results.records, results.failures, results.goals)
     return "\n\n".join(parts)
 
@@ -198,7 +201,13 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=15, help="rounds of timing for each shape (15)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="the encoder (MiniLM)")
     parser.add_argument("--limit", type=int, metavar="N", help="samples of each file, to try the suite (all)")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="where rows are kept; remove one to make it anew")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where rows are made (in the cache)")
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="where records are kept (in --work); remove one to make its row anew",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("bench/results"), help="where results go")
     options = parser.parse_args(arguments)
     options.part = options.part or list(PARTS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from bench.suites.compression_data import MOVIES, REUTERS
-from bench.suites.compression_make import NO_TIER, Record
+from bench.suites.compression_records import NO_TIER, Record
 from bench.suites.compression_rows import HEADLINE, ROWS
 from bench.suites.encoder_goals import Goal, decide, show_ratio
 

@@ -1,7 +1,7 @@
 """Makes one row of the compression suite, stage by stage: compress, export, a plan, accuracy, times, a record.
 
-In: a row, a task and a seed. Out: :class:`Record`, kept as a small JSON file. Each stage leaves a file or a folder, and
-is passed over where that is there: a suite that was stopped goes on where it was.
+In: a row, a task and a seed. Out: a record, kept (:mod:`bench.suites.compression_records`). Each stage leaves a file or
+a folder, and is passed over where that is there: a suite that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,17 +9,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.compare import Comparison
+from bench.machine import describe_machine
 from bench.measure import MeasurePlan
 from bench.peers.stepdown_cli import trace_float
 from bench.suites.compression_commands import Commands
 from bench.suites.compression_data import TaskData
-from bench.suites.compression_rows import ROWS, Row, read_recipe, read_shipped
-from bench.suites.compression_times import Timed, find_model, time_artifact
+from bench.suites.compression_records import (
+    NO_TIER,
+    Plan,
+    Quality,
+    Record,
+    describe_origin,
+    read_record,
+    write_record,
+)
+from bench.suites.compression_rows import Row, read_recipe, read_shipped
+from bench.suites.compression_times import find_model, time_artifact
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
@@ -29,50 +38,7 @@ WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json
 _TEACHER = "finetune"
 # Takes half the time on a CPU with AMX. Teachers learn in float32: they are what is compared with.
 _TRAIN_PRECISION = "bf16"
-_RECORD, _MADE_OF = "record.json", "made-of.json"
-#: The tier where TensorRT takes nothing of a model.
-NO_TIER = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """Judged on the test texts, through the artifact."""
-
-    accuracy: float
-    macro_f1: float
-    samples: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How far TensorRT went, and the bytes of the plan; ``why`` where it went nowhere."""
-
-    tier: str
-    size_bytes: int | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """Everything measured of one row, task and seed.
-
-    ``artifact_bytes`` is what serving needs: model, tokenizer and configuration; ``teacher_bytes`` are the teacher's
-    weights alone. ``train_seconds`` is the time of the recipe's steps.
-    """
-
-    key: str
-    task: str
-    seed: int
-    quality: Quality
-    teacher: Quality
-    artifact_bytes: int
-    model_bytes: int
-    teacher_bytes: int
-    candidate: str
-    plan: Plan
-    times: Mapping[str, Timed]
-    train_seconds: float
-    facts: tuple[Mapping[str, Any], ...] = field(default=())
+_MADE_OF = "made-of.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +56,10 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where rows are made, and with what; ``timed`` is whether they are timed too, or by a later run."""
+    """Where rows are made and their records kept, and with what; ``timed`` is whether they are timed now or later."""
 
     work: Path
+    records: Path
     commands: Commands
     plan: MeasurePlan
     say: Callable[[str], None]
@@ -121,6 +88,9 @@ def make_row(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher,
         Inconclusive: the time is up.
     """
     folder, recipe = find_folder(bench.work, key, data.name, seed), read_recipe(key, row)
+    kept = read_record(bench.records, key, data.name, seed)
+    if kept is not None and kept.origin.data_sha256 == hash_file(data.train):
+        return kept
     made_of = {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "data": hash_file(data.train)}
     start_anew(folder, {**made_of, "recipe": recipe, "export": list(row.export), "precision": _TRAIN_PRECISION})
     checkpoint = folder / "checkpoint"
@@ -131,7 +101,7 @@ def make_row(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher,
         words += ["--data", data.train, "--held-out", data.held_out, "--unlabelled", data.unlabelled]
         words += ["--train-precision", _TRAIN_PRECISION]
         bench.commands.run(*words)
-    return read_record(folder) or _finish(bench, key, row, data, teacher, seed)
+    return _finish(bench, key, row, data, teacher, seed)
 
 
 def _finish(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher, seed: int) -> Record | None:
@@ -154,6 +124,7 @@ def _finish(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher, 
         key=key,
         task=data.name,
         seed=seed,
+        origin=describe_origin(read_recipe(key, row), data, describe_machine()["cpu"]),
         quality=quality,
         teacher=teacher.quality,
         artifact_bytes=sum_bytes(exported),
@@ -167,35 +138,13 @@ def _finish(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher, 
         train_seconds=sum(step["seconds"] for step in steps),
         facts=tuple({"do": step["do"], "facts": step["facts"]} for step in steps),
     )
-    write_text(folder / _RECORD, json.dumps(asdict(record), indent=1) + "\n")
+    write_record(bench.records, record)
     return record
 
 
 def find_folder(work: Path, key: str, task: str, seed: int) -> Path:
     """Return where a row is made."""
     return work / f"{task}-{key}-seed{seed}"
-
-
-def read_record(folder: Path) -> Record | None:
-    """Return the record of a row that is finished, else None."""
-    path = folder / _RECORD
-    if not path.is_file():
-        return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    times = {shape: _read_timed(one) for shape, one in told.pop("times").items()}
-    parts = {name: Quality(**told.pop(name)) for name in ("quality", "teacher")}
-    return Record(**{**told, **parts, "plan": Plan(**told["plan"]), "times": times, "facts": tuple(told["facts"])})
-
-
-def read_records(work: Path) -> dict[tuple[str, str], list[Record]]:
-    """Return every record there is, by row and task, in the order of the rows."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for key, row in ROWS.items():
-        for task in row.tasks:
-            some = [read_record(find_folder(work, key, task, seed)) for seed in row.seeds]
-            if there := [one for one in some if one is not None]:
-                found[key, task] = there
-    return found
 
 
 def start_anew(folder: Path, made_of: Mapping[str, Any]) -> None:
@@ -254,8 +203,3 @@ def _build_plan(bench: Bench, checkpoint: Path, row: Row, data: TaskData, folder
         shutil.rmtree(out, ignore_errors=True)
         write_text(path, json.dumps(asdict(plan)) + "\n")
     return Plan(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _read_timed(told: Mapping[str, Any]) -> Timed:
-    ratios = {name: Comparison(**told[name]) for name in ("against_torch", "against_ort")}
-    return Timed(median_ns=told["median_ns"], gemm_gflops=told["gemm_gflops"], **ratios)

@@ -19,9 +19,9 @@ from bench.packages import cache_directory
 from bench.peers import modelopt_pruning
 from bench.peers.sklearn_svd import open_sklearn, truncate_checkpoint
 from bench.peers.torch_pruning import Pruning, open_torch_pruning, prune_checkpoint
-from bench.suites.compression_commands import Commands
 from bench.suites.compression_data import MOVIES, TaskData
-from bench.suites.compression_make import CONFIG, TOKENIZER, WEIGHTS, Teacher, start_anew
+from bench.suites.compression_make import CONFIG, TOKENIZER, WEIGHTS, Bench, Teacher, start_anew
+from bench.suites.compression_records import keep
 from bench.suites.encoder_goals import Goal, decide
 from bench.texts import encode_texts, open_tokenizer
 from runtimes.artifact import hash_file
@@ -29,7 +29,6 @@ from runtimes.atomic import write_text
 
 # What both sides look at.
 _SAMPLES, _MAX_LENGTH = 512, 128
-_PAIR = "pair.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +128,7 @@ PEERS: Mapping[str, Peer] = {
 }
 
 
-def compare_with_peer(key: str, work: Path, commands: Commands, data: TaskData, teacher: Teacher) -> Pair:
+def compare_with_peer(key: str, bench: Bench, data: TaskData, teacher: Teacher) -> Pair:
     """Make both checkpoints and judge them, unless that was done.
 
     Raises:
@@ -137,30 +136,32 @@ def compare_with_peer(key: str, work: Path, commands: Commands, data: TaskData, 
         UnsupportedModel: a side failed; the message says what was said.
         Inconclusive: the time is up.
     """
-    peer, folder = PEERS[key], work / f"{data.name}-{key}"
-    start_anew(folder, {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "steps": peer.steps})
-    if (kept := _read_pair(folder)) is not None:
+    peer, folder = PEERS[key], bench.work / f"{data.name}-{key}"
+    if (kept := _read_pair(bench.records, key)) is not None:
         return kept
+    start_anew(folder, {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "steps": peer.steps})
     ours, theirs = folder / "ours", folder / "theirs"
     if not ours.is_dir():
         write_text(folder / "recipe.toml", f'name = "{key}"\n\n{peer.steps}')
         words = ["compress", teacher.checkpoint, "--recipe", folder / "recipe.toml", "--data", data.train]
-        commands.run(*words, "--held-out", data.held_out, "-o", ours)
+        bench.commands.run(*words, "--held-out", data.held_out, "-o", ours)
     if not theirs.is_dir():
         peer.make(Given(teacher=teacher.checkpoint, ours=ours, data=data, cache=cache_directory()), theirs)
     for name in (TOKENIZER, CONFIG):
         if not (theirs / name).is_file():
             shutil.copyfile(teacher.checkpoint / name, theirs / name)
     words = ["--data", data.test, "--metric", "accuracy"]
-    found = {name: commands.run("eval", path, *words)["value"] for name, path in (("ours", ours), ("theirs", theirs))}
+    found = {
+        name: bench.commands.run("eval", path, *words)["value"] for name, path in (("ours", ours), ("theirs", theirs))
+    }
     pair = Pair(key=key, teacher=teacher.quality.accuracy, **found)
-    write_text(folder / _PAIR, json.dumps(asdict(pair)) + "\n")
+    keep(_find_pair(bench.records, key), asdict(pair))
     return pair
 
 
-def read_pairs(work: Path) -> tuple[Pair, ...]:
+def read_pairs(records: Path) -> tuple[Pair, ...]:
     """Return every comparison there is."""
-    found = (_read_pair(work / f"{MOVIES}-{key}") for key in PEERS)
+    found = (_read_pair(records, key) for key in PEERS)
     return tuple(pair for pair in found if pair is not None)
 
 
@@ -174,6 +175,10 @@ def read_samples(data: TaskData, checkpoint: Path) -> dict[str, NDArray[np.int64
     return {**encode_texts(tokenizer, [row["text"] for row in rows]), "labels": labels}
 
 
-def _read_pair(folder: Path) -> Pair | None:
-    path = folder / _PAIR
+def _find_pair(records: Path, key: str) -> Path:
+    return records / f"{MOVIES}-{key}.json"
+
+
+def _read_pair(records: Path, key: str) -> Pair | None:
+    path = _find_pair(records, key)
     return Pair(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

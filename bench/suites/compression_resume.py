@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.suites.compression_data import TaskData
+from bench.suites.compression_records import keep
 from bench.suites.encoder_goals import Goal, decide
 from runtimes.artifact import hash_file
-from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel
 
 # Every kind of state that must survive: a schedule of zeros, held zeros, hidden states, other tokens, learned scales.
@@ -41,7 +41,7 @@ train = {epochs = 1}
 """
 # Between a start and its kill, as shares of what a run left alone takes.
 _EARLIEST, _LATEST = 0.1, 0.6
-_RECORD = "record.json"
+_RECORD = "resume.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +85,17 @@ def measure_resuming(checkpoint: Path, data: TaskData, work: Path, *, kills: int
     if not (work / "killed").is_dir():
         _finish([*command, str(work / "killed")])
     hashes = [hash_file(work / name / "model.safetensors") for name in ("alone", "killed")]
-    resumed = Resumed(kills=killed, alone_sha256=hashes[0], resumed_sha256=hashes[1], seconds=seconds)
-    write_text(work / _RECORD, json.dumps(asdict(resumed)) + "\n")
-    return resumed
+    return Resumed(kills=killed, alone_sha256=hashes[0], resumed_sha256=hashes[1], seconds=seconds)
 
 
-def read_resumed(work: Path) -> Resumed | None:
-    """Return what was measured in the folder ``work``, None where nothing was."""
-    path = work / _RECORD
+def write_resumed(records: Path, resumed: Resumed) -> None:
+    """Keep what came out."""
+    keep(records / _RECORD, asdict(resumed))
+
+
+def read_resumed(records: Path) -> Resumed | None:
+    """Return what came out, None where nothing was measured."""
+    path = records / _RECORD
     if not path.is_file():
         return None
     told = json.loads(path.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from bench.compare import Comparison
 from bench.suites.compression_goals import LARGEST_LOSS, Records, find_best, lost_points
-from bench.suites.compression_make import Record
+from bench.suites.compression_records import Record
 from bench.suites.compression_rows import ROWS
 from bench.suites.encoder_goals import Goal
 from bench.table import render_markdown

@@ -1,27 +1,30 @@
 """What the compression suite makes of its rows, records and times: nothing is trained here."""
 
 import json
-from dataclasses import asdict
+from hashlib import sha256
 
 import pytest
 
 from bench.compare import Comparison
+from bench.measure import MeasurePlan
 from bench.suites import compression
 from bench.suites.compression import parse_options
 from bench.suites.compression_commands import Commands, read_answer
-from bench.suites.compression_data import MOVIES, REUTERS, split_lines
+from bench.suites.compression_data import MOVIES, REUTERS, TaskData, split_lines
 from bench.suites.compression_goals import find_best, judge_all
-from bench.suites.compression_make import (
+from bench.suites.compression_make import Bench, Teacher, make_row, start_anew
+from bench.suites.compression_peers import PEERS, Pair, read_pairs
+from bench.suites.compression_records import (
+    Origin,
     Plan,
     Quality,
     Record,
-    find_folder,
+    describe_origin,
     read_record,
     read_records,
-    start_anew,
+    write_record,
 )
-from bench.suites.compression_peers import PEERS, Pair, read_pairs
-from bench.suites.compression_resume import RECIPE, Resumed
+from bench.suites.compression_resume import RECIPE, Resumed, read_resumed, write_resumed
 from bench.suites.compression_rows import ROWS, read_recipe
 from bench.suites.compression_tables import render_records
 from bench.suites.compression_times import Timed, fill_batch
@@ -35,7 +38,11 @@ def make_speed(ratio, spread=0.05):
     return Comparison(ratio=ratio, low=ratio - spread, high=ratio + spread, rounds=15, verdict="faster")
 
 
-def make_record(key, *, task=MOVIES, seed=0, lost=0.0, speed=5.0, size=5_000_000, tier="built"):
+def make_origin(recipe):
+    return Origin(recipe_sha256=sha256(recipe.encode()).hexdigest(), data_sha256="0" * 64, cpu="a CPU")
+
+
+def make_record(key, *, task=MOVIES, seed=0, lost=0.0, speed=5.0, size=5_000_000, tier="built", origin=None):
     timed = Timed(
         median_ns={"torch": 1e8, "ort-fp32": 1.1e8, "ours": 2e7},
         against_torch=make_speed(speed),
@@ -46,6 +53,7 @@ def make_record(key, *, task=MOVIES, seed=0, lost=0.0, speed=5.0, size=5_000_000
         key=key,
         task=task,
         seed=seed,
+        origin=origin or make_origin(read_recipe(key, ROWS[key])),
         quality=Quality(accuracy=0.9 - lost / 100, macro_f1=0.88, samples=2000),
         teacher=TEACHER,
         artifact_bytes=size,
@@ -155,21 +163,46 @@ def test_training_with_rounding_is_held_to_the_best_rounding_afterwards(lost, ve
 
 def test_a_record_is_read_back_as_it_was(tmp_path):
     record = make_record("heads", lost=0.3)
-    folder = find_folder(tmp_path, "heads", MOVIES, 0)
-    folder.mkdir()
-    assert read_record(folder) is None
-    (folder / "record.json").write_text(json.dumps(asdict(record)))
-    assert read_record(folder) == record
+    assert read_record(tmp_path, "heads", MOVIES, 0) is None
+    write_record(tmp_path, record)
+    assert read_record(tmp_path, "heads", MOVIES, 0) == record
     assert read_records(tmp_path) == {("heads", MOVIES): [record]}
+
+
+def test_a_record_of_another_recipe_counts_no_more(tmp_path):
+    write_record(tmp_path, make_record("heads", origin=make_origin("steps of last year")))
+    assert read_records(tmp_path) == {}
+
+
+def test_a_row_with_a_record_is_not_made_again(tmp_path):
+    """No time is left to make it; learned from other texts, it would have to be."""
+    path = tmp_path / "model.safetensors"
+    path.write_text("weights and texts")
+    data = TaskData(name=MOVIES, train=path, held_out=path, test=path, unlabelled=path)
+    teacher = Teacher(checkpoint=tmp_path, graph=path, quality=TEACHER)
+    bench = Bench(
+        work=tmp_path / "work",
+        records=tmp_path / "records",
+        commands=Commands(until=0.0),
+        plan=MeasurePlan(blocks=6),
+        say=print,
+    )
+    row = ROWS["heads"]
+    record = make_record("heads", origin=describe_origin(read_recipe("heads", row), data, "a CPU"))
+    write_record(bench.records, record)
+    assert make_row(bench, "heads", row, data, teacher, 0) == record
+    path.write_text("other texts")
+    with pytest.raises(Inconclusive):
+        make_row(bench, "heads", row, data, teacher, 0)
 
 
 def test_a_row_of_another_recipe_is_made_anew(tmp_path):
     start_anew(tmp_path / "row", {"recipe": "a"})
-    (tmp_path / "row" / "record.json").write_text("{}")
+    (tmp_path / "row" / "plan.json").write_text("{}")
     start_anew(tmp_path / "row", {"recipe": "a"})
-    assert (tmp_path / "row" / "record.json").is_file()
+    assert (tmp_path / "row" / "plan.json").is_file()
     start_anew(tmp_path / "row", {"recipe": "b"})
-    assert not (tmp_path / "row" / "record.json").exists()
+    assert not (tmp_path / "row" / "plan.json").exists()
 
 
 def test_a_batch_is_filled_with_texts_one_after_the_other():
@@ -203,6 +236,13 @@ def test_there_are_no_pairs_before_there_are(tmp_path):
     assert read_pairs(tmp_path) == ()
 
 
+def test_kills_are_read_back_as_they_were(tmp_path):
+    assert read_resumed(tmp_path) is None
+    resumed = Resumed(kills=(1.0, 2.0), alone_sha256="a", resumed_sha256="a", seconds=3.0)
+    write_resumed(tmp_path, resumed)
+    assert read_resumed(tmp_path) == resumed
+
+
 def test_an_unknown_row_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         parse_options(["--only", "heads,haeds"])
@@ -211,15 +251,15 @@ def test_an_unknown_row_is_refused(capsys):
 
 
 def test_showing_makes_nothing_and_prints_what_is_there(tmp_path, capsys):
-    folder = find_folder(tmp_path / "work", "heads", MOVIES, 0)
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps(asdict(make_record("heads"))))
-    words = ["--show", "--work", str(tmp_path / "work"), "--output", str(tmp_path / "results")]
+    write_record(tmp_path / "records", make_record("heads"))
+    words = ["--show", "--work", str(tmp_path / "work"), "--records", str(tmp_path / "records")]
+    words += ["--output", str(tmp_path / "results")]
     assert compression.main(words) == 0
     said = capsys.readouterr().out
     assert ROWS["heads"].title in said
     assert "MISSED" in said
-    assert [path.name for path in (tmp_path / "work").iterdir()] == [folder.name]
+    assert "a CPU" in said
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.slow
@@ -229,7 +269,7 @@ def test_a_row_is_made_from_end_to_end_and_then_kept(tmp_path, case_model, movie
     words = ["--part", "bounds", "--only", "once-magnitude", "--model", str(case_model("bert")), "--limit", "48"]
     words += ["--blocks", "6", "--work", str(tmp_path / "work"), "--output", str(tmp_path / "results")]
     assert compression.main(words) == 0
-    (records,) = read_records(tmp_path / "work").values()
+    (records,) = read_records(tmp_path / "work" / "records").values()
     assert records[0].artifact_bytes > records[0].model_bytes > 0
     assert records[0].quality.samples == 48
     first = capsys.readouterr()
