@@ -71,7 +71,7 @@ def export_onnxruntime(job: Job) -> TargetResult:
         graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
         for path in (graphs.fused, graphs.merged):
             require_equal(traced.artifact, path, _choose_probes(traced, held_out, options))
-    give_back()
+    give_back(traced.artifact.size_bytes())
     plans = _plan(job, graphs, isa)
     sparse, costs = plan_sparse(job, isa, timed=timed)
     workshop = Workshop(

@@ -92,7 +92,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             traced = trace(source, work / "float", opset=options.opset)
         if traced.cache is not None and ONNXRUNTIME in options.targets:
             check_configuration(source, traced.cache, max_length=traced.max_length)
-        give_back()
+        give_back(traced.artifact.size_bytes())
         if statistics is not None:
             require_statistics_of(statistics, traced.artifact, where=f"--statistics {options.statistics}")
         results = export_traced(traced, options, work, progress, watch, statistics=statistics)

@@ -39,7 +39,7 @@ class TrialBench(Generic[C]):
     def try_out(self, spec: C, *, tuning: bool) -> Trial[C]:
         """Build a candidate and judge it, on the tuning samples or for the decision."""
         artifact = self.workshop.build(spec)
-        give_back()
+        give_back(artifact.size_bytes())
         with closing(self.open_built(spec, artifact)) as session:
             judge = self.tuner if tuning else self.judge
             return Trial(spec=spec, artifact=artifact, judgement=judge.judge(session))
