@@ -14,7 +14,7 @@ from bench.peers.environment import list_installed, open_environment
 
 DEVICE, TRANSFORMERS = "stepdown[device]", "optimum + transformers + torch"
 _ROOT = Path(__file__).parents[2]
-_PEERS = ("optimum>=2.0", "requests>=2.31", "torch>=2.9", "transformers>=5.20")
+_PEERS = ("optimum>=2.0", "requests>=2.31", "torch==2.13.0", "transformers==5.23.0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

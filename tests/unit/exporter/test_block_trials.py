@@ -22,7 +22,9 @@ def make_trial(arithmetic="weights-4", rounding="rtn", *, drop=0.0, fault="", **
 @pytest.fixture
 def bench(tmp_path):
     """A bench where smaller tables cost one percent more."""
-    artifact = Artifact(path=tmp_path / "model.onnx", kind="onnx", sha256="", inputs=(), outputs=())
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"a small model")
+    artifact = Artifact(path=path, kind="onnx", sha256="", inputs=(), outputs=())
 
     def judge(session) -> Judgement:
         return Judgement(metrics={}, drop=DROPS[session.spec.rounding] + 0.01 * session.spec.narrow_tables)

@@ -260,5 +260,5 @@ def test_memory_stays_where_it_is(generator):
 
     generate(200)
     before = resident_bytes()
-    generate(2000)
-    assert resident_bytes() - before < 8 << 20
+    generate(500)
+    assert resident_bytes() - before < 2 << 20
