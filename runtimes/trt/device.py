@@ -21,7 +21,10 @@ from runtimes.errors import MissingDependency, UsageError
 # A handle of the driver's binding.
 Handle: TypeAlias = Any
 
-_INSTALL = "pip install 'stepdown[tensorrt]' or 'stepdown[tensorrt-rtx]'"
+_INSTALL = (
+    "pip install 'stepdown[tensorrt]' or 'stepdown[tensorrt-rtx]', on a device without PyTorch "
+    "'stepdown[device-tensorrt]' or 'stepdown[device-tensorrt-rtx]'"
+)
 _CURES = {"CUDA_ERROR_OUT_OF_MEMORY": "free memory of the GPU, feed a smaller batch, or build a smaller --profile"}
 
 

@@ -39,6 +39,15 @@ def test_the_environment_holds_no_tool_that_makes_models(device, tmp_path, recor
     print(f"the environment takes {size / 1e6:.0f} MB")
 
 
+def test_a_device_with_a_gpu_installs_tensorrt_and_no_tool_that_makes_models(tmp_path):
+    device = make_device(tmp_path, "device-tensorrt-rtx")
+    names = (*ABSENT, "tensorrt_rtx", "cuda")
+    code = f"import importlib.util; print([name for name in {names!r} if importlib.util.find_spec(name)])"
+    assert call(device, "python", "-c", code, cwd=tmp_path).stdout == "['tensorrt_rtx', 'cuda']\n"
+    found = json.loads(call(device, "stepdown", "doctor", "--json", cwd=tmp_path).stdout)
+    assert "tensorrt-rtx" in json.dumps(found)
+
+
 def test_a_bundle_is_verified_installed_and_answers(device, tmp_path):
     maker = Maker(tmp_path)
     bundles = [maker.write(tmp_path / f"{number}.stepdown.tar.gz", version=number) for number in (1, 2)]
