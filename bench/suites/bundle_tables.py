@@ -63,5 +63,5 @@ def _render_repeats(packed: Sequence[Packed]) -> str:
     hashes = sorted({one.sha256 for one in packed})
     clocks = len({one.conditions["clock"] for one in packed})
     verdict = f"one sha256, {hashes[0]}" if len(hashes) == 1 else f"MISSED: {len(hashes)} different bundles"
-    varied = "zones, locales, umasks, users, hash seeds, times of files and paths"
-    return f"{len(packed)} packs under {clocks} clock{'s' if clocks > 1 else ''} and other {varied}: {verdict}"
+    varied = "zones, locales, umasks, users, hash seeds, paths, and times and orders of files"
+    return f"{len(packed)} packs under {clocks} clocks and other {varied}: {verdict}"

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from bench.suites.bundle_environments import Environment, measure_tree
 from bench.suites.bundle_repeat import Packed, pack_repeatedly
 from bench.suites.bundle_start import Start, Subject, measure_starts
 from bench.suites.bundle_tables import PLAIN, REFERENCE, SERVED, render
-from runtimes.errors import SubjectFailed, UnsupportedModel
+from runtimes.errors import MissingDependency, SubjectFailed, UnsupportedModel
 from tests.unit.exporter.packing.tiny_export import write_export
 
 PROGRAM = "import sys\nvector = [float(sys.argv[2]), float(len(sys.argv[3]))]\n" + bundle_start._END
@@ -34,15 +35,41 @@ def test_a_program_that_ends_without_an_answer_is_named():
     assert failed.value.where == "broken"
 
 
-def test_packing_repeats_from_other_places(tmp_path):
-    packed = pack_repeatedly(write_export(tmp_path / "films"), count=2, options=("--device", "x86-64-avx2"))
+@pytest.fixture
+def repeat():
+    """``pack_repeatedly``, or a skip where clock or locale stay; STEPDOWN_REQUIRE=clocks makes that a failure."""
+
+    def call(export, **changes):
+        try:
+            return pack_repeatedly(export, **changes)
+        except MissingDependency as error:
+            if "clocks" in os.environ.get("STEPDOWN_REQUIRE", ""):
+                raise
+            pytest.skip(str(error))
+
+    return call
+
+
+def test_packing_repeats_from_other_places(tmp_path, repeat):
+    packed = repeat(write_export(tmp_path / "films"), count=2, options=("--device", "x86-64-avx2"))
     assert len({one.sha256 for one in packed}) == 1
     assert len({str(one.conditions) for one in packed}) == 2
 
 
-def test_a_pack_that_fails_says_why(tmp_path):
+@pytest.mark.parametrize(("programs", "says"), [({}, "faketime"), ({"faketime": "", "locale": "echo C"}, "tr_TR")])
+def test_what_cannot_be_varied_is_missed(tmp_path, monkeypatch, programs, says):
+    """A locale that is not installed is taken for C, and then the packs differ in less than is said."""
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependency, match=says):
+        pack_repeatedly(write_export(tmp_path / "films"), count=1)
+
+
+def test_a_pack_that_fails_says_why(tmp_path, repeat):
     with pytest.raises(UnsupportedModel, match="toaster"):
-        pack_repeatedly(write_export(tmp_path / "films"), count=1, options=("--device", "toaster"))
+        repeat(write_export(tmp_path / "films"), count=1, options=("--device", "toaster"))
 
 
 def test_a_tree_weighs_what_its_files_do(tmp_path):
