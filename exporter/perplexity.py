@@ -140,11 +140,14 @@ def _measure_losses(outputs: Tensors, labels: Labels) -> NDArray[np.float64]:
             f"{name} {logits.dtype}{list(logits.shape)} holds no logits of every token at every position",
             cure="evaluate a language model (--task fill-mask)",
         )
-    rows, columns = np.nonzero(labels != _IGNORED)
-    wanted = labels[rows, columns]
+    told = labels != _IGNORED
+    wanted = labels[told]
     if len(wanted) and not 0 <= wanted.min() <= wanted.max() < logits.shape[2]:
         raise DataError(
             f"label {int(wanted.max())} is no token of the model's {logits.shape[2]}",
             cure="label with token ids of this model, -100 where nothing is to be told",
         )
-    return cost_tokens(logits[rows, columns], wanted)
+    # Sample by sample: what is labelled of a batch is a copy nearly as large as its logits. Where the batch is fixed,
+    # there may be more rows than samples.
+    costs = [cost_tokens(row[here], ids[here]) for row, ids, here in zip(logits, labels, told, strict=False)]
+    return np.concatenate(costs)

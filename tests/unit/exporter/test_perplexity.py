@@ -78,6 +78,16 @@ def test_of_a_model_that_knows_nothing_it_is_the_vocabulary(tmp_path):
     assert found.value == pytest.approx(len(WORDS))
 
 
+def test_rows_that_fill_up_a_fixed_batch_count_for_nothing(tmp_path):
+    def fill_up(ids):
+        told = expect_next_word(ids)
+        return np.concatenate([told, np.full((8 - len(told), *told.shape[1:]), np.nan, np.float32)])
+
+    tokenizer = write_tokenizer(tmp_path / "tokenizer.json", with_mask=False)
+    found, _ = evaluate(fill_up, tokenizer, write_texts(tmp_path / "t.jsonl", ["red green blue", "blue red"]))
+    assert found.value == pytest.approx(1.0)
+
+
 def test_of_a_model_that_is_always_right_it_is_one(tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer.json", with_mask=False)
     found, session = evaluate(expect_next_word, tokenizer, write_texts(tmp_path / "t.jsonl", TEXTS))
