@@ -24,13 +24,12 @@ from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import BundleDescription
 from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepare, remove, switch, sync, sync_tree
 from runtimes.bundle.fit import find_misfits, fits
-from runtimes.bundle.home import Home, check_files, identify, read_home
+from runtimes.bundle.home import VERSIONS, Home, check_files, identify, read_home
 from runtimes.bundle.lock import locked
 from runtimes.bundle.machine import detect_machine_for
 from runtimes.bundle.root import (
     CURRENT,
     PREVIOUS,
-    VERSIONS,
     list_ids,
     locate,
     read_current,

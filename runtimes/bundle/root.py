@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.bundle.home import Home, is_home, read_home
+from runtimes.bundle.home import ID, VERSIONS, Home, is_home, read_home
 from runtimes.bundle.names import NAME
 from runtimes.errors import CorruptArtifact, UsageError
 
-VERSIONS = "versions"
 CURRENT, PREVIOUS = "current", "previous"
-_ID = re.compile(r"[0-9a-f]{16}")
-_TARGET = re.compile(rf"{VERSIONS}/({_ID.pattern})")
+_TARGET = re.compile(rf"{VERSIONS}/({ID.pattern})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +90,7 @@ def read_current(place: Path) -> Home | None:
 
 def list_ids(place: Path) -> tuple[str, ...]:
     """Return the versions that are whole folders, sorted."""
-    return tuple(sorted(path.name for path in (place / VERSIONS).iterdir() if _ID.fullmatch(path.name)))
+    return tuple(sorted(path.name for path in (place / VERSIONS).iterdir() if ID.fullmatch(path.name)))
 
 
 def list_installed(root: Path) -> tuple[InstalledVersion, ...]:

@@ -8,53 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from runtimes.bundle.home import check_files, identify, read_home
+from runtimes.bundle.home import check_files, read_home
 from runtimes.bundle.install import InstallOptions, collect_garbage, install, roll_back
 from runtimes.bundle.root import list_installed
 from runtimes.bundle.signature import Signature, dump_signatures
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, OutputError, UsageError
 from runtimes.isa import detect
-from tests.unit.runtimes.serving.real_bundle import Maker
-
-
-@pytest.fixture(scope="module")
-def maker(tmp_path_factory):
-    return Maker(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def bundle(maker, tmp_path):
-    """Return a writer of bundles of one name: ``bundle(version)``."""
-
-    def write(version=3, *variants, signatures=None, **changes):
-        path = tmp_path / f"{version}.stepdown.tar.gz"
-        return maker.write(path, *variants, signatures=signatures, version=version, **{"name": "tiny", **changes})
-
-    return write
-
-
-@pytest.fixture
-def number(maker):
-    """Return a function from a version to the id of the bundle that ``bundle(version)`` writes."""
-    return lambda version: identify(maker.describe(version=version, name="tiny").to_bytes())
-
-
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "root"
-
-
-def list_names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def list_links(root):
-    return {
-        name: (root / "tiny" / name).readlink().as_posix()
-        for name in ("current", "previous")
-        if (root / "tiny" / name).is_symlink()
-    }
+from tests.unit.runtimes.bundle.installed import list_links, list_names
 
 
 def test_an_installed_bundle_has_its_files_and_is_current(root, bundle, number):
