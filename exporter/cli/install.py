@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
     add_host_code(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not run the stored inputs first")
-    parser.add_argument("--allow-downgrade", action="store_true", help="also what is older than the current version")
+    parser.add_argument(
+        "--allow-downgrade",
+        action="store_true",
+        help="also what is older than the current version, or another one of its number",
+    )
     parser.add_argument(
         "--for-another-machine", action="store_true", help="also what does not fit this one, as for a disk image"
     )

@@ -22,9 +22,10 @@ from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import BundleDescription
+from runtimes.bundle.downgrade import refuse_downgrade
 from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepare, remove, switch, sync, sync_tree
 from runtimes.bundle.fit import find_misfits, fits
-from runtimes.bundle.home import VERSIONS, Home, check_files, identify, read_home
+from runtimes.bundle.home import VERSIONS, check_files, identify, read_home
 from runtimes.bundle.lock import locked
 from runtimes.bundle.machine import detect_machine_for
 from runtimes.bundle.root import (
@@ -32,11 +33,10 @@ from runtimes.bundle.root import (
     PREVIOUS,
     list_ids,
     locate,
-    read_current,
     read_link,
     read_own_link,
 )
-from runtimes.bundle.signature import Signature, SignatureReport, check_signatures, dump_signatures, parse_signatures
+from runtimes.bundle.signature import Signature, check_signatures, dump_signatures, parse_signatures
 from runtimes.bundle.trust import Trust, gather_signatures
 from runtimes.errors import CorruptArtifact, UsageError
 
@@ -50,7 +50,8 @@ class InstallOptions:
 
     Attributes:
         trust: Whose signature is asked for.
-        allow_downgrade: Whether it may be older than what is current, or unsigned where that is signed.
+        allow_downgrade: Whether it may be older than what is current, another one of the same number, or unsigned
+            where that is signed.
         allow_unfit: Whether it may be installed where no variant of it runs, as for another machine's disk.
     """
 
@@ -91,8 +92,8 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         options: What may be installed.
 
     Raises:
-        CorruptArtifact: the archive is damaged, is not signed as asked, fits nothing here, or is older than what is
-            current. Nothing has changed then.
+        CorruptArtifact: the archive is damaged, is not signed as asked, fits nothing here, or may not follow what
+            is installed (see :mod:`runtimes.bundle.downgrade`). Nothing has changed then.
         OutputError: no room, no permission or no such place.
     """
     options = options or InstallOptions()
@@ -109,10 +110,9 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         with saying_no_room(place), locked(place):
             _sweep(place)
             replaced, _ = _read_links(place)
-            before = _read_before(place)
-            if before is not None and not options.allow_downgrade:
-                _refuse_downgrade(before, archive.description, trusted)
             number = identify(archive.description_bytes)
+            if not options.allow_downgrade:
+                refuse_downgrade(place, number, archive.description, trusted)
             _put(archive, signatures, place / VERSIONS / number)
             _switch(place, number)
     return Installed(
@@ -172,29 +172,6 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
 def _read_links(place: Path) -> tuple[str | None, str | None]:
     """Return what is current and what is previous; see :func:`~runtimes.bundle.root.read_own_link`."""
     return read_own_link(place, CURRENT), read_own_link(place, PREVIOUS)
-
-
-def _read_before(place: Path) -> Home | None:
-    """Return the current version, unless it is damaged: that is what an install mends."""
-    try:
-        return read_current(place)
-    except CorruptArtifact:
-        return None
-
-
-def _refuse_downgrade(before: Home, description: BundleDescription, trusted: SignatureReport) -> None:
-    """Refuse what would undo an update, as who replays an old bundle would have it.
-
-    Raises:
-        CorruptArtifact: it is older, says no version where the current one does, or is unsigned where that is signed.
-    """
-    found, current = description.version, before.description.version
-    where, cure = f"{before.path.parent.parent}", "install the newer one, or pass --allow-downgrade"
-    if current is not None and (found is None or found < current):
-        said = f"version {found}" if found is not None else "without a version"
-        raise CorruptArtifact(f"the bundle is {said}, version {current} is installed", where=where, cure=cure)
-    if before.signatures is not None and trusted.state == "unsigned":
-        raise CorruptArtifact("the bundle is unsigned, the installed version is signed", where=where, cure=cure)
 
 
 def _require_fit(description: BundleDescription) -> None:

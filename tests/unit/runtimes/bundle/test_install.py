@@ -86,30 +86,6 @@ def test_what_an_earlier_process_left_half_done_is_swept_away(root, bundle, numb
     assert list_names(root / "tiny") == [".lock", "current", "previous", "versions"]
 
 
-@pytest.mark.parametrize("found", [2, None])
-def test_an_older_version_is_refused_unless_it_is_allowed(root, found, bundle, number):
-    install(bundle(3), root)
-    older = bundle(found)
-    with pytest.raises(CorruptArtifact, match="version 3 is installed") as caught:
-        install(older, root)
-    assert "--allow-downgrade" in caught.value.cure
-    assert list_links(root) == {"current": f"versions/{number(3)}"}
-    assert list_names(root / "tiny" / "versions") == [number(3)]
-    assert install(older, root, InstallOptions(allow_downgrade=True)).version == found
-
-
-def test_without_versions_there_is_no_older_one(root, bundle, number):
-    install(bundle(None), root)
-    assert install(bundle(None, labels=("x",)), root).replaced == number(None)
-
-
-def test_after_a_rollback_what_is_current_counts(root, bundle):
-    install(bundle(3), root)
-    install(bundle(5), root)
-    roll_back(root, "tiny")
-    assert install(bundle(4), root).version == 4
-
-
 def test_a_damaged_archive_leaves_everything_as_it_was(root, bundle, number):
     install(bundle(3), root)
     newer = bundle(4)
