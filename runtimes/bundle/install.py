@@ -35,6 +35,7 @@ from runtimes.bundle.root import (
     locate,
     read_link,
     read_own_link,
+    refuse_links,
 )
 from runtimes.bundle.signature import Signature, check_signatures, dump_signatures, parse_signatures
 from runtimes.bundle.trust import Trust, gather_signatures
@@ -106,6 +107,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         if not options.allow_unfit:
             _require_fit(archive.description)
         place = root / archive.description.name
+        refuse_links(place)
         make_directory(place / VERSIONS)
         with saying_no_room(place), locked(place):
             _sweep(place)
@@ -130,7 +132,8 @@ def roll_back(root: Path, name: str) -> Installed:
 
     Raises:
         UsageError: there is no such bundle, or no previous version.
-        CorruptArtifact: the previous version is damaged, or ``current`` is no link of ours; it stays.
+        CorruptArtifact: the previous version is damaged, ``current`` is no link of ours, or the folder of the bundle is
+            one; it stays.
     """
     place = locate(root, name)
     with saying_no_room(place), locked(place):
@@ -147,18 +150,20 @@ def roll_back(root: Path, name: str) -> Installed:
 def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
     """Drop every version but the current and the previous one; return the ids of those dropped.
 
-    Nothing is dropped where the previous version is the current one: which of the others is the way back is unknown.
+    Nothing is dropped where no version is current, or the previous one is: what runs, or which of the others is the way
+    back, is then unknown.
     A process that has one of them open keeps what it has mapped; what it has not opened yet is gone.
 
     Raises:
         UsageError: there is no such bundle.
-        CorruptArtifact: ``current`` or ``previous`` is no link of ours, so that what runs is unknown.
+        CorruptArtifact: ``current`` or ``previous`` is no link of ours, so that what runs is unknown; or the folder of
+            the bundle is a link.
     """
     place = locate(root, name)
     with saying_no_room(place), locked(place):
         _sweep(place)
         current, previous = _read_links(place)
-        if current is not None and current == previous:
+        if current in (None, previous):
             return ()
         dropped = tuple(one for one in list_ids(place) if one not in (current, previous))
         for one in dropped:

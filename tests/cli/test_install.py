@@ -58,6 +58,26 @@ def test_old_versions_are_dropped_on_request(stepdown, bundle, tmp_path):
     assert done["dropped"] == [ids[1]]
 
 
+def test_what_is_no_bundle_does_not_keep_the_old_versions_of_others(stepdown, bundle, tmp_path):
+    root = tmp_path / "models"
+    ids = [stepdown("install", bundle(number), "--root", root, "--json").json()["id"] for number in (1, 2, 3)]
+    (root / "old bundle" / "versions" / ids[0]).mkdir(parents=True)
+    done = stepdown("installed", "--root", root, "--collect", "--json")
+    assert (done.code, done.json()["dropped"]) == (0, [f"reviews {ids[0]}"])
+    assert {one["name"] for one in done.json()["installed"]} == {"reviews"}
+
+
+def test_that_nothing_is_dropped_without_a_current_version_is_said(stepdown, bundle, tmp_path):
+    root = tmp_path / "models"
+    for number in (1, 2, 3):
+        stepdown("install", bundle(number), "--root", root)
+    for link in ("current", "previous"):
+        (root / "reviews" / link).unlink()
+    done = stepdown("installed", "--root", root, "--collect")
+    assert (done.code, done.out.count("dropped")) == (0, 0)
+    assert "reviews: nothing was dropped, for no version is current" in done.err
+
+
 def test_a_bundle_is_run_and_evaluated_from_its_archive(stepdown, bundle, tmp_path):
     path = bundle(1)
     assert "positive" in stepdown("run", path, "--text", "a good film").out

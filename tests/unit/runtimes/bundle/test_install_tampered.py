@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from runtimes.bundle.home import read_home
-from runtimes.bundle.install import InstallOptions, install, roll_back
+from runtimes.bundle.install import InstallOptions, collect_garbage, install, roll_back
 from runtimes.bundle.root import list_installed
 from runtimes.bundle.verify import verify_bundle
 from runtimes.errors import CorruptArtifact
 from runtimes.serving.bundle import open_bundle
-from tests.unit.runtimes.bundle.installed import list_links, overwrite
+from tests.unit.runtimes.bundle.installed import list_links, list_names, overwrite
 
 
 def forge(done, **changes):
@@ -96,3 +96,38 @@ def test_links_of_ones_own_may_lead_to_what_is_current(root, bundle, tmp_path):
     (tmp_path / "models").symlink_to(root)
     for path in (tmp_path / "model", tmp_path / "models" / "tiny"):
         assert open_bundle(path).home.path == done.path.resolve()
+
+
+@pytest.mark.parametrize("inside", ["", "versions"])
+def test_nothing_is_written_or_dropped_where_a_link_leads(root, bundle, tmp_path, inside):
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    folder, elsewhere = root / "tiny" / inside, tmp_path / "elsewhere"
+    put_a_link(folder, elsewhere)
+    (elsewhere / ".old.precious").mkdir()
+    before = list_names(elsewhere)
+    for change in (
+        lambda: collect_garbage(root, "tiny"), lambda: install(bundle(6), root), lambda: roll_back(root, "tiny"),
+    ):  # fmt: skip
+        with pytest.raises(CorruptArtifact, match="is a link") as caught:
+            change()
+        assert (caught.value.where, bool(caught.value.cure)) == (str(folder), True)
+    assert list_names(elsewhere) == before
+
+
+def test_a_link_to_an_empty_folder_is_not_installed_through(root, bundle, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    root.mkdir()
+    (root / "tiny").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorruptArtifact, match="is a link"):
+        install(bundle(3), root)
+    assert list_names(tmp_path / "elsewhere") == []
+
+
+def test_nothing_is_dropped_where_no_version_is_current(root, bundle, number):
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    for link in ("current", "previous"):
+        (root / "tiny" / link).unlink()
+        assert collect_garbage(root, "tiny") == ()
+    assert list_names(root / "tiny" / "versions") == sorted(map(number, (3, 4, 5)))
