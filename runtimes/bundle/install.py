@@ -21,13 +21,12 @@ from runtimes.atomic import make_directory, saying_no_room
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.contents import check_contents
-from runtimes.bundle.description import BundleDescription
 from runtimes.bundle.downgrade import refuse_downgrade
 from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepare, remove, switch, sync, sync_tree
-from runtimes.bundle.fit import find_misfits, fits
+from runtimes.bundle.fit_here import require_fit
 from runtimes.bundle.home import VERSIONS, check_files, identify, read_home
 from runtimes.bundle.lock import locked
-from runtimes.bundle.machine import detect_machine_for
+from runtimes.bundle.machine import Machine, detect_machine_for
 from runtimes.bundle.root import (
     CURRENT,
     PREVIOUS,
@@ -104,8 +103,9 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         trusted = check_signatures(
             archive.description_bytes, signatures, options.trust.keys, require=options.trust.require_signature
         )
-        if not options.allow_unfit:
-            _require_fit(archive.description)
+        machine = None if options.allow_unfit else detect_machine_for(archive.description.variants)
+        if machine is not None:
+            require_fit(archive.description, machine)
         place = root / archive.description.name
         refuse_links(place)
         make_directory(place / VERSIONS)
@@ -115,7 +115,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
             number = identify(archive.description_bytes)
             if not options.allow_downgrade:
                 refuse_downgrade(place, number, archive.description, trusted)
-            _put(archive, signatures, place / VERSIONS / number)
+            _put(archive, signatures, place / VERSIONS / number, machine)
             _switch(place, number)
     return Installed(
         name=place.name,
@@ -179,36 +179,16 @@ def _read_links(place: Path) -> tuple[str | None, str | None]:
     return read_own_link(place, CURRENT), read_own_link(place, PREVIOUS)
 
 
-def _require_fit(description: BundleDescription) -> None:
-    """Refuse what cannot run here, not even with a plan that is built here.
-
-    Raises:
-        CorruptArtifact: no variant fits; every one is named with what it asks.
-    """
-    machine = detect_machine_for(description.variants)
-    if any(fits(variant, machine, description.policy) for variant in description.variants):
-        return
-    found = [
-        (variant.name, misfit)
-        for variant in description.variants
-        for misfit in find_misfits(variant, machine, policy=description.policy)
-    ]
-    reasons = (f"{name}: {one.what} (expected {one.expected}, found {one.found})" for name, one in found)
-    raise CorruptArtifact(
-        f"nothing of the bundle runs here ({'; '.join(reasons)})",
-        where=description.name,
-        cure="; or ".join(dict.fromkeys(one.cure for _, one in found)),
-    )
-
-
-def _put(archive: Archive, signatures: Sequence[Signature], target: Path) -> None:
-    """Unpack beside ``target`` and rename to it, once all is on the disk."""
+def _put(archive: Archive, signatures: Sequence[Signature], target: Path, machine: Machine | None) -> None:
+    """Unpack beside ``target`` and rename to it, once all is on the disk and fits the machine, where that is asked."""
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
     try:
         archive.unpack(staging)
         if signatures:
             (staging / SIGNATURES_NAME).write_bytes(dump_signatures(signatures))
         check_contents(staging, archive.description)
+        if machine is not None:
+            require_fit(archive.description, machine, read_home(staging))
         _set_modes(staging)
         sync_tree(staging)
         if target.is_dir() and not target.is_symlink():

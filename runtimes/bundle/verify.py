@@ -18,6 +18,7 @@ from runtimes.bundle.archive import open_archive
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import Variant
 from runtimes.bundle.fit import Misfit, can_run, find_misfits
+from runtimes.bundle.fit_here import read_plan_record
 from runtimes.bundle.home import Home, check_files, is_home, read_home
 from runtimes.bundle.machine import describe_device, detect_machine_for
 from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan, refuse_code
@@ -28,7 +29,6 @@ from runtimes.bundle.tensor_file import read_tensors
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, StepdownError
 from runtimes.parity import compare
-from runtimes.trt.record import PlanRecord, read_record
 
 Stage = Literal["structure", "signature", "contents", "fit", "probe"]
 THIS_MACHINE = "this machine"
@@ -200,7 +200,7 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
     failures = list(_check_size(report.path, options.device))
     reports = []
     for variant in variants:
-        misfits = find_misfits(variant, machine, _read_record(home, variant), policy=policy)
+        misfits = find_misfits(variant, machine, read_plan_record(home, variant), policy=policy)
         one = VariantReport(
             name=variant.name,
             fits=can_run(variant, misfits),
@@ -215,10 +215,6 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
     if not any(one.fits for one in reports):
         failures += [_explain_misfit(one.name, misfit) for one in reports for misfit in one.misfits]
     return replace(report, variants=tuple(reports), failures=tuple(failures))
-
-
-def _read_record(home: Home, variant: Variant) -> PlanRecord | None:
-    return read_record(home.locate(variant) / variant.model) if variant.brings_plan else None
 
 
 def _check_size(bundle: Path, device: DeviceProfile | None) -> Iterator[Failure]:
