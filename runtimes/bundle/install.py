@@ -12,20 +12,32 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtimes.artifact import hash_file
-from runtimes.atomic import make_directory, saying_no_room
+from runtimes.atomic import explained
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.downgrade import refuse_downgrade
-from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepare, remove, switch, sync, sync_tree
+from runtimes.bundle.durable import (
+    drop_half_switched,
+    list_missing,
+    make_folders,
+    name_fresh,
+    point,
+    prepare,
+    remove,
+    switch,
+    sync,
+    sync_tree,
+)
 from runtimes.bundle.fit_here import require_fit
 from runtimes.bundle.home import VERSIONS, check_files, identify, read_home
-from runtimes.bundle.lock import locked
+from runtimes.bundle.lock import LOCK, locked
 from runtimes.bundle.machine import Machine, detect_machine_for
 from runtimes.bundle.root import (
     CURRENT,
@@ -108,8 +120,7 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
             require_fit(archive.description, machine)
         place = root / archive.description.name
         refuse_links(place)
-        make_directory(place / VERSIONS)
-        with saying_no_room(place), locked(place):
+        with _opened(place):
             _sweep(place)
             replaced, _ = _read_links(place)
             number = identify(archive.description_bytes)
@@ -136,7 +147,7 @@ def roll_back(root: Path, name: str) -> Installed:
             one; it stays.
     """
     place = locate(root, name)
-    with saying_no_room(place), locked(place):
+    with explained(place), locked(place):
         _sweep(place)
         current, previous = read_own_link(place, CURRENT), read_link(place, PREVIOUS)
         if previous is None or previous == current:
@@ -160,7 +171,7 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
             the bundle is a link.
     """
     place = locate(root, name)
-    with saying_no_room(place), locked(place):
+    with explained(place), locked(place):
         _sweep(place)
         current, previous = _read_links(place)
         if current in (None, previous):
@@ -172,6 +183,29 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
         sync(place / VERSIONS)
         _sweep(place)
     return dropped
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[None]:
+    """Make the folders of a bundle, keep others out, and take away again what was made where the block fails."""
+    missing = list_missing(place / VERSIONS)
+    with explained(place):
+        try:
+            make_folders(place)
+            with locked(place):
+                try:
+                    make_folders(place / VERSIONS)
+                    yield
+                except BaseException:
+                    if place in missing:  # while it is held: who waits for it finds that it is gone
+                        (place / LOCK).unlink()
+                    raise
+        except BaseException:
+            for folder in missing:
+                # What another process put there meanwhile stays; the error to tell is the one that led here.
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
 
 
 def _read_links(place: Path) -> tuple[str | None, str | None]:

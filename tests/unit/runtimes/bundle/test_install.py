@@ -32,12 +32,59 @@ def test_an_installed_bundle_has_its_files_and_is_current(root, bundle, number):
 def test_everybody_reads_and_nobody_writes_whatever_the_umask(root, bundle):
     before = os.umask(0o077)
     try:
-        done = install(bundle(), root)
+        done = install(bundle(), root / "deep" / "below")
     finally:
         os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in done.path.rglob("*") if path.is_file()}
     assert modes == {0o444}
-    assert {path.stat().st_mode & 0o777 for path in [done.path, *done.path.rglob("*")] if path.is_dir()} == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in [root, *root.rglob("*")] if path.is_dir()} == {0o755}
+
+
+def test_every_folder_that_is_made_is_waited_for(root, bundle, monkeypatch):
+    """Else a loss of power takes the whole of a first install, which was said to be done."""
+    from runtimes.bundle import durable
+
+    waited, sync = [], durable.sync
+    monkeypatch.setattr(durable, "sync", lambda path: (waited.append(path), sync(path)))
+    install(bundle(), root / "deep")
+    assert {root.parent, root, root / "deep", root / "deep" / "tiny"} <= set(waited)
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-30], lambda data: data[:-20] + b"\0" * 20])
+def test_what_does_not_hold_leaves_no_folder_behind(root, bundle, spoil):
+    path = bundle(3)
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(CorruptArtifact):
+        install(path, root / "deep")
+    assert not root.exists()
+    root.mkdir()
+    (root / "mine").write_text("mine")
+    with pytest.raises(CorruptArtifact):
+        install(path, root)
+    assert list_names(root) == ["mine"]
+
+
+def refuse(error):
+    def act(*_, **__):
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_where_nobody_may_write_that_is_said(root, bundle, monkeypatch, number):
+    for version in (3, 4, 5):
+        install(bundle(version), root)
+    newer = bundle(6)
+    monkeypatch.setattr("runtimes.bundle.install.tempfile.mkdtemp", refuse(OSError(number, "refused")))
+    monkeypatch.setattr("runtimes.bundle.install.prepare", refuse(OSError(number, "refused")))
+    monkeypatch.setattr("runtimes.bundle.install.sync", refuse(OSError(number, "refused")))
+    for change in (
+        lambda: install(newer, root), lambda: roll_back(root, "tiny"), lambda: collect_garbage(root, "tiny"),
+    ):  # fmt: skip
+        with pytest.raises(OutputError, match="cannot be written: refused") as caught:
+            change()
+        assert (caught.value.where, "another place" in caught.value.cure) == (str(root / "tiny"), True)
 
 
 def test_what_is_equal_in_two_variants_lies_on_the_disk_once(root, bundle, maker):
