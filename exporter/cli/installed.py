@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from exporter.cli.install import add_root
+from exporter.cli.install import add_root, explain_kept
 from exporter.cli.outcome import Outcome, format_bytes, format_table
 
 if TYPE_CHECKING:
@@ -43,15 +42,8 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(
         document={"installed": [asdict(version) for version in found], "dropped": dropped},
         text="\n".join([table, *(f"dropped {one}" for one in dropped)]),
-        notes=tuple(_explain_kept(found)) if arguments.collect else (),
+        notes=tuple(explain_kept(found)) if arguments.collect else (),
     )
-
-
-def _explain_kept(found: Sequence[InstalledVersion]) -> Iterator[str]:
-    """Say where nothing is dropped because nobody can tell what runs."""
-    known = {version.name for version in found if version.is_current}
-    for name in sorted({version.name for version in found} - known):
-        yield f"{name}: nothing was dropped, for no version is current; install the one that should be"
 
 
 def _describe(version: InstalledVersion) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from runtimes.bundle.durable import (
     sync_tree,
 )
 from runtimes.bundle.fit_here import require_fit
+from runtimes.bundle.hold import unless_held
 from runtimes.bundle.home import VERSIONS, check_files, identify, read_home
 from runtimes.bundle.lock import LOCK, locked
 from runtimes.bundle.machine import Machine, detect_machine_for
@@ -162,8 +163,7 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
     """Drop every version but the current and the previous one; return the ids of those dropped.
 
     Nothing is dropped where no version is current, or the previous one is: what runs, or which of the others is the way
-    back, is then unknown.
-    A process that has one of them open keeps what it has mapped; what it has not opened yet is gone.
+    back, is then unknown. Nor is what a program has open (see :func:`runtimes.serving.bundle.open_bundle`).
 
     Raises:
         UsageError: there is no such bundle.
@@ -176,13 +176,19 @@ def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
         current, previous = _read_links(place)
         if current in (None, previous):
             return ()
-        dropped = tuple(one for one in list_ids(place) if one not in (current, previous))
-        for one in dropped:
-            # Out of sight at once: half a version is never seen as one.
-            (place / VERSIONS / one).rename(place / VERSIONS / f"{_DROPPED}{one}")
+        dropped = tuple(one for one in list_ids(place) if one not in (current, previous) and _hide(place, one))
         sync(place / VERSIONS)
         _sweep(place)
     return dropped
+
+
+def _hide(place: Path, one: str) -> bool:
+    """Take a version out of sight at once, unless it is held: half a version is never seen as one."""
+    version = place / VERSIONS / one
+    with unless_held(version) as is_free:
+        if is_free:
+            version.rename(version.with_name(f"{_DROPPED}{one}"))
+    return is_free
 
 
 @contextmanager

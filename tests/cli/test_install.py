@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.isa import detect
+from runtimes.serving.bundle import open_bundle
 from tests.cli.tiny_artifact import write_texts
 from tests.unit.runtimes.serving.real_bundle import Maker
 
@@ -37,7 +38,7 @@ def test_install_run_update_and_roll_back(stepdown, bundle, tmp_path):
     second = stepdown("install", bundle(2), "--root", root)
     assert second.code == 0
     assert "reviews version 2" in second.out
-    assert "`stepdown rollback reviews` goes back" in second.out
+    assert f"`stepdown rollback reviews --root {root}` goes back" in second.out
     ran = stepdown("run", root / "reviews", "--text", "a good film")
     assert (ran.code, ran.out) == (0, "'a good film': positive (98.2%)\n")
     assert "note: runs cpu (cpu)" in ran.err
@@ -76,6 +77,18 @@ def test_that_nothing_is_dropped_without_a_current_version_is_said(stepdown, bun
     done = stepdown("installed", "--root", root, "--collect")
     assert (done.code, done.out.count("dropped")) == (0, 0)
     assert "reviews: nothing was dropped, for no version is current" in done.err
+
+
+def test_what_a_program_has_open_is_said_not_to_be_dropped(stepdown, bundle, tmp_path):
+    root = tmp_path / "models"
+    first = stepdown("install", bundle(1), "--root", root, "--json").json()["id"]
+    opened = open_bundle(root / "reviews")
+    stepdown("install", bundle(2), "--root", root)
+    for words in (("install", bundle(3), "--root", root, "--collect"), ("installed", "--root", root, "--collect")):
+        done = stepdown(*words)
+        assert done.code == 0
+        assert f"reviews {first} was not dropped: a program has it open" in done.err
+    assert opened.session()("a good film").value["label"] == "positive"
 
 
 def test_a_bundle_is_run_and_evaluated_from_its_archive(stepdown, bundle, tmp_path):
