@@ -52,9 +52,11 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Verify the bundle, install it and switch to it."""
+    from runtimes.bundle.folder import refuse_folder
     from runtimes.bundle.install import InstallOptions, install
     from runtimes.bundle.verify import VerifyOptions
 
+    refuse_folder(arguments.bundle)
     trust = read_trust(arguments, arguments.bundle)
     if not (arguments.no_probe or arguments.for_another_machine):
         progress.step(f"verifying {arguments.bundle}")

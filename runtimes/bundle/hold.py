@@ -39,14 +39,19 @@ class Hold:
 
 
 @contextmanager
-def unless_held(folder: Path) -> Iterator[bool]:
-    """Say whether nobody holds a folder; if so, nobody can while the block runs."""
+def unless_held(folder: Path, *, without_locks: bool = True) -> Iterator[bool]:
+    """Say whether nobody holds a folder; if so, nobody can while the block runs.
+
+    Args:
+        folder: Which one.
+        without_locks: What to say where the file system locks nothing.
+    """
     if folder.is_symlink() or not folder.is_dir():
         yield True  # no version, whatever has its name
         return
     handle = _open(folder)
     try:
-        yield _lock(handle, is_shared=False)
+        yield _lock(handle, is_shared=False, without_locks=without_locks)
     finally:
         os.close(handle)
 
@@ -55,7 +60,7 @@ def _open(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _lock(handle: int, *, is_shared: bool) -> bool:
+def _lock(handle: int, *, is_shared: bool, without_locks: bool = True) -> bool:
     """Lock a folder without waiting; whether nobody keeps us from it."""
     import fcntl
 
@@ -66,6 +71,7 @@ def _lock(handle: int, *, is_shared: bool) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+        return without_locks
     return True
 
 

@@ -36,6 +36,7 @@ from runtimes.bundle.durable import (
     sync_tree,
 )
 from runtimes.bundle.fit_here import require_fit
+from runtimes.bundle.folder import refuse_folder
 from runtimes.bundle.hold import unless_held
 from runtimes.bundle.home import VERSIONS, check_files, identify, read_home
 from runtimes.bundle.lock import LOCK, locked
@@ -108,8 +109,10 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         CorruptArtifact: the archive is damaged, is not signed as asked, fits nothing here, or may not follow what
             is installed (see :mod:`runtimes.bundle.downgrade`). Nothing has changed then.
         OutputError: no room, no permission or no such place.
+        UsageError: there is no such archive, or it is a folder.
     """
     options = options or InstallOptions()
+    refuse_folder(bundle)
     with open_archive(bundle) as archive:
         # Once: what is written further down is what was checked.
         signatures = gather_signatures(archive.signatures, options.trust)

@@ -7,7 +7,6 @@ is checked, and nothing is loaded before the contents are. Must not import onnx 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,12 @@ from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import Variant
 from runtimes.bundle.fit import Misfit, can_run, find_misfits
 from runtimes.bundle.fit_here import read_plan_record
+from runtimes.bundle.folder import refuse_folder
 from runtimes.bundle.home import Home, check_files, is_home, read_home
 from runtimes.bundle.machine import describe_device, detect_machine_for
 from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan, refuse_code
 from runtimes.bundle.profiles import DeviceProfile
+from runtimes.bundle.scratch import scratch_folder
 from runtimes.bundle.signature import SignatureReport
 from runtimes.bundle.strict_json import Mismatch
 from runtimes.bundle.tensor_file import read_tensors
@@ -124,14 +125,14 @@ def verify_bundle(bundle: Path, options: VerifyOptions | None = None) -> VerifyR
         options: What is asked of it.
 
     Raises:
-        UsageError: there is no such bundle, or the options contradict themselves.
+        UsageError: there is no such bundle, it is a folder of another kind, or the options contradict themselves.
         MissingDependency: ``cryptography`` or ``tokenizers`` is needed and not installed.
     """
     options = options or VerifyOptions()
     report = VerifyReport(path=bundle, machine=options.device.name if options.device is not None else THIS_MACHINE)
-    with tempfile.TemporaryDirectory(prefix="stepdown-verify-") as scratch:
+    with scratch_folder("stepdown-verify-") as scratch:
         try:
-            home, signature = _unpack(bundle, options.trust, Path(scratch))
+            home, signature = _unpack(bundle, options.trust, scratch)
             description = home.description
             report = replace(
                 report, name=description.name, version=description.version, id=home.id, signature=signature
@@ -180,6 +181,7 @@ def _unpack(bundle: Path, trust: Trust, scratch: Path) -> tuple[Home, SignatureR
             signature = _check_signature(home.description_bytes, home.signatures, trust)
             check_files(home)
             return home, signature
+        refuse_folder(bundle, takes_versions=True)
         with open_archive(bundle) as archive:
             signature = _check_signature(archive.description_bytes, archive.signatures, trust)
             archive.unpack(scratch)

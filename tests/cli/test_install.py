@@ -79,6 +79,24 @@ def test_that_nothing_is_dropped_without_a_current_version_is_said(stepdown, bun
     assert "reviews: nothing was dropped, for no version is current" in done.err
 
 
+def test_a_folder_where_an_archive_is_asked_for_is_said_to_be_what_it_is(stepdown, bundle, maker, tmp_path):
+    root = tmp_path / "models"
+    stepdown("install", bundle(1), "--root", root)
+    place, empty, archive = root / "reviews", tmp_path / "empty", "give an archive"
+    empty.mkdir()
+    for verb, path, what, cure in (
+        ("verify", place, "versions of a bundle", f"give {place / 'current'}"),
+        ("verify", maker.folder, "exported directory", f"stepdown pack {maker.folder} -o"),
+        ("verify", empty, "no bundle lies there", archive),
+        ("install", place, "versions of a bundle", archive),
+        ("install", place / "current", "unpacked already", archive),
+        ("install", maker.folder, "exported directory", "pack it first"),
+    ):
+        done = stepdown(verb, path, *(("--root", root) if verb == "install" else ()))
+        assert (done.code, what in done.err, cure in done.err) == (2, True, True), done.err
+    assert stepdown("verify", place / "current").code == 0
+
+
 def test_what_a_program_has_open_is_said_not_to_be_dropped(stepdown, bundle, tmp_path):
     root = tmp_path / "models"
     first = stepdown("install", bundle(1), "--root", root, "--json").json()["id"]
