@@ -21,11 +21,18 @@ _REFUSED = {
 }
 
 
-def explain_no_room(error: OSError, target: Path) -> OutputError | None:
-    """Return the error that names the cure where ``error`` says that a disk, quota or file is full, else None."""
+def explain_no_room(error: OSError, target: Path, *, chosen_by: str = "") -> OutputError | None:
+    """Return the error that names the cure where ``error`` says that a disk, quota or file is full, else None.
+
+    Args:
+        error: What the system said.
+        target: What was to be written.
+        chosen_by: What names the place, where that is no option that the user gave.
+    """
     if error.errno not in _NO_ROOM:
         return None
-    return OutputError(f"no room left: {error.strerror}", where=str(target), cure="free space or choose another -o")
+    cure = f"free space, or choose another place{f' by {chosen_by}' if chosen_by else ''}"
+    return OutputError(f"no room left: {error.strerror}", where=str(target), cure=cure)
 
 
 @contextmanager
@@ -41,16 +48,15 @@ def saying_no_room(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def explained(target: Path) -> Iterator[None]:
     """Turn the operating system's refusals to make ``target`` into errors that name the cure."""
     try:
         with saying_no_room(target):
             yield
     except OSError as error:
         if error.errno in _REFUSED:
-            raise OutputError(
-                f"it cannot be written: {error.strerror}", where=str(target), cure="choose another -o"
-            ) from error
+            cure = "see what lies there and who may write to it, or choose another place"
+            raise OutputError(f"it cannot be written: {error.strerror}", where=str(target), cure=cure) from error
         raise
 
 
@@ -61,13 +67,13 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: no room, no permission or no such place; ``path`` keeps what it had.
     """
-    with _explained(path):
+    with explained(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with saying_no_room(path), os.fdopen(handle, "wb") as stream:
             yield stream
-        with _explained(path):
+        with explained(path):
             temporary.chmod(0o644)
             temporary.replace(path)
     finally:
@@ -96,7 +102,7 @@ def append_bytes(path: Path, data: bytes) -> None:
         OutputError: no room, no permission or no such place; ``path`` keeps what it had.
     """
     # Without a buffer, which would write again on closing what had just been taken back.
-    with _explained(path), path.open("ab", buffering=0) as stream:
+    with explained(path), path.open("ab", buffering=0) as stream:
         size, left = stream.tell(), memoryview(data)
         try:
             while left:
@@ -112,7 +118,7 @@ def make_directory(path: Path) -> None:
     Raises:
         OutputError: no room, no permission or no such place.
     """
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -128,13 +134,13 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
     """
     if target.exists() and not force:
         raise UsageError("the output directory exists", where=str(target), cure="pass --force to replace it")
-    with _explained(target):
+    with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         with saying_no_room(target):
             yield staging
-        with _explained(target):
+        with explained(target):
             staging.chmod(0o755)
             _swap(staging, target)
     finally:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,7 @@ from exporter.cli.trust import add_trust, read_trust
 if TYPE_CHECKING:
     from exporter.progress import Progress
     from runtimes.bundle.install import Installed
+    from runtimes.bundle.root import InstalledVersion
     from runtimes.bundle.verify import VerifyOptions
 
 SUMMARY = "Put a bundle under a root beside its earlier versions, and switch to it once it is whole."
@@ -28,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
     add_host_code(parser)
     parser.add_argument("--no-probe", action="store_true", help="do not run the stored inputs first")
-    parser.add_argument("--allow-downgrade", action="store_true", help="also what is older than the current version")
+    parser.add_argument(
+        "--allow-downgrade",
+        action="store_true",
+        help="also what is older than the current version, or another one of its number",
+    )
     parser.add_argument(
         "--for-another-machine", action="store_true", help="also what does not fit this one, as for a disk image"
     )
@@ -44,9 +52,11 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Verify the bundle, install it and switch to it."""
-    from runtimes.bundle.install import InstallOptions, collect_garbage, install
+    from runtimes.bundle.folder import refuse_folder
+    from runtimes.bundle.install import InstallOptions, install
     from runtimes.bundle.verify import VerifyOptions
 
+    refuse_folder(arguments.bundle)
     trust = read_trust(arguments, arguments.bundle)
     if not (arguments.no_probe or arguments.for_another_machine):
         progress.step(f"verifying {arguments.bundle}")
@@ -56,22 +66,48 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     )
     progress.step(f"installing {arguments.bundle} below {arguments.root}")
     installed = install(arguments.bundle, arguments.root, options)
-    dropped = collect_garbage(arguments.root, installed.name) if arguments.collect else ()
-    return describe_installed(installed, dropped)
+    done = describe_installed(installed, arguments.root)
+    return _collect(done, installed.name, arguments.root) if arguments.collect else done
 
 
-def describe_installed(installed: Installed, dropped: tuple[str, ...] = ()) -> Outcome:
+def _collect(done: Outcome, name: str, root: Path) -> Outcome:
+    """Drop old versions, and say which, and which not."""
+    from runtimes.bundle.install import collect_garbage
+    from runtimes.bundle.root import list_installed
+
+    dropped = collect_garbage(root, name)
+    kept = explain_kept([version for version in list_installed(root) if version.name == name])
+    return replace(
+        done,
+        document={**done.document, "dropped": list(dropped)},
+        text="\n".join([done.text, *(f"dropped {one}" for one in dropped)]),
+        notes=(*done.notes, *kept),
+    )
+
+
+def describe_installed(installed: Installed, root: Path) -> Outcome:
     """Say what is current now."""
     version = f" version {installed.version}" if installed.version is not None else ""
     lines = [f"{installed.name}{version} (id {installed.id}) is current: {installed.path}"]
     if installed.replaced is not None:
-        lines.append(f"before it was {installed.replaced}; `stepdown rollback {installed.name}` goes back")
-    lines += [f"dropped {one}" for one in dropped]
+        rollback = f"stepdown rollback {installed.name} --root {shlex.quote(str(root))}"
+        lines.append(f"before it was {installed.replaced}; `{rollback}` goes back")
     return Outcome(
-        document={**asdict(installed), "path": str(installed.path), "dropped": list(dropped)},
+        document={**asdict(installed), "path": str(installed.path), "dropped": []},
         text="\n".join(lines),
         notes=(installed.signature,) if installed.signature is not None else (),
     )
+
+
+def explain_kept(found: Sequence[InstalledVersion]) -> Iterator[str]:
+    """Say what is not dropped, and why: nobody can tell what runs, or which is the way back, or it is in use."""
+    for name, group in groupby(found, key=lambda version: version.name):
+        versions = list(group)
+        if not any(version.is_current for version in versions):
+            yield f"{name}: nothing was dropped, for no version is current; install the one that should be"
+        elif not any(version.is_current and version.is_previous for version in versions):
+            others = (version for version in versions if not (version.is_current or version.is_previous))
+            yield from (f"{name} {version.id} was not dropped: a program has it open" for version in others)
 
 
 def _require_verified(bundle: Path, options: VerifyOptions) -> None:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from exporter.cli.install import add_root
+from exporter.cli.install import add_root, explain_kept
 from exporter.cli.outcome import Outcome, format_bytes, format_table
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     return Outcome(
         document={"installed": [asdict(version) for version in found], "dropped": dropped},
         text="\n".join([table, *(f"dropped {one}" for one in dropped)]),
+        notes=tuple(explain_kept(found)) if arguments.collect else (),
     )
 
 

@@ -160,7 +160,7 @@ def _execute(verb: Verb, options: argparse.Namespace) -> Outcome:
         ) from error
     except OSError as error:
         # Intermediate files go to the temporary directory, which can be full as well.
-        full = explain_no_room(error, Path(tempfile.gettempdir()))
+        full = explain_no_room(error, Path(tempfile.gettempdir()), chosen_by="TMPDIR")
         if full is not None:
             raise full from error
         if error.filename is None:

@@ -27,4 +27,4 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     from runtimes.bundle.install import roll_back
 
     progress.step(f"checking the previous version of {arguments.name}")
-    return describe_installed(roll_back(arguments.root, arguments.name))
+    return describe_installed(roll_back(arguments.root, arguments.name), arguments.root)

@@ -7,6 +7,7 @@ Source: POSIX.1-2017, rename() is atomic; fsync(2) of Linux: a file's own fsync 
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -29,6 +30,19 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it, unless they are there; each is on the disk, and everybody reads it."""
+    for folder in reversed(list_missing(path)):
+        folder.mkdir(exist_ok=True)  # another process may have been faster
+        folder.chmod(0o755)
+        sync(folder.parent)
+
+
+def list_missing(path: Path) -> list[Path]:
+    """Return a folder and those above it, as far as they are not there, the innermost first."""
+    return list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
 
 
 def point(link: Path, target: str) -> None:

@@ -5,7 +5,10 @@ In: a folder. Out: its description, and whether its files are those that are lis
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import re
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from runtimes.errors import CorruptArtifact, UsageError
 # The largest one that an archive may hold (see archive.Limits).
 _MAX_DESCRIPTION_BYTES = 4 << 20
 _ID_DIGITS = 16
+VERSIONS = "versions"
+ID = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}")
 _CURE = "install it again, which mends it"
 
 
@@ -67,21 +72,44 @@ def is_home(path: Path) -> bool:
 def read_home(path: Path) -> Home:
     """Read the description of an unpacked bundle; its files are not looked at (see :func:`check_files`).
 
+    Links that lead to it, as ``current`` does, are followed; a version's own folder and its files are no links.
+
     Raises:
         UsageError: there is none.
-        CorruptArtifact: the description is damaged.
+        CorruptArtifact: the description is damaged, lies behind a link, or is that of another version than the folder
+            of a version is named for.
     """
     if not is_home(path):
         raise UsageError("there is no unpacked bundle", where=str(path), cure="check the path, or install one")
-    real = path.resolve()
+    real = _follow(path).resolve()
     data = _read_small(real / DESCRIPTION_NAME, _MAX_DESCRIPTION_BYTES)
+    if _is_version(real) and identify(data) != real.name:
+        raise CorruptArtifact(
+            f"the description is that of {identify(data)}, the folder is named for another",
+            where=str(real / DESCRIPTION_NAME),
+            cure=_CURE,
+        )
     signatures = real / SIGNATURES_NAME
     return Home(
         path=real,
         description=parse_description(data),
         description_bytes=data,
-        signatures=_read_small(signatures, MAX_SIGNATURES_BYTES) if signatures.is_file() else None,
+        signatures=_read_small(signatures, MAX_SIGNATURES_BYTES) if os.path.lexists(signatures) else None,
     )
+
+
+def _follow(path: Path) -> Path:
+    """Return where links lead to, as far as nobody put one in the place of a version."""
+    while path.is_symlink():
+        if _is_version(path):
+            raise CorruptArtifact("the folder of the version is a link", where=str(path), cure=_CURE)
+        path = path.parent / path.readlink()
+    return path
+
+
+def _is_version(path: Path) -> bool:
+    """Whether a folder is named as that of an installed version: for what its description hashes to."""
+    return path.parent.name == VERSIONS and ID.fullmatch(path.name) is not None
 
 
 def check_files(home: Home, variants: Collection[str] | None = None) -> None:
@@ -125,8 +153,22 @@ def _check_file(path: Path, sha256: str, size: int) -> None:
 
 
 def _read_small(path: Path, most: int) -> bytes:
-    with path.open("rb") as stream:
+    with os.fdopen(_open_plain(path), "rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:
         raise CorruptArtifact(f"it has more than the {most:,} bytes that are allowed", where=str(path), cure=_CURE)
     return data
+
+
+def _open_plain(path: Path) -> int:
+    """Open a file that is no link, folder or pipe; nobody waits for who would write into a pipe."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise CorruptArtifact("a file of the bundle is a link", where=str(path), cure=_CURE) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise CorruptArtifact("a file of the bundle is no plain file", where=str(path), cure=_CURE)
+    return handle

@@ -12,32 +12,45 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtimes.artifact import hash_file
-from runtimes.atomic import make_directory, saying_no_room
+from runtimes.atomic import explained
 from runtimes.bundle.archive import Archive, open_archive
 from runtimes.bundle.archive_format import SIGNATURES_NAME
 from runtimes.bundle.contents import check_contents
-from runtimes.bundle.description import BundleDescription
-from runtimes.bundle.durable import drop_half_switched, name_fresh, point, prepare, remove, switch, sync, sync_tree
-from runtimes.bundle.fit import find_misfits, fits
-from runtimes.bundle.home import Home, check_files, identify, read_home
-from runtimes.bundle.lock import locked
-from runtimes.bundle.machine import detect_machine_for
+from runtimes.bundle.downgrade import refuse_downgrade
+from runtimes.bundle.durable import (
+    drop_half_switched,
+    list_missing,
+    make_folders,
+    name_fresh,
+    point,
+    prepare,
+    remove,
+    switch,
+    sync,
+    sync_tree,
+)
+from runtimes.bundle.fit_here import require_fit
+from runtimes.bundle.folder import refuse_folder
+from runtimes.bundle.hold import unless_held
+from runtimes.bundle.home import VERSIONS, check_files, identify, read_home
+from runtimes.bundle.lock import LOCK, locked
+from runtimes.bundle.machine import Machine, detect_machine_for
 from runtimes.bundle.root import (
     CURRENT,
     PREVIOUS,
-    VERSIONS,
     list_ids,
     locate,
-    read_current,
     read_link,
     read_own_link,
+    refuse_links,
 )
-from runtimes.bundle.signature import Signature, SignatureReport, check_signatures, dump_signatures, parse_signatures
+from runtimes.bundle.signature import Signature, check_signatures, dump_signatures, parse_signatures
 from runtimes.bundle.trust import Trust, gather_signatures
 from runtimes.errors import CorruptArtifact, UsageError
 
@@ -51,7 +64,8 @@ class InstallOptions:
 
     Attributes:
         trust: Whose signature is asked for.
-        allow_downgrade: Whether it may be older than what is current, or unsigned where that is signed.
+        allow_downgrade: Whether it may be older than what is current, another one of the same number, or unsigned
+            where that is signed.
         allow_unfit: Whether it may be installed where no variant of it runs, as for another machine's disk.
     """
 
@@ -92,29 +106,31 @@ def install(bundle: Path, root: Path, options: InstallOptions | None = None) -> 
         options: What may be installed.
 
     Raises:
-        CorruptArtifact: the archive is damaged, is not signed as asked, fits nothing here, or is older than what is
-            current. Nothing has changed then.
+        CorruptArtifact: the archive is damaged, is not signed as asked, fits nothing here, or may not follow what
+            is installed (see :mod:`runtimes.bundle.downgrade`). Nothing has changed then.
         OutputError: no room, no permission or no such place.
+        UsageError: there is no such archive, or it is a folder.
     """
     options = options or InstallOptions()
+    refuse_folder(bundle)
     with open_archive(bundle) as archive:
         # Once: what is written further down is what was checked.
         signatures = gather_signatures(archive.signatures, options.trust)
         trusted = check_signatures(
             archive.description_bytes, signatures, options.trust.keys, require=options.trust.require_signature
         )
-        if not options.allow_unfit:
-            _require_fit(archive.description)
+        machine = None if options.allow_unfit else detect_machine_for(archive.description.variants)
+        if machine is not None:
+            require_fit(archive.description, machine)
         place = root / archive.description.name
-        make_directory(place / VERSIONS)
-        with saying_no_room(place), locked(place):
+        refuse_links(place)
+        with _opened(place):
             _sweep(place)
             replaced, _ = _read_links(place)
-            before = _read_before(place)
-            if before is not None and not options.allow_downgrade:
-                _refuse_downgrade(before, archive.description, trusted)
             number = identify(archive.description_bytes)
-            _put(archive, signatures, place / VERSIONS / number)
+            if not options.allow_downgrade:
+                refuse_downgrade(place, number, archive.description, trusted)
+            _put(archive, signatures, place / VERSIONS / number, machine)
             _switch(place, number)
     return Installed(
         name=place.name,
@@ -131,10 +147,11 @@ def roll_back(root: Path, name: str) -> Installed:
 
     Raises:
         UsageError: there is no such bundle, or no previous version.
-        CorruptArtifact: the previous version is damaged, or ``current`` is no link of ours; it stays.
+        CorruptArtifact: the previous version is damaged, ``current`` is no link of ours, or the folder of the bundle is
+            one; it stays.
     """
     place = locate(root, name)
-    with saying_no_room(place), locked(place):
+    with explained(place), locked(place):
         _sweep(place)
         current, previous = read_own_link(place, CURRENT), read_link(place, PREVIOUS)
         if previous is None or previous == current:
@@ -148,26 +165,56 @@ def roll_back(root: Path, name: str) -> Installed:
 def collect_garbage(root: Path, name: str) -> tuple[str, ...]:
     """Drop every version but the current and the previous one; return the ids of those dropped.
 
-    Nothing is dropped where the previous version is the current one: which of the others is the way back is unknown.
-    A process that has one of them open keeps what it has mapped; what it has not opened yet is gone.
+    Nothing is dropped where no version is current, or the previous one is: what runs, or which of the others is the way
+    back, is then unknown. Nor is what a program has open (see :func:`runtimes.serving.bundle.open_bundle`).
 
     Raises:
         UsageError: there is no such bundle.
-        CorruptArtifact: ``current`` or ``previous`` is no link of ours, so that what runs is unknown.
+        CorruptArtifact: ``current`` or ``previous`` is no link of ours, so that what runs is unknown; or the folder of
+            the bundle is a link.
     """
     place = locate(root, name)
-    with saying_no_room(place), locked(place):
+    with explained(place), locked(place):
         _sweep(place)
         current, previous = _read_links(place)
-        if current is not None and current == previous:
+        if current in (None, previous):
             return ()
-        dropped = tuple(one for one in list_ids(place) if one not in (current, previous))
-        for one in dropped:
-            # Out of sight at once: half a version is never seen as one.
-            (place / VERSIONS / one).rename(place / VERSIONS / f"{_DROPPED}{one}")
+        dropped = tuple(one for one in list_ids(place) if one not in (current, previous) and _hide(place, one))
         sync(place / VERSIONS)
         _sweep(place)
     return dropped
+
+
+def _hide(place: Path, one: str) -> bool:
+    """Take a version out of sight at once, unless it is held: half a version is never seen as one."""
+    version = place / VERSIONS / one
+    with unless_held(version) as is_free:
+        if is_free:
+            version.rename(version.with_name(f"{_DROPPED}{one}"))
+    return is_free
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[None]:
+    """Make the folders of a bundle, keep others out, and take away again what was made where the block fails."""
+    missing = list_missing(place / VERSIONS)
+    with explained(place):
+        try:
+            make_folders(place)
+            with locked(place):
+                try:
+                    make_folders(place / VERSIONS)
+                    yield
+                except BaseException:
+                    if place in missing:  # while it is held: who waits for it finds that it is gone
+                        (place / LOCK).unlink()
+                    raise
+        except BaseException:
+            for folder in missing:
+                # What another process put there meanwhile stays; the error to tell is the one that led here.
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
 
 
 def _read_links(place: Path) -> tuple[str | None, str | None]:
@@ -175,59 +222,16 @@ def _read_links(place: Path) -> tuple[str | None, str | None]:
     return read_own_link(place, CURRENT), read_own_link(place, PREVIOUS)
 
 
-def _read_before(place: Path) -> Home | None:
-    """Return the current version, unless it is damaged: that is what an install mends."""
-    try:
-        return read_current(place)
-    except CorruptArtifact:
-        return None
-
-
-def _refuse_downgrade(before: Home, description: BundleDescription, trusted: SignatureReport) -> None:
-    """Refuse what would undo an update, as who replays an old bundle would have it.
-
-    Raises:
-        CorruptArtifact: it is older, says no version where the current one does, or is unsigned where that is signed.
-    """
-    found, current = description.version, before.description.version
-    where, cure = f"{before.path.parent.parent}", "install the newer one, or pass --allow-downgrade"
-    if current is not None and (found is None or found < current):
-        said = f"version {found}" if found is not None else "without a version"
-        raise CorruptArtifact(f"the bundle is {said}, version {current} is installed", where=where, cure=cure)
-    if before.signatures is not None and trusted.state == "unsigned":
-        raise CorruptArtifact("the bundle is unsigned, the installed version is signed", where=where, cure=cure)
-
-
-def _require_fit(description: BundleDescription) -> None:
-    """Refuse what cannot run here, not even with a plan that is built here.
-
-    Raises:
-        CorruptArtifact: no variant fits; every one is named with what it asks.
-    """
-    machine = detect_machine_for(description.variants)
-    if any(fits(variant, machine, description.policy) for variant in description.variants):
-        return
-    found = [
-        (variant.name, misfit)
-        for variant in description.variants
-        for misfit in find_misfits(variant, machine, policy=description.policy)
-    ]
-    reasons = (f"{name}: {one.what} (expected {one.expected}, found {one.found})" for name, one in found)
-    raise CorruptArtifact(
-        f"nothing of the bundle runs here ({'; '.join(reasons)})",
-        where=description.name,
-        cure="; or ".join(dict.fromkeys(one.cure for _, one in found)),
-    )
-
-
-def _put(archive: Archive, signatures: Sequence[Signature], target: Path) -> None:
-    """Unpack beside ``target`` and rename to it, once all is on the disk."""
+def _put(archive: Archive, signatures: Sequence[Signature], target: Path, machine: Machine | None) -> None:
+    """Unpack beside ``target`` and rename to it, once all is on the disk and fits the machine, where that is asked."""
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGED))
     try:
         archive.unpack(staging)
         if signatures:
             (staging / SIGNATURES_NAME).write_bytes(dump_signatures(signatures))
         check_contents(staging, archive.description)
+        if machine is not None:
+            require_fit(archive.description, machine, read_home(staging))
         _set_modes(staging)
         sync_tree(staging)
         if target.is_dir() and not target.is_symlink():

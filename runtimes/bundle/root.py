@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.bundle.home import Home, is_home, read_home
+from runtimes.bundle.home import ID, VERSIONS, Home, is_home, read_home
 from runtimes.bundle.names import NAME
 from runtimes.errors import CorruptArtifact, UsageError
 
-VERSIONS = "versions"
 CURRENT, PREVIOUS = "current", "previous"
-_ID = re.compile(r"[0-9a-f]{16}")
-_TARGET = re.compile(rf"{VERSIONS}/({_ID.pattern})")
+_TARGET = re.compile(rf"{VERSIONS}/({ID.pattern})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +41,28 @@ def locate(root: Path, name: str) -> Path:
 
     Raises:
         UsageError: there is none of that name.
+        CorruptArtifact: a link lies there, which is not followed.
     """
     place = root / name
     if NAME.fullmatch(name) is None or not (place / VERSIONS).is_dir():
         raise UsageError(f"no bundle {name!r} is installed", where=str(root), cure="see `stepdown installed`")
+    refuse_links(place)
     return place
+
+
+def refuse_links(place: Path) -> None:
+    """Refuse to write where a link leads: that is outside of the root, as far as anybody knows.
+
+    Raises:
+        CorruptArtifact: the folder of a bundle is a link, or that of its versions.
+    """
+    for folder in (place, place / VERSIONS):
+        if folder.is_symlink():
+            raise CorruptArtifact(
+                "it is a link, which is not followed",
+                where=str(folder),
+                cure="remove it, and put the folder that it leads to in its place",
+            )
 
 
 def read_link(place: Path, link: str) -> str | None:
@@ -70,7 +85,7 @@ def read_own_link(place: Path, link: str) -> str | None:
         raise CorruptArtifact(
             "it is no link to one of the versions, as install makes it",
             where=str(place / link),
-            cure=f"remove it, or put a link to {VERSIONS}/ID in its place",
+            cure=f"move it away, and put a link to {VERSIONS}/ID in its place",
         )
     return found
 
@@ -92,18 +107,18 @@ def read_current(place: Path) -> Home | None:
 
 def list_ids(place: Path) -> tuple[str, ...]:
     """Return the versions that are whole folders, sorted."""
-    return tuple(sorted(path.name for path in (place / VERSIONS).iterdir() if _ID.fullmatch(path.name)))
+    return tuple(sorted(path.name for path in (place / VERSIONS).iterdir() if ID.fullmatch(path.name)))
 
 
 def list_installed(root: Path) -> tuple[InstalledVersion, ...]:
-    """Return every version of every bundle, by name, the current one of each first.
+    """Return every version of every bundle, by name, the current one of each first; what is no bundle is passed over.
 
     Raises:
         UsageError: there is no such root.
     """
     if not root.is_dir():
         raise UsageError("there is no such folder", where=str(root), cure="check --root")
-    names = sorted(place.name for place in root.iterdir() if (place / VERSIONS).is_dir())
+    names = sorted(place.name for place in root.iterdir() if NAME.fullmatch(place.name) and (place / VERSIONS).is_dir())
     return tuple(version for name in names for version in _list_versions(root / name))
 
 

@@ -7,7 +7,6 @@ is checked, and nothing is loaded before the contents are. Must not import onnx 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,17 +17,19 @@ from runtimes.bundle.archive import open_archive
 from runtimes.bundle.contents import check_contents
 from runtimes.bundle.description import Variant
 from runtimes.bundle.fit import Misfit, can_run, find_misfits
+from runtimes.bundle.fit_here import read_plan_record
+from runtimes.bundle.folder import refuse_folder
 from runtimes.bundle.home import Home, check_files, is_home, read_home
 from runtimes.bundle.machine import describe_device, detect_machine_for
 from runtimes.bundle.open_variant import ServeOptions, open_onnx, open_plan, refuse_code
 from runtimes.bundle.profiles import DeviceProfile
+from runtimes.bundle.scratch import scratch_folder
 from runtimes.bundle.signature import SignatureReport
 from runtimes.bundle.strict_json import Mismatch
 from runtimes.bundle.tensor_file import read_tensors
 from runtimes.bundle.trust import Trust, check_trust
 from runtimes.errors import CorruptArtifact, StepdownError
 from runtimes.parity import compare
-from runtimes.trt.record import PlanRecord, read_record
 
 Stage = Literal["structure", "signature", "contents", "fit", "probe"]
 THIS_MACHINE = "this machine"
@@ -124,14 +125,14 @@ def verify_bundle(bundle: Path, options: VerifyOptions | None = None) -> VerifyR
         options: What is asked of it.
 
     Raises:
-        UsageError: there is no such bundle, or the options contradict themselves.
+        UsageError: there is no such bundle, it is a folder of another kind, or the options contradict themselves.
         MissingDependency: ``cryptography`` or ``tokenizers`` is needed and not installed.
     """
     options = options or VerifyOptions()
     report = VerifyReport(path=bundle, machine=options.device.name if options.device is not None else THIS_MACHINE)
-    with tempfile.TemporaryDirectory(prefix="stepdown-verify-") as scratch:
+    with scratch_folder("stepdown-verify-") as scratch:
         try:
-            home, signature = _unpack(bundle, options.trust, Path(scratch))
+            home, signature = _unpack(bundle, options.trust, scratch)
             description = home.description
             report = replace(
                 report, name=description.name, version=description.version, id=home.id, signature=signature
@@ -180,6 +181,7 @@ def _unpack(bundle: Path, trust: Trust, scratch: Path) -> tuple[Home, SignatureR
             signature = _check_signature(home.description_bytes, home.signatures, trust)
             check_files(home)
             return home, signature
+        refuse_folder(bundle, takes_versions=True)
         with open_archive(bundle) as archive:
             signature = _check_signature(archive.description_bytes, archive.signatures, trust)
             archive.unpack(scratch)
@@ -200,7 +202,7 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
     failures = list(_check_size(report.path, options.device))
     reports = []
     for variant in variants:
-        misfits = find_misfits(variant, machine, _read_record(home, variant), policy=policy)
+        misfits = find_misfits(variant, machine, read_plan_record(home, variant), policy=policy)
         one = VariantReport(
             name=variant.name,
             fits=can_run(variant, misfits),
@@ -215,10 +217,6 @@ def _judge(report: VerifyReport, home: Home, options: VerifyOptions) -> VerifyRe
     if not any(one.fits for one in reports):
         failures += [_explain_misfit(one.name, misfit) for one in reports for misfit in one.misfits]
     return replace(report, variants=tuple(reports), failures=tuple(failures))
-
-
-def _read_record(home: Home, variant: Variant) -> PlanRecord | None:
-    return read_record(home.locate(variant) / variant.model) if variant.brings_plan else None
 
 
 def _check_size(bundle: Path, device: DeviceProfile | None) -> Iterator[Failure]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from runtimes.artifact import MANIFEST_NAME, Manifest, read_manifest
 from runtimes.bundle.cache import find_cache
 from runtimes.bundle.fallback import open_bundle_files
+from runtimes.bundle.hold import Hold
 from runtimes.bundle.home import Home, is_home, read_home
 from runtimes.bundle.open_variant import ServeOptions, closed_on_error
 from runtimes.bundle.root import CURRENT
@@ -85,12 +86,14 @@ class PackedBundle:
         is_signed: Whether a key that is trusted vouches for it, and so for the code that it brings.
         is_checked: Whether its files were compared with what is listed a moment ago: that spares the first session
             doing it, and no other.
+        hold: Keeps the version from being dropped while this is in use; None in the cache.
     """
 
     home: Home
     signature: str
     is_signed: bool
     is_checked: bool
+    hold: Hold | None = None
 
     @property
     def name(self) -> str:
@@ -192,7 +195,8 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, cache: Path | N
     path, asked = Path(path), trust or Trust()
     found = next((place for place in (path, path / CURRENT) if is_home(place)), None)
     if found is not None:
-        return _open_home(read_home(found), asked, is_checked=False)
+        home = read_home(found)
+        return _open_home(home, asked, is_checked=False, hold=Hold(home.path))
     if path.is_file():
         # What judges the contents of an archive is of no use to what is installed.
         from runtimes.bundle.unpacked import unpack_to_cache
@@ -233,8 +237,8 @@ def _warn(said: str) -> None:
     logging.getLogger("stepdown").warning(said)
 
 
-def _open_home(home: Home, trust: Trust, *, is_checked: bool) -> PackedBundle:
+def _open_home(home: Home, trust: Trust, *, is_checked: bool, hold: Hold | None = None) -> PackedBundle:
     report = check_trust(home.description_bytes, home.signatures, trust)
     return PackedBundle(
-        home=home, signature=report.describe(), is_signed=report.state == "signed", is_checked=is_checked
+        home=home, signature=report.describe(), is_signed=report.state == "signed", is_checked=is_checked, hold=hold
     )

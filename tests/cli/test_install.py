@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.isa import detect
+from runtimes.serving.bundle import open_bundle
 from tests.cli.tiny_artifact import write_texts
 from tests.unit.runtimes.serving.real_bundle import Maker
 
@@ -37,7 +38,7 @@ def test_install_run_update_and_roll_back(stepdown, bundle, tmp_path):
     second = stepdown("install", bundle(2), "--root", root)
     assert second.code == 0
     assert "reviews version 2" in second.out
-    assert "`stepdown rollback reviews` goes back" in second.out
+    assert f"`stepdown rollback reviews --root {root}` goes back" in second.out
     ran = stepdown("run", root / "reviews", "--text", "a good film")
     assert (ran.code, ran.out) == (0, "'a good film': positive (98.2%)\n")
     assert "note: runs cpu (cpu)" in ran.err
@@ -56,6 +57,56 @@ def test_old_versions_are_dropped_on_request(stepdown, bundle, tmp_path):
     assert [one["version"] for one in done["installed"]] == [3, 2]
     done = stepdown("install", bundle(4), "--root", root, "--collect", "--json").json()
     assert done["dropped"] == [ids[1]]
+
+
+def test_what_is_no_bundle_does_not_keep_the_old_versions_of_others(stepdown, bundle, tmp_path):
+    root = tmp_path / "models"
+    ids = [stepdown("install", bundle(number), "--root", root, "--json").json()["id"] for number in (1, 2, 3)]
+    (root / "old bundle" / "versions" / ids[0]).mkdir(parents=True)
+    done = stepdown("installed", "--root", root, "--collect", "--json")
+    assert (done.code, done.json()["dropped"]) == (0, [f"reviews {ids[0]}"])
+    assert {one["name"] for one in done.json()["installed"]} == {"reviews"}
+
+
+def test_that_nothing_is_dropped_without_a_current_version_is_said(stepdown, bundle, tmp_path):
+    root = tmp_path / "models"
+    for number in (1, 2, 3):
+        stepdown("install", bundle(number), "--root", root)
+    for link in ("current", "previous"):
+        (root / "reviews" / link).unlink()
+    done = stepdown("installed", "--root", root, "--collect")
+    assert (done.code, done.out.count("dropped")) == (0, 0)
+    assert "reviews: nothing was dropped, for no version is current" in done.err
+
+
+def test_a_folder_where_an_archive_is_asked_for_is_said_to_be_what_it_is(stepdown, bundle, maker, tmp_path):
+    root = tmp_path / "models"
+    stepdown("install", bundle(1), "--root", root)
+    place, empty, archive = root / "reviews", tmp_path / "empty", "give an archive"
+    empty.mkdir()
+    for verb, path, what, cure in (
+        ("verify", place, "versions of a bundle", f"give {place / 'current'}"),
+        ("verify", maker.folder, "exported directory", f"stepdown pack {maker.folder} -o"),
+        ("verify", empty, "no bundle lies there", archive),
+        ("install", place, "versions of a bundle", archive),
+        ("install", place / "current", "unpacked already", archive),
+        ("install", maker.folder, "exported directory", "pack it first"),
+    ):
+        done = stepdown(verb, path, *(("--root", root) if verb == "install" else ()))
+        assert (done.code, what in done.err, cure in done.err) == (2, True, True), done.err
+    assert stepdown("verify", place / "current").code == 0
+
+
+def test_what_a_program_has_open_is_said_not_to_be_dropped(stepdown, bundle, tmp_path):
+    root = tmp_path / "models"
+    first = stepdown("install", bundle(1), "--root", root, "--json").json()["id"]
+    opened = open_bundle(root / "reviews")
+    stepdown("install", bundle(2), "--root", root)
+    for words in (("install", bundle(3), "--root", root, "--collect"), ("installed", "--root", root, "--collect")):
+        done = stepdown(*words)
+        assert done.code == 0
+        assert f"reviews {first} was not dropped: a program has it open" in done.err
+    assert opened.session()("a good film").value["label"] == "positive"
 
 
 def test_a_bundle_is_run_and_evaluated_from_its_archive(stepdown, bundle, tmp_path):

@@ -22,7 +22,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 def test_a_file_with_no_place_is_an_output_error(tmp_path, place):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match=r"cannot be written.*\n.*choose another -o"):
+    with pytest.raises(OutputError, match=r"cannot be written.*\n.*choose another place"):
         write_bytes(tmp_path / place, b"x")
     assert names(tmp_path) == ["file", "folder"]
 

@@ -22,6 +22,29 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path, is_there):
     assert not is_there or precious.read_text() == "precious"
 
 
+def test_a_folder_in_the_place_of_the_lock_is_said(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OutputError, match="is a folder") as caught, locked(tmp_path):
+        pass
+    assert (caught.value.where, bool(caught.value.cure)) == (str(tmp_path / ".lock"), True)
+
+
+def test_who_waited_for_a_lock_that_was_removed_waits_for_the_next_one(tmp_path):
+    held = []
+
+    def come():
+        with locked(tmp_path):
+            held.append((tmp_path / ".lock").exists())
+
+    second = threading.Thread(target=come)
+    with locked(tmp_path):
+        second.start()
+        second.join(0.1)
+        (tmp_path / ".lock").unlink()
+    second.join()
+    assert held == [True]
+
+
 def test_what_is_in_the_lock_stays(tmp_path):
     """It may be a second name of a file that is of use."""
     (tmp_path / ".lock").write_text("precious")

@@ -7,10 +7,11 @@ import pytest
 
 from exporter.cli.main import main
 from runtimes.bundle.fit import can_run, find_misfits, fits
+from runtimes.bundle.install import InstallOptions, install
 from runtimes.bundle.machine import Machine
 from runtimes.bundle.rebuild import describe_build, describe_rebuild
 from runtimes.bundle.verify import VerifyOptions, verify_bundle
-from runtimes.errors import MissingDependency
+from runtimes.errors import CorruptArtifact, MissingDependency
 from runtimes.trt import device
 from runtimes.trt.build import build_plan
 from runtimes.trt.options import BuildOptions
@@ -116,6 +117,9 @@ def test_a_plan_that_may_not_be_built_anew_fits_as_it_came_or_not_at_all(
     report = verify_bundle(path)
     assert (report.verdict, report.variants[0].fits) == ("fail", False)
     assert ("rebuild", "plan") in [(failure.expected, failure.found) for failure in report.failures]
+    with pytest.raises(CorruptArtifact, match="nothing of the bundle runs here"):
+        install(path, tmp_path / "models")
+    assert install(path, tmp_path / "models", InstallOptions(allow_unfit=True)).path.is_dir()
 
 
 def test_a_plan_that_is_only_built_here_is_not_run_as_it_came(maker, graph, tmp_path, monkeypatch):

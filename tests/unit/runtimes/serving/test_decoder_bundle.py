@@ -122,7 +122,7 @@ def test_a_template_that_nobody_lists_is_not_looked_at(archive, tmp_path):
 
 def test_a_home_whose_configuration_nobody_checked_is_checked_when_it_is_opened(archive, tmp_path):
     """Who lays files out by hand passes by the check of contents; this one runs no library all the same."""
-    home = install(archive, tmp_path / "root").path
+    home = install(archive, tmp_path / "root").path.rename(tmp_path / "home")
 
     def name_a_library(told):
         told["model"]["decoder"]["session_options"]["custom_ops_library"] = "evil.so"
