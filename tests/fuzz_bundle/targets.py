@@ -35,7 +35,7 @@ from runtimes.bundle.tokenizer_safety import check_tokenizer
 from runtimes.errors import CorruptArtifact, DataError
 from runtimes.generation.chat_template import check_chat_template, read_chat_template
 from runtimes.generation.layout import CONFIG_NAME
-from runtimes.generation.template_sandbox import MAX_SOURCE
+from runtimes.generation.template_fence import MAX_SOURCE
 from runtimes.generation.text_files import TEMPLATE, TextFiles
 from runtimes.serving.tokenise import Tokeniser
 from runtimes.trt.record import read_record
