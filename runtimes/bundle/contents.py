@@ -19,6 +19,8 @@ from runtimes.bundle.rebuild import read_rebuild
 from runtimes.bundle.strict_json import corrupt, load_json, mismatch
 from runtimes.bundle.tensor_file import read_tensors
 from runtimes.bundle.tokenizer_safety import check_tokenizer
+from runtimes.isa import LEVELS
+from runtimes.ort_providers import CPU
 from runtimes.trt.record import read_record, record_path
 
 # Configurations, reports and lists of parts: tens of kilobytes.
@@ -55,6 +57,7 @@ def check_contents(home: Path, description: BundleDescription, variants: Collect
 
 def check_variant(folder: Path, variant: Variant) -> None:
     """Check the files of one unpacked variant; see :func:`check_contents`."""
+    _check_claims(variant)
     for path in sorted(variant.files):
         _refuse_pickle(folder / path, f"{variant.name}: {path}")
     graphs = _list_graphs(variant)
@@ -74,6 +77,18 @@ def check_variant(folder: Path, variant: Variant) -> None:
     for path in sorted(set(variant.files) - known):
         if not path.startswith(KERNEL_FOLDER):  # the kernels were checked, and lie alone there
             _check_plain(folder / path, f"{variant.name}: {path}", path)
+
+
+def _check_claims(variant: Variant) -> None:
+    """Check what the export is said to have told of a model, where a choice between variants goes by it."""
+    told, where = variant.artifact, f"bundle.json:{variant.name}.artifact"
+    if not isinstance(told.get("exact_on_any_cpu", True), bool):
+        raise corrupt(f"{told['exact_on_any_cpu']!r} is neither true nor false"[:200], f"{where}.exact_on_any_cpu")
+    if "isa" in told and told["isa"] not in LEVELS:
+        raise corrupt(f"{told['isa']!r} is no instruction set"[:200], f"{where}.isa")
+    provider = told.get("provider", CPU)
+    if variant.runtime == "onnxruntime" and provider != CPU:
+        raise mismatch("the step 'cpu' runs on the CPU", f"{where}.provider", expected=CPU, found=str(provider)[:100])
 
 
 def _list_graphs(variant: Variant) -> tuple[str, ...]:

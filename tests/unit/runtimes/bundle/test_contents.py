@@ -114,6 +114,24 @@ def test_lies_about_shapes_are_refused(home, artifact):
     assert error.expected != error.found
 
 
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"exact_on_any_cpu": "false"}, "neither true nor false"),
+        ({"exact_on_any_cpu": None}, "neither true nor false"),
+        ({"exact_on_any_cpu": 0}, "neither true nor false"),
+        ({"isa": "mmx"}, "no instruction set"),
+        ({"isa": ["vnni"]}, "no instruction set"),
+        ({"provider": "AzureExecutionProvider"}, "runs on the CPU"),
+        ({"provider": "CUDAExecutionProvider"}, "runs on the CPU"),
+        ({"provider": None}, "runs on the CPU"),
+    ],
+)
+def test_claims_that_a_choice_goes_by_are_of_their_kind(home, claim, message):
+    error = refuse(home, message, artifact=claim)
+    assert error.where == f"bundle.json:here.artifact.{next(iter(claim))}"
+
+
 def test_a_model_that_is_none_is_refused(home, variant):
     for data in (b"x", b"", make_model()[:50]):
         (variant / "model.onnx").write_bytes(data)
