@@ -132,6 +132,20 @@ def test_exports_of_different_models_are_refused(stepdown, tmp_path, bundle):
     assert not bundle.exists()
 
 
+def test_exports_that_cut_texts_elsewhere_are_refused(stepdown, tmp_path, bundle):
+    one, two = write_export(tmp_path / "a"), write_export(tmp_path / "b", max_length=32)
+    words = ("pack", one, two, "-o", bundle, "--device", "x86-64", "--device", "x86-64-vnni")
+    result = stepdown(*words)
+    assert result.code == 2
+    assert "judged at 32 tokens" in result.err
+    assert str(two) in result.err
+    assert "--max-length 32" in result.err
+    assert not bundle.exists()
+    result = stepdown(*words, "--max-length", 32)
+    assert result.code == 0, result.err
+    assert read_bundle(bundle)[0].max_length == 32
+
+
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
