@@ -386,6 +386,34 @@ def test_a_disk_without_room_leaves_a_bundle_with_its_signature(
     assert {path.name for path in tmp_path.iterdir()} == {"films", "key.pem", bundle.name, beside.name}
 
 
+class Killed(BaseException):
+    """What no handler of ours takes for an error."""
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_kill_between_two_renames_leaves_no_signature_of_another_archive(
+    stepdown, export, bundle, key, tmp_path, monkeypatch, last
+):
+    beside = tmp_path / "films.stepdown.tar.gz.sig"
+    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
+    assert stepdown(*words).code == 0
+    before = bundle.read_bytes(), beside.read_bytes()
+    replace, moves = Path.replace, []
+
+    def die(path, target):
+        if target in {bundle, beside} or path in {bundle, beside}:
+            moves.append(target)
+            if len(moves) == last:
+                raise Killed
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(Killed):
+        stepdown(*words, "--version", 7)
+    assert (bundle.read_bytes() == before[0]) == (last < 3)
+    assert beside.exists() == (last == 1)
+
+
 def test_an_unsigned_bundle_is_said_to_be_unsigned(stepdown, export, bundle):
     assert "unsigned" in stepdown("pack", export, "-o", bundle).err
 
