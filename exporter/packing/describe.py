@@ -22,6 +22,7 @@ from exporter.packing.probe import INPUTS, OUTPUTS, ProbeFiles
 from exporter.packing.provenance import describe_provenance, make_finite
 from exporter.packing.sbom import SBOM, Contents, make_sbom
 from runtimes.bundle.description import BundleDescription, FallbackStep, Probe, Variant
+from runtimes.bundle.names import NAME
 from runtimes.bundle.strict_json import dump_json
 from runtimes.errors import CorruptArtifact, UsageError
 
@@ -115,7 +116,8 @@ def _make_variant(draft: Draft, probe: ProbeFiles, blobs: Blobs) -> Variant:
 def _choose_name(export: Export) -> str:
     """Return what the export was called, whatever its folder is called by now."""
     told = export.manifest.recipe.get("output") or export.manifest.source.get("reference") or ""
-    return _UNNAMEABLE.sub("-", Path(str(told)).name).strip("-._")[:64].rstrip("-._") or "model"
+    name = _UNNAMEABLE.sub("-", Path(str(told)).name).strip("-._")[:64].rstrip("-._")
+    return name if NAME.fullmatch(name) is not None else "model"
 
 
 def _choose_policy(asked: tuple[FallbackStep, ...] | None, variants: Sequence[Variant]) -> tuple[FallbackStep, ...]:

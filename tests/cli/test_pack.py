@@ -414,6 +414,13 @@ def test_a_kill_between_two_renames_leaves_no_signature_of_another_archive(
     assert beside.exists() == (last == 1)
 
 
+def test_a_folder_that_is_called_like_a_device_names_no_bundle(stepdown, tmp_path, bundle):
+    export = write_export(tmp_path / "export")
+    change_manifest(export, recipe={"output": "out/Aux.v2"})
+    assert stepdown("pack", export, "-o", bundle).code == 0
+    assert read_bundle(bundle)[0].name == "model"
+
+
 def test_an_unsigned_bundle_is_said_to_be_unsigned(stepdown, export, bundle):
     assert "unsigned" in stepdown("pack", export, "-o", bundle).err
 
