@@ -107,6 +107,30 @@ def test_a_manifest_that_does_not_hold_together_is_refused(layout, change, match
     refuse(layout, match)
 
 
+TITLE = "org.opencontainers.image.title"
+
+
+def add_layer(manifest, title, **changes):
+    layer = manifest["layers"][-1]
+    manifest["layers"].append({**layer, "annotations": {TITLE: title}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda manifest: add_layer(manifest, "bundle.json"), "two layers are called 'bundle.json'"),
+        (lambda manifest: manifest["layers"].append(manifest["layers"][-1]), "two layers are called 'blobs"),
+        (lambda manifest: add_layer(manifest, "run.sh"), "not the bundle's: 'run.sh'"),
+        (lambda manifest: add_layer(manifest, "blobs/sha256/" + "0" * 64), "not the bundle's: 'blobs/sha256/0000"),
+        (lambda manifest: manifest["layers"][-1].update(digest="sha256:" + "0" * 64), "not the bundle's: 'blobs"),
+        (lambda manifest: manifest["layers"].pop(), "not the bundle's: 'blobs"),
+    ],
+)
+def test_layers_are_the_members_of_the_archive(layout, change, match):
+    change_manifest(layout, change)
+    refuse(layout, match)
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
