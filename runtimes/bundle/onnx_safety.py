@@ -24,8 +24,10 @@ from runtimes.sparse.library import DOMAIN
 
 # ONNX's own, ONNX Runtime's own (its contrib operators, and the layout it rewrites convolutions to).
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
-# Operators that open files or run code which the model names.
-_REFUSED = frozenset({"EPContext", "PythonOp", "PythonOpGrad", "PyOp", "PyCustomOp"})
+# Operators that open files, or run code that the model names or brings: a compiled model (EPContext, Snpe), Python by
+# name (PythonOp, PyOp), kernels of Triton, operators of PyTorch by name (ATen). Builds of ONNX Runtime may have them.
+# Those of com.microsoft that compute alone are not listed instead: they are a hundred, and each version brings more.
+_REFUSED = frozenset({"EPContext", "Snpe", "PythonOp", "PythonOpGrad", "PyOp", "PyCustomOp", "TritonOp", "ATen"})
 _KEYS = frozenset({"location", "offset", "length", "checksum"})
 _MAX_DIGITS = 18
 # What export and pack write, and what other tools call it; no other kind of file passes as weights.
@@ -114,7 +116,7 @@ def check_specs(path: Path, where: str, inputs: tuple[TensorSpec, ...], outputs:
 
 
 def _read_header(path: Path, where: str) -> OnnxHeader:
-    """Read a header; an input that is no tensor makes a bundle a bad one, which is no question of what we support."""
+    """Read a header; what we support no model with makes a bundle a bad one: an input that is no tensor, training."""
     try:
         return read_header(path)
     except UnsupportedModel as error:

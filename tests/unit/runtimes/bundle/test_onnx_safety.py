@@ -131,6 +131,18 @@ def test_the_graph_to_build_a_plan_from_is_looked_at_too(home, variant):
     refuse(home, "not allowed", rebuild=Rebuild(graph="lowered.onnx", options=RECIPE))
 
 
+@pytest.mark.parametrize("graph", ["model.onnx", "lowered.onnx"])
+def test_graphs_to_train_with_are_refused(home, variant, graph):
+    """They may name files as the model's own graph does, and nothing here walks them."""
+    model = onnx.load_from_string(make_model())
+    tensor = model.training_info.add().initialization.initializer.add(name="x", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+    (variant / graph).write_bytes(model.SerializeToString())
+    rebuild = None if graph == "model.onnx" else Rebuild(graph=graph, options=RECIPE)
+    error = refuse(home, "to train it with", rebuild=rebuild)
+    assert error.where == f"{graph}: training_info"
+
+
 @pytest.mark.parametrize("side", ["input", "output"])
 @pytest.mark.parametrize("graph", ["model.onnx", "lowered.onnx"])
 def test_what_is_no_tensor_is_refused(home, variant, side, graph):
@@ -150,7 +162,7 @@ def test_operators_of_unknown_libraries_are_refused(home, variant, domain):
     refuse(home, "nothing here stands for")
 
 
-@pytest.mark.parametrize("name", ["EPContext", "PythonOp"])
+@pytest.mark.parametrize("name", ["EPContext", "PythonOp", "TritonOp", "ATen", "Snpe"])
 def test_operators_that_open_files_or_run_code_are_refused(home, variant, name):
     (variant / "model.onnx").write_bytes(make_custom("com.microsoft", name))
     refuse(home, "opens files or runs code")
