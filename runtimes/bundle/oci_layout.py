@@ -79,13 +79,16 @@ def _list_layers(manifest: Mapping[str, Any]) -> dict[str, str]:
 
     Raises:
         CorruptArtifact: two have one title, of which other tools may take either.
+        KeyError, TypeError, AttributeError: a layer is no layer.
     """
     layers: dict[str, str] = {}
     for layer in manifest["layers"]:
-        title = layer["annotations"][TITLE]
+        title, digest = layer["annotations"][TITLE], layer["digest"]
+        if not isinstance(title, str) or not isinstance(digest, str):
+            raise TypeError("a title or digest that is no text")
         if title in layers:
             raise corrupt(f"two layers are called {title[:100]!r}", f"{INDEX}:manifests")
-        layers[title] = layer["digest"]
+        layers[title] = digest
     return layers
 
 
