@@ -128,11 +128,14 @@ def _judge_key(key: Node) -> str | None:
     told = _read(key)
     if isinstance(told, str):
         return _judge_name(told)
-    parts = [key, *key.find_all((nodes.Concat, nodes.Add, nodes.Mod, nodes.Mul))]
-    for part in parts:
-        joins = isinstance(part, nodes.Add | nodes.Mod | nodes.Mul)
-        if isinstance(part, nodes.Concat) or (joins and isinstance(_read(part.left) or _read(part.right), str)):
-            return "a key that is put together of texts"
+    for part in (key, *key.find_all((nodes.Concat, nodes.Add, nodes.Mod, nodes.Mul))):
+        match part:
+            case nodes.Concat():
+                return "a key that is put together of texts"
+            case nodes.Add() | nodes.Mod() | nodes.Mul() if any(
+                isinstance(_read(side), str) for side in (part.left, part.right)
+            ):
+                return "a key that is put together of texts"
     return None
 
 
