@@ -42,6 +42,16 @@ _LEVELS: dict[Level, tuple[str, frozenset[str]]] = {
     "dotprod": ("aarch64", frozenset({"neon", "asimddp"})),
 }
 LEVELS: tuple[Level, ...] = tuple(_LEVELS)
+# What a CPU must have to be of a level; where there are two forms, either. AVX-VNNI comes without AVX-512 too.
+_FORMS: dict[Level, tuple[frozenset[str], ...]] = {
+    "baseline": (frozenset(),),
+    "avx2": (frozenset({"avx2"}),),
+    "avx512": (_AVX512_CORE,),
+    "vnni": (frozenset({"avx_vnni"}), _AVX512_CORE | {"avx512_vnni"}),
+    "amx": (frozenset({"amx_tile", "amx_int8"}),),
+    "neon": (frozenset({"neon"}),),
+    "dotprod": (frozenset({"asimddp"}),),
+}
 
 _ARCH_NAMES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "armv7l": "arm", "armv8l": "arm"}
 # The same feature under the names of other systems.
@@ -71,16 +81,16 @@ class Isa:
     @property
     def level(self) -> Level:
         """The best integer arithmetic this CPU has."""
-        has = self.features
-        if self.arch in {"aarch64", "arm"}:
-            return "dotprod" if "asimddp" in has else "neon" if "neon" in has else "baseline"
-        if has >= {"amx_tile", "amx_int8"}:
-            return "amx"
-        if "avx_vnni" in has or ("avx512_vnni" in has and has >= _AVX512_CORE):
-            return "vnni"
-        if has >= _AVX512_CORE:
-            return "avx512"
-        return "avx2" if "avx2" in has else "baseline"
+        return next(level for level in reversed(LEVELS) if self.reaches(level))
+
+    def reaches(self, level: str) -> bool:
+        """Whether this CPU has the arithmetic of a level; of one of another architecture, or of none, it has not."""
+        arch = "aarch64" if self.arch in {"aarch64", "arm"} else "x86_64"
+        return any(
+            known == level and (known == "baseline" or _LEVELS[known][0] == arch) and self.features >= form
+            for known, forms in _FORMS.items()
+            for form in forms
+        )
 
 
 def named(level: str) -> Isa:

@@ -93,7 +93,7 @@ def read_header(path: Path) -> OnnxHeader:
 
     Raises:
         CorruptArtifact: it is not there, not a file, empty, truncated, or not an ONNX model.
-        UnsupportedModel: an input or output is not a tensor.
+        UnsupportedModel: an input or output is not a tensor, or it brings graphs for training.
     """
     with _opened(path) as model:
         return _read_model(model)
@@ -251,6 +251,13 @@ def _read_model(model: _Message) -> OnnxHeader:
         raise _Malformed(f"it holds {len(graphs) or 'no'} graph{'s' if graphs else ''}")
     if not any(True for _ in model.messages(8)):
         raise _Malformed("it names no operator set")
+    if any(True for _ in model.messages(20)):
+        # They hold graphs of their own, which nothing here runs, and which may name files as any other does.
+        raise UnsupportedModel(
+            "the model brings graphs to train it with",
+            where="training_info",
+            cure="save it without them, or export it for inference",
+        )
     graph, found = graphs[0], _Found()
     _visit_nodes(graph, found, node_field=1, depth=0)
     for function in model.messages(25):

@@ -22,12 +22,11 @@ from exporter.packing.probe import INPUTS, OUTPUTS, ProbeFiles
 from exporter.packing.provenance import describe_provenance, make_finite
 from exporter.packing.sbom import SBOM, Contents, make_sbom
 from runtimes.bundle.description import BundleDescription, FallbackStep, Probe, Variant
+from runtimes.bundle.names import NAME
 from runtimes.bundle.strict_json import dump_json
 from runtimes.errors import CorruptArtifact, UsageError
 
 TOKENIZER = "tokenizer.json"
-# What `stepdown run` keeps of a text unless told otherwise.
-_MAX_LENGTH = 128
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -48,7 +47,7 @@ def describe_bundle(
         tool={"stepdown": version("stepdown")},
         task=first.task,
         labels=first.labels,
-        max_length=options.max_length or _choose_length(first),
+        max_length=options.max_length or first.max_length,
         blobs={},
         files={path: blobs.add(_read_strict(source)) for path, source in _place_tops(drafts).items()},
         variants=variants,
@@ -117,14 +116,8 @@ def _make_variant(draft: Draft, probe: ProbeFiles, blobs: Blobs) -> Variant:
 def _choose_name(export: Export) -> str:
     """Return what the export was called, whatever its folder is called by now."""
     told = export.manifest.recipe.get("output") or export.manifest.source.get("reference") or ""
-    return _UNNAMEABLE.sub("-", Path(str(told)).name).strip("-._")[:64].rstrip("-._") or "model"
-
-
-def _choose_length(export: Export) -> int:
-    """Return how many tokens the export was calibrated and judged at, no more than the model takes."""
-    told = (export.manifest.recipe.get("max_length"), export.manifest.source.get("max_length"))
-    lengths = [length for length in told if isinstance(length, int) and length > 0]
-    return min(lengths, default=_MAX_LENGTH)
+    name = _UNNAMEABLE.sub("-", Path(str(told)).name).strip("-._")[:64].rstrip("-._")
+    return name if NAME.fullmatch(name) is not None else "model"
 
 
 def _choose_policy(asked: tuple[FallbackStep, ...] | None, variants: Sequence[Variant]) -> tuple[FallbackStep, ...]:

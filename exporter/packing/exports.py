@@ -23,6 +23,8 @@ _LEGAL = re.compile(r"(?:LICEN[SC]E|NOTICE|COPYING)(?:\.txt|\.md)?", flags=re.IG
 # What makes two exports two forms of one model: a text is the same tokens and a class the same name.
 _SAME = ("tokenizer.json",)
 ONNXRUNTIME = "onnxruntime"
+# What `stepdown run` keeps of a text unless told otherwise.
+_MAX_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,13 @@ class Export:
         """What the model does, where that is known."""
         task: str | None = self.manifest.source.get("task")
         return task
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens the export was calibrated and judged at, no more than the model takes."""
+        told = (self.manifest.recipe.get("max_length"), self.manifest.source.get("max_length"))
+        lengths = [length for length in told if isinstance(length, int) and length > 0]
+        return min(lengths, default=_MAX_LENGTH)
 
     @property
     def generates(self) -> bool:
@@ -87,6 +96,24 @@ def read_exports(directories: Sequence[Path]) -> tuple[Export, ...]:
     for other in exports[1:]:
         _require_alike(first, other)
     return exports
+
+
+def check_lengths(exports: Sequence[Export]) -> None:
+    """Check that one length of texts is right for all exports: a bundle has one for all its variants.
+
+    Raises:
+        UsageError: two were judged at different lengths.
+    """
+    first = exports[0]
+    for other in exports[1:]:
+        if other.max_length != first.max_length:
+            raise UsageError(
+                f"it was judged at {other.max_length} tokens of a text, {first.directory} at {first.max_length}: "
+                "variants of a bundle cut texts alike",
+                where=str(other.directory),
+                cure="export both with one --max-length, or pack with --max-length "
+                f"{min(first.max_length, other.max_length)}",
+            )
 
 
 def _read_export(directory: Path) -> Export:

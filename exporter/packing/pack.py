@@ -16,7 +16,7 @@ from exporter.packing.blobs import Blobs
 from exporter.packing.describe import TOKENIZER, describe_bundle
 from exporter.packing.draft import Draft
 from exporter.packing.elf import sort_kernels
-from exporter.packing.exports import Export, read_exports
+from exporter.packing.exports import Export, check_lengths, read_exports
 from exporter.packing.licence import choose_licence
 from exporter.packing.match import Match, match_devices
 from exporter.packing.onnxruntime_draft import draft_onnxruntime
@@ -37,7 +37,7 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     """Check, probe and write.
 
     Raises:
-        UsageError: an option is wrong, the output exists, or the exports are of different models.
+        UsageError: an option is wrong, the output exists, or the exports are of different models or lengths.
         CorruptArtifact: an export is damaged, or does not fit its device.
         MissingDependency: a package of stepdown[pack] or stepdown[sign] is missing, of stepdown[generate] for what
             generates text, or kernels that a model needs.
@@ -46,6 +46,8 @@ def pack(options: PackOptions, progress: Progress) -> PackResult:
     _check_options(options)
     progress.step("verifying what was exported")
     exports = read_exports(options.exports)
+    if options.max_length is None:
+        check_lengths(exports)
     licence, remarks = choose_licence(options.licence, exports)
     options = replace(options, licence=licence)
     matches, kernels = match_devices(exports, options.devices), sort_kernels(options.kernels)

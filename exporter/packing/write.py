@@ -63,23 +63,31 @@ def write_bundle(options: PackOptions, packed: Packed) -> tuple[str, int]:
 def _replace(options: PackOptions, archive: Path, detached: bytes | None) -> None:
     """Move an archive to its place, and its detached signature beside it; one of an older archive does not stay.
 
-    The signature is on the disk before anything is moved: where there is no room for it, nothing has changed.
+    The signature is on the disk before anything is moved: where there is no room for it, nothing has changed. The old
+    one goes first, and comes back where the archive cannot be replaced: it never lies beside another archive.
 
     Raises:
         OutputError: no room, or what is there cannot be replaced.
     """
-    place, fresh = locate_signature(options.output), archive.with_name("signature")
+    place = locate_signature(options.output)
+    fresh, old = archive.with_name("signature"), archive.with_name("signature-before")
     if place.is_dir() and not place.is_symlink():
         raise OutputError(
             "a folder is in the way of the signature", where=str(place), cure="remove it, or choose another -o"
         )
     if detached is not None:
         write_bytes(fresh, detached)
-    archive.replace(options.output)
+    signed_before = place.is_file() or place.is_symlink()
+    if signed_before:
+        place.replace(old)
+    try:
+        archive.replace(options.output)
+    except OSError:
+        if signed_before:
+            old.replace(place)
+        raise
     if detached is not None:
         fresh.replace(place)
-    else:
-        place.unlink(missing_ok=True)
 
 
 def _prove(archive: Path, home: Path) -> None:

@@ -61,6 +61,9 @@ class Archive:
         self._inflater, self._where = inflater, where
         self.description_bytes = self._read_small(self._next_header(), DESCRIPTION_NAME, limits.description_bytes)
         self.description: BundleDescription = parse_description(self.description_bytes)
+        if self.description.to_bytes() != self.description_bytes:
+            # What the same content is called by, and signed as, hangs on its bytes.
+            raise corrupt("the description is not written as a bundle's is", f"{where}: {DESCRIPTION_NAME}")
         check_limits(self.description, limits)
         self.signatures: bytes | None = None
         self._pending = self._next_header()

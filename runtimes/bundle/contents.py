@@ -7,19 +7,20 @@ and probes are what they should be; whatever is left over is refused, pickles ab
 
 from __future__ import annotations
 
-import io
-import pickletools
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from runtimes.bundle.description import BundleDescription, Variant
 from runtimes.bundle.generation_safety import check_decoder, check_generation
 from runtimes.bundle.kernels import KERNEL_FOLDER, check_kernels
-from runtimes.bundle.onnx_safety import check_onnx, check_specs
+from runtimes.bundle.onnx_safety import check_external, check_onnx, check_specs
+from runtimes.bundle.pickles import holds_pickle
 from runtimes.bundle.rebuild import read_rebuild
 from runtimes.bundle.strict_json import corrupt, load_json, mismatch
 from runtimes.bundle.tensor_file import read_tensors
 from runtimes.bundle.tokenizer_safety import check_tokenizer
+from runtimes.isa import LEVELS
+from runtimes.ort_providers import CPU
 from runtimes.trt.record import read_record, record_path
 
 # Configurations, reports and lists of parts: tens of kilobytes.
@@ -29,8 +30,8 @@ _TOKENIZER = "tokenizer.json"
 _ONNX = ".onnx"
 # A name without a suffix is LICENSE or NOTICE.
 _TEXTS = frozenset({"", ".txt", ".md", ".jinja", ".toml"})
-# Enough to know a pickle by: its first instructions.
-_PICKLE_HEAD_BYTES = 1 << 16
+# numpy's and torch's containers hold pickles.
+_HOLDERS = (b"PK\x03\x04", b"\x93NUMPY")
 
 
 def check_contents(home: Path, description: BundleDescription, variants: Collection[str] | None = None) -> None:
@@ -56,10 +57,12 @@ def check_contents(home: Path, description: BundleDescription, variants: Collect
 
 def check_variant(folder: Path, variant: Variant) -> None:
     """Check the files of one unpacked variant; see :func:`check_contents`."""
+    _check_claims(variant)
     for path in sorted(variant.files):
         _refuse_pickle(folder / path, f"{variant.name}: {path}")
     graphs = _list_graphs(variant)
     needs = [check_onnx(folder, graph, tuple(variant.files)) for graph in graphs]
+    check_external(folder, needs)
     for graph in graphs:
         check_specs(folder / graph, f"{variant.name}: {graph}", variant.inputs, variant.outputs)
     check_kernels(folder, variant, needed=any(need.kernels for need in needs))
@@ -70,10 +73,22 @@ def check_variant(folder: Path, variant: Variant) -> None:
     else:
         for path in sorted(probe):
             _check_probe(folder, variant, path)
-    known = {variant.model, *graphs, *probe, *(path for need in needs for path in need.files)}
+    known = {variant.model, *graphs, *probe, *(extent.file for need in needs for extent in need.extents)}
     for path in sorted(set(variant.files) - known):
         if not path.startswith(KERNEL_FOLDER):  # the kernels were checked, and lie alone there
             _check_plain(folder / path, f"{variant.name}: {path}", path)
+
+
+def _check_claims(variant: Variant) -> None:
+    """Check what the export is said to have told of a model, where a choice between variants goes by it."""
+    told, where = variant.artifact, f"bundle.json:{variant.name}.artifact"
+    if not isinstance(told.get("exact_on_any_cpu", True), bool):
+        raise corrupt(f"{told['exact_on_any_cpu']!r} is neither true nor false"[:200], f"{where}.exact_on_any_cpu")
+    if "isa" in told and told["isa"] not in LEVELS:
+        raise corrupt(f"{told['isa']!r} is no instruction set"[:200], f"{where}.isa")
+    provider = told.get("provider", CPU)
+    if variant.runtime == "onnxruntime" and provider != CPU:
+        raise mismatch("the step 'cpu' runs on the CPU", f"{where}.provider", expected=CPU, found=str(provider)[:100])
 
 
 def _list_graphs(variant: Variant) -> tuple[str, ...]:
@@ -157,26 +172,13 @@ def _check_text(data: bytes, where: str) -> None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise corrupt(f"not a text: {error}", where) from error
-    if "\0" in text or _is_pickle(data, whole=True):
+    if "\0" in text:
         raise corrupt("not a text", where)
 
 
 def _refuse_pickle(path: Path, where: str) -> None:
     """Refuse a pickle under any name; weights that begin like one by chance do not go on like one."""
     with path.open("rb") as stream:
-        head = stream.read(_PICKLE_HEAD_BYTES)
-    # Protocol 2 and later say which they are first; numpy's and torch's containers hold pickles.
-    begins = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
-    if head.startswith((b"PK\x03\x04", b"\x93NUMPY")) or (begins and _is_pickle(head, whole=False)):
-        raise corrupt("pickles, and what holds them, are refused", where)
-
-
-def _is_pickle(data: bytes, *, whole: bool) -> bool:
-    """Whether bytes are instructions of a pickle up to its last, or, where they are cut off, up to there."""
-    stream, count = io.BytesIO(data), 0
-    try:
-        for _ in pickletools.genops(stream):
-            count += 1
-    except (ValueError, IndexError, OverflowError, MemoryError):  # an instruction there is none of, or the end
-        return not whole and count > 2 and stream.tell() == len(data)
-    return count > 1
+        head = stream.read(max(map(len, _HOLDERS)))
+    if head.startswith(_HOLDERS) or holds_pickle(path):
+        raise corrupt("pickles, and what holds them or reads like one, are refused", where)

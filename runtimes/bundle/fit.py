@@ -14,7 +14,7 @@ from typing import Any, Literal
 from runtimes.bundle.description import FallbackStep, Variant
 from runtimes.bundle.machine import Machine
 from runtimes.generation.layout import GENAI_PACKAGE
-from runtimes.isa import LEVELS, may_run_on, named
+from runtimes.isa import LEVELS, may_run_on
 from runtimes.trt.fit import runs_on
 from runtimes.trt.library import LIBRARIES, LibraryName
 from runtimes.trt.record import PlanRecord
@@ -27,11 +27,6 @@ Part = Literal[
 # What building the plan anew on the device mends.
 _REBUILDABLE: frozenset[Part] = frozenset({"plan-version", "plan-gpu"})
 
-# Each level has all that those before it have (runtimes.isa), as far as a graph's integer arithmetic goes.
-_RANKS: dict[str, tuple[str, ...]] = {
-    "x86_64": ("baseline", "avx2", "avx512", "vnni", "amx"),
-    "aarch64": ("baseline", "neon", "dotprod"),
-}
 # Of a profile that came with a bundle, and was not checked.
 _AT_LEAST = re.compile(r">=([0-9]{1,9}(?:\.[0-9]{1,9}){0,3})")
 _PACKAGES: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
@@ -135,30 +130,27 @@ def _check_policy(steps: Sequence[FallbackStep], policy: Sequence[FallbackStep])
 def _check_arithmetic(variant: Variant, machine: Machine) -> Iterator[Misfit]:
     required = variant.requires.isa
     made_for = variant.artifact.get("isa")
-    ranks = _RANKS.get(machine.arch, ())
-    if required is not None and not _reaches(required, machine.level, ranks):
+    if required is not None and not machine.isa.reaches(required):
         yield _make_arithmetic(required, machine)
     elif isinstance(made_for, str) and not _answers_alike(variant.artifact, made_for, machine):
         # The requirement is a claim; what the export said of the graph's arithmetic is the reason behind it.
         yield _make_arithmetic(made_for, machine)
 
 
-def _reaches(required: str, level: str, ranks: Sequence[str]) -> bool:
-    return required in ranks and level in ranks and ranks.index(level) >= ranks.index(required)
-
-
 def _answers_alike(artifact: Any, made_for: str, machine: Machine) -> bool:  # noqa: ANN401 (a mapping of JSON)
     if artifact.get("exact_on_any_cpu") is not False:
         return True
-    return made_for in LEVELS and may_run_on(made_for, named(machine.level))
+    return made_for in LEVELS and may_run_on(made_for, machine.isa)
 
 
 def _make_arithmetic(required: str, machine: Machine) -> Misfit:
+    # A CPU with AVX-VNNI alone is beyond AVX-512, and has none of it.
+    beyond = required in LEVELS and LEVELS.index(required) < LEVELS.index(machine.level)
     return Misfit(
         part="isa",
         what="its answers would differ on such a CPU, or be slow",
         expected=required,
-        found=machine.level,
+        found=f"{machine.level} without {required}" if beyond else machine.level,
         cure=f"use a variant for {machine.level}: export with --for-isa {machine.level}, and pack that",
     )
 

@@ -15,7 +15,7 @@ from runtimes.bundle.description import Variant
 from runtimes.bundle.profiles import DeviceProfile
 from runtimes.errors import MissingDependency
 from runtimes.generation.layout import GENAI_PACKAGE
-from runtimes.isa import Level, detect
+from runtimes.isa import Isa, Level, detect, named
 from runtimes.trt.library import LibraryName
 
 # What a container may use, where it is told (cgroup v2, Documentation/admin-guide/cgroup-v2.rst).
@@ -33,6 +33,7 @@ class Machine:
         onnxruntime: Its version; None where it is not installed.
         tensorrt: The version of each TensorRT package that is there; empty where nobody asked.
         sm: The GPU's compute capability without the dot; None without a GPU.
+        features: Of the CPU, as in :mod:`runtimes.isa`; None stands for what a plain CPU of its level has.
         genai: The version of onnxruntime-genai; None where it is not installed, or nobody asked.
         memory_bytes: Of the machine, or of the container; None where nobody knows.
     """
@@ -45,6 +46,12 @@ class Machine:
     tensorrt: Mapping[LibraryName, str] = field(default_factory=dict)
     sm: int | None = None
     genai: str | None = None
+    features: frozenset[str] | None = None
+
+    @property
+    def isa(self) -> Isa:
+        """What its CPU can do."""
+        return named(self.level) if self.features is None else Isa(arch=self.arch, features=self.features)
 
 
 def detect_machine_for(variants: Sequence[Variant]) -> Machine:
@@ -67,6 +74,7 @@ def detect_machine(*, gpu: bool, generation: bool = False) -> Machine:
         name="this machine",
         arch=isa.arch,
         level=isa.level,
+        features=isa.features,
         onnxruntime=_find_onnxruntime(),
         memory_bytes=find_memory(_CGROUP_LIMIT),
         tensorrt=_find_tensorrt() if gpu else {},

@@ -12,16 +12,18 @@ from runtimes.bundle.strict_json import corrupt
 
 MAX_PATH = 200
 SHA256 = re.compile(r"[0-9a-f]{64}")
+# Devices of Windows, in any folder, case, and with any suffix ("Naming Files, Paths, and Namespaces").
+_NO_DEVICE = r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))"
 # A bundle's and a variant's name: each becomes a folder. No dot first (hidden) nor last (Windows drops it).
-NAME = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
-_PART = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+NAME = re.compile(rf"(?=.{{1,64}}\Z){_NO_DEVICE}[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+_PART = re.compile(rf"{_NO_DEVICE}[A-Za-z0-9_-](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
 
 
 def check_path(path: str, where: str) -> None:
     """Refuse what is not a plain relative path: ``parts/of/letters-digits_.``, nowhere a dot first or last.
 
     Raises:
-        CorruptArtifact: it is absolute, leaves its folder, is too long, or has other characters.
+        CorruptArtifact: it is absolute, leaves its folder, is too long, has other characters, or names a device.
     """
     if len(path) > MAX_PATH or not all(_PART.fullmatch(part) for part in path.split("/")):
         raise corrupt(f"the path {path[:80]!r} is not allowed", where)

@@ -53,6 +53,7 @@ def archive_layout(layout: Path, output: Path) -> BundleDescription:
     description = parse_description(head)
     if description.to_bytes() != head:
         raise corrupt("the description is not written as a bundle's is", f"{layout}:{DESCRIPTION_NAME}")
+    _check_layers(layers, description)
     blobs: dict[str, Path | bytes] = {sha256: _locate(layout, sha256) for sha256 in description.blobs}
     write_archive(output, description, blobs, signatures)
     return description
@@ -74,8 +75,30 @@ def _find_manifest(layout: Path) -> Mapping[str, Any]:
 
 
 def _list_layers(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digest of each layer by its title."""
-    return {layer["annotations"][TITLE]: layer["digest"] for layer in manifest["layers"]}
+    """Return the digest of each layer by its title.
+
+    Raises:
+        CorruptArtifact: two have one title, of which other tools may take either.
+        KeyError, TypeError, AttributeError: a layer is no layer.
+    """
+    layers: dict[str, str] = {}
+    for layer in manifest["layers"]:
+        title, digest = layer["annotations"][TITLE], layer["digest"]
+        if not isinstance(title, str) or not isinstance(digest, str):
+            raise TypeError("a title or digest that is no text")
+        if title in layers:
+            raise corrupt(f"two layers are called {title[:100]!r}", f"{INDEX}:manifests")
+        layers[title] = digest
+    return layers
+
+
+def _check_layers(layers: Mapping[str, str], description: BundleDescription) -> None:
+    """Refuse layers that are other than the members of the archive."""
+    members = {BLOB_FOLDER + sha256: f"sha256:{sha256}" for sha256 in description.blobs}
+    blobs = {title: digest for title, digest in layers.items() if title not in {DESCRIPTION_NAME, SIGNATURES_NAME}}
+    others = sorted(title for title, _ in members.items() ^ blobs.items())
+    if others:
+        raise corrupt(f"the layers are not the bundle's: {others[0][:100]!r}", f"{INDEX}:manifests")
 
 
 def _read_blob(layout: Path, digest: str, most_bytes: int) -> bytes:

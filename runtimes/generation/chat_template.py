@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from runtimes.errors import CorruptArtifact, MissingDependency, UsageError
-from runtimes.generation.template_sandbox import MAX_TEXT, find_fault, make_environment
+from runtimes.generation.template_fence import find_fault
+from runtimes.generation.template_sandbox import MAX_TEXT, make_environment
 from runtimes.generation.text_files import SETTINGS, TEMPLATE, TextFiles
 
 if TYPE_CHECKING:

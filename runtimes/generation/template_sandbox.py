@@ -1,16 +1,16 @@
-"""The sandbox that chat templates run in, and what a template of a bundle may be made of. Needs ``jinja2``.
+"""The sandbox that chat templates run in. Needs ``jinja2``.
 
-In: the source of a template. Out: an environment that runs it, or why it is refused. A template comes with a model, so
-it is a program of people whom nobody may know. Two fences stand around it: jinja2's sandbox, which gives it the
-messages to read, no file, no module and no private attribute; and, for what comes in a bundle, a list of what templates
-are written with, so that a hole in the sandbox has nothing to be reached by. Neither bounds time and memory: a template
-may count for ever, as a graph may. Must not import a runtime.
+Out: an environment that runs them. A template comes with a model, so it is a program of people whom nobody may know.
+Two fences stand around it: jinja2's sandbox, which gives it the messages to read, no file, no module and no private
+attribute; and, for what comes in a bundle, a list of what it may be made of, :mod:`runtimes.generation.template_fence`.
+Neither bounds time and memory: a template may count for ever, as a graph may. Must not import a runtime.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sized
+import re
+from collections.abc import Iterable, Sized
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,11 +19,8 @@ from runtimes.errors import MissingDependency
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from jinja2.nodes import Node
     from jinja2.runtime import Context
 
-#: The longest in use (Llama 3, Qwen 3, with their tools) have some ten thousand characters.
-MAX_SOURCE = 256 << 10
 #: Of a rendered prompt, and of what a product makes; a context of a million tokens takes a quarter of that.
 MAX_TEXT = 16 << 20
 _MAX_EXPONENT = 64
@@ -33,20 +30,10 @@ _MAX_INDENT = 100
 _OLDEST = (3, 1, 6)
 _CURE = 'pip install "stepdown[generate]"'
 
-_NODES = frozenset(
-    {"Template", "Output", "TemplateData", "Name", "NSRef", "Const", "List", "Dict", "Pair", "Tuple", "Getattr"}
-    | {"Getitem", "Slice", "Filter", "Test", "Call", "Keyword", "Compare", "Operand", "And", "Or", "Not", "Neg", "Pos"}
-    | {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow", "Concat", "CondExpr", "If", "For", "Assign", "AssignBlock"}
-    | {"Macro", "CallBlock", "FilterBlock", "With", "Break", "Continue", "ExprStmt"}
-)
-# Without `attr`, `format` and `xmlattr`, which reach or write what is not there to be read.
-_FILTERS = frozenset(
-    {"abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "groupby", "int"}
-    | {"items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace"}
-    | {"reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title", "tojson", "trim"}
-    | {"truncate", "unique", "upper", "wordcount"}
-)
-_METHODS = frozenset({"format", "format_map"})
+# Methods of texts that make one as wide as they are told.
+_WIDENING = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
+# The width and precision of a conversion, as `%` reads it; a star takes them from what is written.
+_SIZES = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
 def make_environment() -> Environment:
@@ -64,14 +51,19 @@ def make_environment() -> Environment:
     _require_version()
 
     class Sandbox(ImmutableSandboxedEnvironment):
-        """jinja2's, where a product is no more than a prompt has room for."""
+        """jinja2's, where what one operation makes is no more than a prompt has room for."""
 
-        intercepted_binops = frozenset({"*", "**"})
+        intercepted_binops = frozenset({"*", "**", "%"})
 
         def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401
             if _is_too_large(operator, left, right):
                 raise SecurityError(f"'{operator}' would make too much")
             return super().call_binop(context, operator, left, right)
+
+        def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            if _is_too_wide(obj, (*args, *kwargs.values())):
+                raise SecurityError(f"'{obj.__name__}' would make too much")
+            return super().call(context, obj, *args, **kwargs)
 
     # Not optimised: nothing of a template is worked out before it runs.
     environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], optimized=False)
@@ -82,49 +74,28 @@ def make_environment() -> Environment:
     return environment
 
 
-def find_fault(source: str) -> str | None:
-    """Return what a template is made of that none in a bundle may be; None where there is nothing.
-
-    Raises:
-        jinja2.TemplateError: it is no template.
-        MissingDependency: see :func:`make_environment`.
-    """
-    if len(source) > MAX_SOURCE:
-        return f"it has more than {MAX_SOURCE:,} characters"
-
-    left: list[Node] = [make_environment().parse(source)]
-    while left:
-        node = left.pop()
-        fault = _judge(node)
-        if fault is not None:
-            return f"{fault} in line {node.lineno}"
-        left.extend(node.iter_child_nodes())
-    return None
-
-
-def _judge(node: Node) -> str | None:
-    """Return what is wrong with one node."""
-    from jinja2 import nodes
-
-    kind = type(node).__name__
-    if kind not in _NODES:
-        return f"'{kind}' is nothing that chat templates need,"
-    if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-        return f"the filter '{node.name[:40]}' is nothing that chat templates need,"
-    is_attribute = isinstance(node, nodes.Getattr)
-    # What `map` and `sort` go by, and what stands in brackets, is a text.
-    name = node.attr if isinstance(node, nodes.Getattr) else getattr(node, "value", None)
-    if isinstance(name, str) and (name.startswith("__") or (is_attribute and name in _METHODS)):
-        return f"'{name[:40]}' is nothing that chat templates need,"
-    return None
-
-
 def _is_too_large(operator: str, left: object, right: object) -> bool:
     if operator == "**":
         return not isinstance(right, int | float) or abs(right) > _MAX_EXPONENT
+    if operator == "%":
+        return isinstance(left, str) and _measure_format(left) > MAX_TEXT
     lengths = [len(value) for value in (left, right) if isinstance(value, Sized)]
     times = [value for value in (left, right) if isinstance(value, int)]
     return bool(lengths and times) and lengths[0] * times[0] > MAX_TEXT
+
+
+def _measure_format(text: str) -> float:
+    """Return the characters that the widths in a format ask for, without what is written into it."""
+    sizes = [size for found in _SIZES.findall(text) for size in found if size]
+    return sum(float("inf") if size == "*" else float(size) for size in sizes)
+
+
+def _is_too_wide(function: object, arguments: Iterable[object]) -> bool:
+    text = getattr(function, "__self__", None)
+    if not isinstance(text, str) or getattr(function, "__name__", None) not in _WIDENING:
+        return False
+    # Each tab becomes as many spaces.
+    return any(isinstance(width, int) and width * max(text.count("\t"), 1) > MAX_TEXT for width in arguments)
 
 
 @cache

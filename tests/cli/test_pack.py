@@ -133,6 +133,20 @@ def test_exports_of_different_models_are_refused(stepdown, tmp_path, bundle):
     assert not bundle.exists()
 
 
+def test_exports_that_cut_texts_elsewhere_are_refused(stepdown, tmp_path, bundle):
+    one, two = write_export(tmp_path / "a"), write_export(tmp_path / "b", max_length=32)
+    words = ("pack", one, two, "-o", bundle, "--device", "x86-64", "--device", "x86-64-vnni")
+    result = stepdown(*words)
+    assert result.code == 2
+    assert "judged at 32 tokens" in result.err
+    assert str(two) in result.err
+    assert "--max-length 32" in result.err
+    assert not bundle.exists()
+    result = stepdown(*words, "--max-length", 32)
+    assert result.code == 0, result.err
+    assert read_bundle(bundle)[0].max_length == 32
+
+
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
@@ -371,6 +385,41 @@ def test_a_disk_without_room_leaves_a_bundle_with_its_signature(
     assert stepdown(*words, "--version", 7).code == 2
     assert (bundle.read_bytes(), beside.read_bytes()) == before
     assert {path.name for path in tmp_path.iterdir()} == {"films", "key.pem", bundle.name, beside.name}
+
+
+class Killed(BaseException):
+    """What no handler of ours takes for an error."""
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_kill_between_two_renames_leaves_no_signature_of_another_archive(
+    stepdown, export, bundle, key, tmp_path, monkeypatch, last
+):
+    beside = tmp_path / "films.stepdown.tar.gz.sig"
+    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
+    assert stepdown(*words).code == 0
+    before = bundle.read_bytes(), beside.read_bytes()
+    replace, moves = Path.replace, []
+
+    def die(path, target):
+        if target in {bundle, beside} or path in {bundle, beside}:
+            moves.append(target)
+            if len(moves) == last:
+                raise Killed
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(Killed):
+        stepdown(*words, "--version", 7)
+    assert (bundle.read_bytes() == before[0]) == (last < 3)
+    assert beside.exists() == (last == 1)
+
+
+def test_a_folder_that_is_called_like_a_device_names_no_bundle(stepdown, tmp_path, bundle):
+    export = write_export(tmp_path / "export")
+    change_manifest(export, recipe={"output": "out/Aux.v2"})
+    assert stepdown("pack", export, "-o", bundle).code == 0
+    assert read_bundle(bundle)[0].name == "model"
 
 
 def test_an_unsigned_bundle_is_said_to_be_unsigned(stepdown, export, bundle):

@@ -7,7 +7,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["runtimes.bundle", "runtimes.onnx_file", "runtimes.trt.record"]):
+READERS = ["runtimes.bundle", "runtimes.generation", "runtimes.onnx_file", "runtimes.trt.record"]
+
+with atheris.instrument_imports(include=READERS):
     from tests.fuzz_bundle import seeds, targets
 
 

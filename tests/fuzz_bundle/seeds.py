@@ -2,8 +2,10 @@
 
 import json
 
+from tests.fuzz_bundle.archive_targets import read_layout_files
 from tests.fuzz_bundle.edits import dump
-from tests.fuzz_bundle.targets import read_home_files
+from tests.fuzz_bundle.model_targets import read_home_files
+from tests.fuzz_bundle.text_targets import SETTINGS_OF_MODEL
 from tests.fuzz_bundle.tiny_tokenizers import make_tokenizers
 from tests.unit.runtimes.bundle import real_bundle, tiny_bundle
 from tests.unit.runtimes.generation import tiny_decoder
@@ -49,5 +51,21 @@ def make_seeds():
         "record": [json.dumps(record).encode()],
         "template": [tiny_decoder.TEMPLATE.encode(), *(part.encode() for part in TEMPLATES)],
         "genai_config_edits": edits,
+        "oci_layout": [
+            *(bytes([spoilt, 1]) + edit for spoilt in range(3) for edit in edits),
+            bytes([0, 0]) + tiny.make_description(version=4).to_bytes(),
+            bytes([2, 0]) + dict(read_layout_files())["index.json"],
+        ],
+        "rebuild_edits": edits,
+        "settings": [
+            *(
+                bytes([form]) + template.encode()
+                for form in range(2)
+                for template in (tiny_decoder.TEMPLATE, *TEMPLATES)
+            ),
+            *(b"\x02" + edit for edit in edits),
+            b"\x03" + dump(SETTINGS_OF_MODEL),
+        ],
+        "decoder_probe": [bytes([spoilt, 0]) + edit for spoilt in range(2) for edit in edits],
         "contents": [bytes([at]) + b"{}" for at in range(10)],
     }

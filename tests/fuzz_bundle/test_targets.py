@@ -41,6 +41,28 @@ def test_any_bytes_are_taken(name):
     check()
 
 
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("oci_layout", b"\x00\x01"),
+        ("oci_layout", b"\x01\x01"),
+        ("oci_layout", b"\x02\x01"),
+        ("rebuild_edits", b""),
+        ("settings", b"\x02"),
+        ("decoder_probe", b""),
+        ("genai_config_edits", b""),
+    ],
+)
+def test_what_edits_start_from_is_accepted(monkeypatch, name, seed):
+    """Where all was refused, nothing of what is promised would be looked at."""
+
+    def refuse(error):
+        raise error
+
+    monkeypatch.setitem(TARGETS[name].__globals__, "check_message", refuse)
+    TARGETS[name](seed)
+
+
 def damage(seed, draw):
     """Change, drop and double a few pieces."""
     data = bytearray(seed)

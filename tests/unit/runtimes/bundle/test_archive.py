@@ -1,6 +1,7 @@
 """Archives: a good one is read and unpacked, and each way in which one can be bad is refused, writing nothing more."""
 
 import gzip
+import json
 import os
 import tarfile
 import zlib
@@ -45,6 +46,14 @@ def refuse(tmp_path, data, message, limits=None):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.tar.gz", "room"]
     assert not (tmp_path / "room" / "bundle.json").exists()  # what makes an unpacked bundle whole
     return caught.value
+
+
+@pytest.mark.parametrize("options", [{}, {"indent": 1, "sort_keys": True}, {"indent": 2, "sort_keys": True}])
+def test_a_description_in_another_form_is_refused(tmp_path, options):
+    """The same content would go by another id."""
+    (name, head), *rest = good_members()
+    data = make_gzip(make_tar([(name, json.dumps(json.loads(head), **options).encode()), *rest]))
+    refuse(tmp_path, data, "not written as a bundle's is")
 
 
 def test_a_bundle_is_unpacked_to_its_layout(tmp_path):

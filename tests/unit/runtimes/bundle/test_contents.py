@@ -51,11 +51,10 @@ def test_pickles_under_other_names_are_refused(home, protocol, place):
     refuse(home, "pickles|not a text|cannot be read")
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("content", [Evil(), {"w": np.zeros(1 << 16)}, [Evil()] + [1.5] * 100_000])
 def test_pickles_as_external_data_are_refused(home, variant, protocol, content):
     data = pickle.dumps(content, protocol)
-    (variant / "model.onnx.data").write_bytes(data)
     put_external(variant, [("location", "model.onnx.data")], data.ljust(TABLE.nbytes, b"\0"))
     refuse(home, "pickles")
 
@@ -66,7 +65,7 @@ def test_archives_as_external_data_are_refused(home, variant):
 
 
 def test_weights_that_begin_like_a_pickle_pass(home, variant):
-    put_external(variant, [("location", "model.onnx.data")], b"\x80\x04" + TABLE.tobytes())
+    put_external(variant, [("location", "model.onnx.data")], b"\x80\x04" + TABLE.tobytes()[2:])
     check_contents(home, describe(home))
 
 
@@ -76,7 +75,19 @@ def test_texts_are_texts(home):
         refuse(home, "text")
 
 
-@pytest.mark.parametrize("text", ["0000", "1" * 200_000, "N", "no pickle."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0000",
+        "1" * 200_000,
+        "N",
+        "no pickle.",
+        "N. The licence\n",
+        ").\n",
+        "Redistribution and use\n",
+        "copyright (c) A\nB\n",
+    ],
+)
 def test_texts_of_a_pickles_letters_pass(home, text):
     (home / "shared" / "NOTICE").write_text(text)
     check_contents(home, describe(home))
@@ -101,6 +112,24 @@ def test_json_is_json(home, data):
 def test_lies_about_shapes_are_refused(home, artifact):
     error = refuse(home, "tell the truth", artifact=artifact)
     assert error.expected != error.found
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"exact_on_any_cpu": "false"}, "neither true nor false"),
+        ({"exact_on_any_cpu": None}, "neither true nor false"),
+        ({"exact_on_any_cpu": 0}, "neither true nor false"),
+        ({"isa": "mmx"}, "no instruction set"),
+        ({"isa": ["vnni"]}, "no instruction set"),
+        ({"provider": "AzureExecutionProvider"}, "runs on the CPU"),
+        ({"provider": "CUDAExecutionProvider"}, "runs on the CPU"),
+        ({"provider": None}, "runs on the CPU"),
+    ],
+)
+def test_claims_that_a_choice_goes_by_are_of_their_kind(home, claim, message):
+    error = refuse(home, message, artifact=claim)
+    assert error.where == f"bundle.json:here.artifact.{next(iter(claim))}"
 
 
 def test_a_model_that_is_none_is_refused(home, variant):

@@ -129,7 +129,7 @@ def test_what_does_not_hold_together_is_refused_with_its_place(path, value, mess
     "path",
     [
         "", "/etc/passwd", "../up", "a/../b", "a//b", "a/", ".hidden", "a/.hidden", "a\\b", "C:x", "a b", "a\n",
-        "dot.", "é", "a\0b", "n" * 201,
+        "dot.", "é", "a\0b", "n" * 201, "CON", "nul.json", "aux", "a/prn", "Com1.tar.gz", "lpt9/a",
     ],
 )  # fmt: skip
 def test_paths_that_leave_or_confuse_are_refused(path):
@@ -137,6 +137,22 @@ def test_paths_that_leave_or_confuse_are_refused(path):
     document["files"][path] = document["files"]["tokenizer.json"]
     with pytest.raises(CorruptArtifact, match="not allowed"):
         parse_description(encode(document))
+
+
+@pytest.mark.parametrize("name", ["con", "Nul", "aux.v2", "COM7"])
+def test_names_of_devices_are_no_names(name):
+    for path in (("name",), (*VARIANT, "name")):
+        document = make_document()
+        change(document, path, name)
+        with pytest.raises(CorruptArtifact, match="not allowed"):
+            parse_description(encode(document))
+
+
+@pytest.mark.parametrize("path", ["console", "com", "com10", "nuls/auxiliary.json", "a.con", "lpt"])
+def test_names_that_are_like_devices_pass(path):
+    document = make_document()
+    document["files"][path] = document["files"]["tokenizer.json"]
+    assert path in parse_description(encode(document)).files
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,31 @@ def test_arithmetic_is_judged_by_rank(required, level, fit):
         assert f"--for-isa {level}" in misfits[0].cure
 
 
+AVX_VNNI = frozenset({"avx2", "fma", "avx_vnni"})
+AVX512_VNNI = frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})
+
+
+@pytest.mark.parametrize(
+    ("required", "features", "fit"),
+    [
+        ("avx512", AVX_VNNI, False),
+        ("avx512", AVX512_VNNI, True),
+        ("vnni", AVX_VNNI, True),
+        ("vnni", AVX512_VNNI, True),
+        ("avx2", AVX_VNNI, True),
+        ("amx", AVX512_VNNI, False),
+    ],
+)
+def test_a_cpu_may_have_vnni_without_avx512(required, features, fit):
+    misfits = find_misfits(make(isa=required), replace(MACHINE, level="vnni", features=features))
+    assert [misfit.part for misfit in misfits] == ([] if fit else ["isa"])
+    assert [misfit.found for misfit in misfits] in ([], ["vnni"], ["vnni without avx512"])
+
+
+def test_this_machine_tells_its_features():
+    assert detect_machine(gpu=False).features == detect().features
+
+
 def test_arm_has_its_own_ranks():
     arm = replace(MACHINE, arch="aarch64", level="neon")
     assert parts(make(arch="aarch64", isa="dotprod"), arm) == ["isa"]

@@ -10,6 +10,7 @@ from runtimes.bundle.oci_layout import archive_layout, is_layout
 from runtimes.errors import CorruptArtifact
 from tests.unit.runtimes.bundle.tiny_bundle import BLOBS, make_description
 
+TITLE = "org.opencontainers.image.title"
 SIGNATURES = b'{"schema": 1, "signatures": []}\n'
 
 
@@ -100,9 +101,32 @@ def test_a_description_in_another_form_is_refused(layout):
         (lambda manifest: manifest["layers"][0].update(digest="sha256:../../../etc/passwd"), "is no digest"),
         (lambda manifest: manifest["layers"][0].update(digest="sha512:" + "a" * 64), "is no digest"),
         (lambda manifest: manifest["layers"][0].update(digest=7), "does not hold together"),
+        (lambda manifest: manifest["layers"][-1].update(digest=[]), "does not hold together"),
+        (lambda manifest: manifest["layers"][-1].update(annotations={TITLE: 7}), "does not hold together"),
     ],
 )
 def test_a_manifest_that_does_not_hold_together_is_refused(layout, change, match):
+    change_manifest(layout, change)
+    refuse(layout, match)
+
+
+def add_layer(manifest, title, **changes):
+    layer = manifest["layers"][-1]
+    manifest["layers"].append({**layer, "annotations": {TITLE: title}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda manifest: add_layer(manifest, "bundle.json"), "two layers are called 'bundle.json'"),
+        (lambda manifest: manifest["layers"].append(manifest["layers"][-1]), "two layers are called 'blobs"),
+        (lambda manifest: add_layer(manifest, "run.sh"), "not the bundle's: 'run.sh'"),
+        (lambda manifest: add_layer(manifest, "blobs/sha256/" + "0" * 64), "not the bundle's: 'blobs/sha256/0000"),
+        (lambda manifest: manifest["layers"][-1].update(digest="sha256:" + "0" * 64), "not the bundle's: 'blobs"),
+        (lambda manifest: manifest["layers"].pop(), "not the bundle's: 'blobs"),
+    ],
+)
+def test_layers_are_the_members_of_the_archive(layout, change, match):
     change_manifest(layout, change)
     refuse(layout, match)
 

@@ -1,52 +1,19 @@
-"""Templates run where they reach nothing; what real ones are made of is let through."""
+"""Templates run where they reach nothing, and no operation of theirs makes more than a prompt has room for."""
 
 import pytest
 
 from runtimes.errors import MissingDependency, UsageError
 from runtimes.generation import template_sandbox
 from runtimes.generation.chat_template import read_chat_template
-from runtimes.generation.template_sandbox import MAX_TEXT, find_fault
+from runtimes.generation.template_sandbox import MAX_TEXT
 from runtimes.generation.text_files import read_text_files
 
 ASKED = [{"role": "user", "content": "Why?"}]
-# What the templates of Llama, Qwen, Gemma, Mistral and DeepSeek are made of.
-COMMON = """
-{%- if tools is defined and tools %}{{ tools | tojson(indent=4) }}{% endif %}
-{%- set ns = namespace(found=false, last=messages | length - 1) %}
-{%- macro write(message, index) %}{{ message['content'] | trim }}{{ index }}{% endmacro %}
-{%- for message in messages[::-1] %}
-  {%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
-  {%- if message.role not in ('user', 'system') or loop.index0 % 2 == 1 %}{{ raise_exception('no') }}{% endif %}
-  {%- if message.content is string and not ns.found %}{% set ns.found = true %}{% endif %}
-  {{- '<|' ~ message['role'] + '|>' + write(message, loop.index) + (content if content else '') }}
-  {%- if loop.last %}{% break %}{% endif %}
-{%- endfor %}
-{{- (messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list | first).strip() }}
-{{- strftime_now('%d %b') if false else '=' * 3 }}
-"""
 
 
 def make(folder, template):
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return read_chat_template(read_text_files(folder))
-
-
-def test_what_templates_are_made_of_is_let_through(tmp_path):
-    assert find_fault(COMMON) is None
-    assert make(tmp_path, COMMON).render(ASKED) == "<|user|>Why?1Why?Why?==="
-
-
-@pytest.mark.parametrize(
-    ("template", "named"),
-    [
-        ("a\n{% include 'x' %}", "'Include' is nothing that chat templates need, in line 2"),
-        ("{{ x | attr('y') }}", "the filter 'attr'"),
-        ("{{ x.__globals__ }}", "'__globals__'"),
-        ("{{ x | sort(attribute='__class__') }}", "'__class__'"),
-    ],
-)
-def test_a_fault_is_told_with_its_place(template, named):
-    assert named in find_fault(template)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +23,16 @@ def test_a_fault_is_told_with_its_place(template, named):
         "{{ 100000000000 * [1] }}",
         "{{ 9 ** (9 ** 9) }}",
         "{{ lipsum(n=100) }}",
+        "{{ '%300000000d' % 1 }}",
+        "{{ '%(a)-300000000s' % {'a': 1} }}",
+        "{{ '%.300000000f' % 1 }}",
+        "{{ '%*d' % (300000000, 1) }}",
+        "{{ ('%9999999d' * 100) % range(100) }}",
+        "{{ 'a'.center(300000000) }}",
+        "{{ 'a'.ljust(300000000) }}",
+        "{{ 'a'['rjust'](300000000, ' ') }}",
+        "{{ 'a'.zfill(300000000) }}",
+        "{{ ('\\t' * 1000).expandtabs(tabsize=300000) }}",
         "{{ messages | tojson(indent=1000000000) }}",
         "{{ cycler.__init__.__globals__.os }}",
         "{{ (messages | map(attribute='__class__') | first).mro() }}",
@@ -84,6 +61,11 @@ def test_a_prompt_has_an_end(tmp_path):
     endless = f"{{% for i in range(100000) %}}{piece}{{% endfor %}}"
     with pytest.raises(UsageError, match=f"more than {MAX_TEXT:,} characters"):
         make(tmp_path, endless).render(ASKED)
+
+
+def test_small_widths_are_let_through(tmp_path):
+    template = "{{ 7 % 4 }}{{ '%03d|%-5s|%.1f%%' % (1, 'a', 2.55) }}{{ 'a'.center(3) }}{{ '1'.zfill(2) }}"
+    assert make(tmp_path, template).render(ASKED) == "3001|a    |2.5% a 01"
 
 
 @pytest.mark.parametrize("version", ["3.1.5", "3.0", "2.11.3"])

@@ -161,7 +161,7 @@ def test_a_damaged_archive_runs_nothing(archive, cache):
 
 def on(monkeypatch, **changes):
     """Let this machine be another one."""
-    machine = replace(detect_machine(gpu=False), **changes)
+    machine = replace(detect_machine(gpu=False), **{"features": None, **changes})
     monkeypatch.setattr(fallback, "detect_machine_for", lambda _: machine)
 
 

@@ -166,7 +166,7 @@ def test_weights_of_another_model_are_found_out_by_the_probe(archive, tmp_path):
 
 def on(monkeypatch, **changes):
     """Let this machine be another one."""
-    machine = replace(detect_machine(gpu=False, generation=True), **changes)
+    machine = replace(detect_machine(gpu=False, generation=True), **{"features": None, **changes})
     for place in ("runtimes.bundle.verify", "runtimes.bundle.install", "runtimes.bundle.fallback"):
         monkeypatch.setattr(f"{place}.detect_machine_for", lambda _: machine)
 
