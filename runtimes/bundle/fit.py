@@ -100,11 +100,6 @@ def can_run(variant: Variant, misfits: Sequence[Misfit]) -> bool:
     return not misfits or (variant.rebuild is not None and all(misfit.rebuildable for misfit in misfits))
 
 
-def fits(variant: Variant, machine: Machine, policy: Sequence[FallbackStep]) -> bool:
-    """Whether a variant runs on a machine as it is, or after its plan was built there, as far as the policy lets it."""
-    return can_run(variant, find_misfits(variant, machine, policy=policy))
-
-
 def _list_steps(variant: Variant, misfits: Sequence[Misfit], record: PlanRecord | None) -> tuple[FallbackStep, ...]:
     """Return the steps that would run a variant in spite of its misfits, were they in the policy."""
     if variant.runtime == "onnxruntime":
@@ -195,7 +190,7 @@ def _check_tensorrt(variant: Variant, machine: Machine, record: PlanRecord | Non
     version, required, oldest = machine.tensorrt.get(library), variant.requires.tensorrt, _read_oldest(variant)
     package = _PACKAGES[library]
     if version is None:
-        cure = f"pip install 'stepdown[{library}]', or take the variant for ONNX Runtime"
+        cure = f"pip install 'stepdown[device-{library}]', or take the variant for ONNX Runtime"
         yield Misfit(
             part="tensorrt",
             what=f"{package} is not installed",

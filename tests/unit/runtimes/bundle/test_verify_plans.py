@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.cli.main import main
-from runtimes.bundle.fit import can_run, find_misfits, fits
+from runtimes.bundle.fit import can_run, find_misfits
 from runtimes.bundle.install import InstallOptions, install
 from runtimes.bundle.machine import Machine
 from runtimes.bundle.rebuild import describe_build, describe_rebuild
@@ -137,7 +137,7 @@ def test_a_plan_whose_record_is_not_read_yet_may_fit(maker, graph, monkeypatch):
         name="here", arch=variant.requires.arch, level="baseline", onnxruntime=None, memory_bytes=None,
         tensorrt={"tensorrt": machine.library.version}, sm=120,
     )  # fmt: skip
-    assert fits(variant, here, ("plan",))
+    assert can_run(variant, find_misfits(variant, here, policy=("plan",)))
     record = read_record(graph.with_name("model.plan"))
     assert not can_run(variant, find_misfits(variant, here, record, policy=("plan",)))
 
