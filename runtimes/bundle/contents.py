@@ -84,7 +84,8 @@ def _check_claims(variant: Variant) -> None:
     told, where = variant.artifact, f"bundle.json:{variant.name}.artifact"
     if not isinstance(told.get("exact_on_any_cpu", True), bool):
         raise corrupt(f"{told['exact_on_any_cpu']!r} is neither true nor false"[:200], f"{where}.exact_on_any_cpu")
-    if "isa" in told and told["isa"] not in LEVELS:
+    # Of a plan it is the GPUs that it was built for, which its record tells and nothing here goes by.
+    if variant.runtime == "onnxruntime" and "isa" in told and told["isa"] not in LEVELS:
         raise corrupt(f"{told['isa']!r} is no instruction set"[:200], f"{where}.isa")
     provider = told.get("provider", CPU)
     if variant.runtime == "onnxruntime" and provider != CPU:

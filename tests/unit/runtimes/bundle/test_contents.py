@@ -158,6 +158,7 @@ def test_a_plan_needs_a_record_of_itself(home, variant):
     sha256 = hash_bytes((variant / "model.plan").read_bytes())
     (variant / "model.plan.json").write_text(json.dumps(make_record(sha256)))
     check_contents(home, describe(home, **plan))
+    check_contents(home, describe(home, artifact={"isa": "sm80+sm89"}, **plan))
     refuse(home, "tell the truth", artifact={"inputs": []}, **plan)
 
 
