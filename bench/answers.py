@@ -41,11 +41,12 @@ class Answers:
 
 
 def make_tolerance(min_cosine: float) -> Tolerance:
-    """Return the tolerance of a comparison of speed: the direction of each output, however large single values are."""
+    """Return the tolerance of a comparison of speed: the direction of each output alone, and for -1 any."""
     return Tolerance(
         atol=math.inf,
         rtol=0.0,
-        min_cosine=min_cosine,
+        # The cosine of opposite directions may be rounded to less than -1.
+        min_cosine=min_cosine if min_cosine > -1 else None,
         reason="two compressed forms of one model answer in nearly the same direction; a broken one does not",
     )
 

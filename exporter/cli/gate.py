@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from exporter.cli.outcome import Outcome, format_table
 from exporter.cli.parsing import (
     add_host_code,
+    parse_cosine,
     parse_fraction,
     parse_positive,
     parse_seconds,
@@ -62,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=parse_positive, help="threads to run with (all cores)")
     add_host_code(parser)
     parser.add_argument(
-        "--min-cosine", metavar="X", type=parse_fraction, default=0.99, help="how alike the outputs must be (0.99)"
+        "--min-cosine",
+        metavar="X",
+        type=parse_cosine,
+        default=0.99,
+        help="how alike the outputs must be (0.99); -1 takes any",
     )
     parser.add_argument(
         "--allow-different-machine", action="store_true", help="judge sample files of two machines; never answers same"

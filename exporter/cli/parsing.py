@@ -72,6 +72,17 @@ def parse_fraction(text: str) -> float:
     return value
 
 
+def parse_cosine(text: str) -> float:
+    """Read a cosine, between -1 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no cosine, between -1 and 1, such as 0.99")
+    return value
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Read ``1/4`` as part 1 of the parts 0 to 3."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)

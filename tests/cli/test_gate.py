@@ -69,6 +69,12 @@ def test_models_that_differ_are_told_so_before_any_time(stepdown, tmp_path):
     assert ElementTree.parse(junit).getroot().get("errors") == "1"
 
 
+def test_models_that_may_differ_are_judged_by_their_speed(stepdown, tmp_path):
+    base, head = write_chain(tmp_path / "base.onnx", 2), write_chain(tmp_path / "head.onnx", 2, sign=-1)
+    result = stepdown("gate", base, head, *WIDE, "--min-cosine", "-1")
+    assert result.code == 0, result.err
+
+
 def test_a_regression_leaves_valid_json_and_tells_ci(stepdown, files, monkeypatch):
     summary, junit = files / "summary.md", files / "j.xml"
     summary.write_text("before\n")
@@ -136,6 +142,7 @@ def test_a_history_names_the_step(stepdown, tmp_path):
         (["both.json:base", "slow.json", "-o", "both.json"], 2, "--force"),
         (["both.json:base", "slow.json", "--max-regression", "0"], 2, "a limit above 0"),
         (["both.json:base", "slow.json", "--time-budget", "nan"], 2, "seconds above 0"),
+        (["both.json:base", "slow.json", "--min-cosine", "1.5"], 2, "between -1 and 1"),
         (["absent", "model.onnx"], 2, "no such model"),
         (["model.onnx", "broken.onnx"], 8, "broken.onnx"),
         (["model.onnx", "model.onnx", "--timeout", "0.001"], 4, "it did not answer within 0.001 s"),

@@ -60,7 +60,7 @@ def test_a_bundle_for_cpus_verifies_and_its_variants_answer_alike(make, tmp_path
         *("pass", "fail", "pass")
     ]
     tokenizer = open_tokenizer(exports[0] / "tokenizer.json", max_length=32)
-    feeds = encode_texts(tokenizer, ["w3 w4 w21 w39 and w3", "w8 w9"])
+    feeds = encode_texts(tokenizer, ["w3 w4 w21 w39 and w3", "w8 w9 w56 w14 and w8"])
     answers = [_answer(both, feeds, tmp_path, variant) for variant in ("x86-64-vnni", "x86-64-avx2")]
     assert _cosine(*answers) > 0.98
     monkeypatch.setattr("runtimes.bundle.machine.detect", lambda: named("avx2"))
