@@ -102,7 +102,7 @@ ROWS: Mapping[str, Row] = {
         "second-order, at once, no training, 50 %", 'method = "second-order"', "sparsity = 0.5", part="bounds"
     ),
     "prune-80": Row(title="`prune-80`: gradual, distilled, 80 %", part="bounds", shipped="prune-80"),
-    "prune-90": Row(title="`prune-90`: gradual, distilled, 90 %", part="bounds", shipped="prune-90"),
+    "prune-90": Row(title="`prune-90`: second-order in strokes, distilled, 90 %", part="bounds", shipped="prune-90"),
     "two-of-four": Row(title="`two-of-four`: second-order, reordered, 2:4", part="bounds", shipped="two-of-four"),
     # Structured.
     "heads": _make("attention heads, half (Taylor)", "prune-heads", "sparsity = 0.5"),
