@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine
 from bench.measure import MeasurePlan
 from bench.peers.stepdown_cli import trace_float
 from bench.suites.compression_commands import Commands
@@ -27,7 +26,7 @@ from bench.suites.compression_records import (
     read_record,
     write_record,
 )
-from bench.suites.compression_rows import Row, read_recipe, read_shipped
+from bench.suites.compression_rows import TRAIN_PRECISION, Row, describe_row, read_recipe, read_shipped
 from bench.suites.compression_times import find_model, time_artifact
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.atomic import write_text
@@ -36,8 +35,6 @@ from runtimes.ort import describe_onnx
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 _TEACHER = "finetune"
-# Takes half the time on a CPU with AMX. Teachers learn in float32: they are what is compared with.
-_TRAIN_PRECISION = "bf16"
 _MADE_OF = "made-of.json"
 
 
@@ -87,19 +84,19 @@ def make_row(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher,
         UnsupportedModel: it cannot be made; the message is what stepdown said.
         Inconclusive: the time is up.
     """
-    folder, recipe = find_folder(bench.work, key, data.name, seed), read_recipe(key, row)
+    folder, data_sha256 = find_folder(bench.work, key, data.name, seed), hash_file(data.train)
     kept = read_record(bench.records, key, data.name, seed)
-    if kept is not None and kept.origin.data_sha256 == hash_file(data.train):
+    if kept is not None and kept.origin.data_sha256 == data_sha256:
         return kept
-    made_of = {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "data": hash_file(data.train)}
-    start_anew(folder, {**made_of, "recipe": recipe, "export": list(row.export), "precision": _TRAIN_PRECISION})
+    made_of = {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "data": data_sha256}
+    start_anew(folder, {**made_of, "row": describe_row(key, row)})
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
         bench.say(f"{data.name} {key} seed {seed}: compressing")
-        write_text(folder / "recipe.toml", recipe)
+        write_text(folder / "recipe.toml", read_recipe(key, row))
         words = ["compress", teacher.checkpoint, "--recipe", folder / "recipe.toml", "-o", checkpoint, "--seed", seed]
         words += ["--data", data.train, "--held-out", data.held_out, "--unlabelled", data.unlabelled]
-        words += ["--train-precision", _TRAIN_PRECISION]
+        words += ["--train-precision", TRAIN_PRECISION]
         bench.commands.run(*words)
     return _finish(bench, key, row, data, teacher, seed)
 
@@ -124,7 +121,7 @@ def _finish(bench: Bench, key: str, row: Row, data: TaskData, teacher: Teacher, 
         key=key,
         task=data.name,
         seed=seed,
-        origin=describe_origin(read_recipe(key, row), data, describe_machine()["cpu"]),
+        origin=describe_origin(describe_row(key, row), data),
         quality=quality,
         teacher=teacher.quality,
         artifact_bytes=sum_bytes(exported),

@@ -21,7 +21,7 @@ from bench.peers.sklearn_svd import open_sklearn, truncate_checkpoint
 from bench.peers.torch_pruning import Pruning, open_torch_pruning, prune_checkpoint
 from bench.suites.compression_data import MOVIES, TaskData
 from bench.suites.compression_make import CONFIG, TOKENIZER, WEIGHTS, Bench, Teacher, start_anew
-from bench.suites.compression_records import keep
+from bench.suites.compression_records import Origin, describe_origin, keep
 from bench.suites.encoder_goals import Goal, decide
 from bench.texts import encode_texts, open_tokenizer
 from runtimes.artifact import hash_file
@@ -56,6 +56,7 @@ class Pair:
     """Accuracy on the test texts: of the teacher, of ours and of theirs."""
 
     key: str
+    origin: Origin
     teacher: float
     ours: float
     theirs: float
@@ -137,7 +138,9 @@ def compare_with_peer(key: str, bench: Bench, data: TaskData, teacher: Teacher) 
         Inconclusive: the time is up.
     """
     peer, folder = PEERS[key], bench.work / f"{data.name}-{key}"
-    if (kept := _read_pair(bench.records, key)) is not None:
+    origin = describe_origin(peer.steps, data)
+    kept = _read_pair(bench.records, key)
+    if kept is not None and kept.origin.data_sha256 == origin.data_sha256:
         return kept
     start_anew(folder, {"teacher": hash_file(teacher.checkpoint / WEIGHTS), "steps": peer.steps})
     ours, theirs = folder / "ours", folder / "theirs"
@@ -154,7 +157,7 @@ def compare_with_peer(key: str, bench: Bench, data: TaskData, teacher: Teacher) 
     found = {
         name: bench.commands.run("eval", path, *words)["value"] for name, path in (("ours", ours), ("theirs", theirs))
     }
-    pair = Pair(key=key, teacher=teacher.quality.accuracy, **found)
+    pair = Pair(key=key, origin=origin, teacher=teacher.quality.accuracy, **found)
     keep(_find_pair(bench.records, key), asdict(pair))
     return pair
 
@@ -181,4 +184,8 @@ def _find_pair(records: Path, key: str) -> Path:
 
 def _read_pair(records: Path, key: str) -> Pair | None:
     path = _find_pair(records, key)
-    return Pair(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    origin = Origin(**told.pop("origin"))
+    return Pair(**told, origin=origin) if origin.is_of(PEERS[key].steps) else None

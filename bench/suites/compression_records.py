@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.compare import Comparison
+from bench.machine import describe_machine
 from bench.suites.compression_data import TaskData
-from bench.suites.compression_rows import ROWS, read_recipe
+from bench.suites.compression_rows import ROWS, describe_row
 from bench.suites.compression_times import Timed
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text
@@ -44,11 +45,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a record was measured of, and where: hashes of the recipe's text and of the texts learned from."""
+    """What a record was measured of, and where: hashes of what it is made by, and of the texts learned from."""
 
-    recipe_sha256: str
+    made_by_sha256: str
     data_sha256: str
     cpu: str
+
+    def is_of(self, made_by: str) -> bool:
+        """Whether it is still made so."""
+        return self.made_by_sha256 == _hash_text(made_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +80,10 @@ class Record:
     facts: tuple[Mapping[str, Any], ...] = field(default=())
 
 
-def describe_origin(recipe: str, data: TaskData, cpu: str) -> Origin:
-    """Return what is measured of, and where."""
-    return Origin(recipe_sha256=_hash_text(recipe), data_sha256=hash_file(data.train), cpu=cpu)
+def describe_origin(made_by: str, data: TaskData) -> Origin:
+    """Return what is measured of, on this machine."""
+    cpu = describe_machine()["cpu"]
+    return Origin(made_by_sha256=_hash_text(made_by), data_sha256=hash_file(data.train), cpu=cpu)
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -92,13 +98,13 @@ def keep(path: Path, figures: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path, key: str, task: str, seed: int) -> Record | None:
-    """Return the record of a row; None where there is none, or its recipe is another now."""
+    """Return the record of a row; None where there is none, or it is made otherwise now."""
     path = _find(folder, key, task, seed)
     if not path.is_file():
         return None
     told = json.loads(path.read_text(encoding="utf-8"))
     origin = Origin(**told.pop("origin"))
-    if origin.recipe_sha256 != _hash_text(read_recipe(key, ROWS[key])):
+    if not origin.is_of(describe_row(key, ROWS[key])):
         return None
     times = {shape: _read_timed(one) for shape, one in told.pop("times").items()}
     parts = {name: Quality(**told.pop(name)) for name in ("quality", "teacher")}

@@ -1,6 +1,7 @@
 """What the compression suite makes of its rows, records and times: nothing is trained here."""
 
 import json
+from dataclasses import asdict, replace
 from hashlib import sha256
 
 import pytest
@@ -20,12 +21,13 @@ from bench.suites.compression_records import (
     Quality,
     Record,
     describe_origin,
+    keep,
     read_record,
     read_records,
     write_record,
 )
 from bench.suites.compression_resume import RECIPE, Resumed, read_resumed, write_resumed
-from bench.suites.compression_rows import ROWS, read_recipe
+from bench.suites.compression_rows import ROWS, describe_row, read_recipe
 from bench.suites.compression_tables import render_records
 from bench.suites.compression_times import Timed, fill_batch
 from compression.recipe import STEPS, parse_recipe
@@ -38,8 +40,8 @@ def make_speed(ratio, spread=0.05):
     return Comparison(ratio=ratio, low=ratio - spread, high=ratio + spread, rounds=15, verdict="faster")
 
 
-def make_origin(recipe):
-    return Origin(recipe_sha256=sha256(recipe.encode()).hexdigest(), data_sha256="0" * 64, cpu="a CPU")
+def make_origin(made_by):
+    return Origin(made_by_sha256=sha256(made_by.encode()).hexdigest(), data_sha256="0" * 64, cpu="a CPU")
 
 
 def make_record(key, *, task=MOVIES, seed=0, lost=0.0, speed=5.0, size=5_000_000, tier="built", origin=None):
@@ -53,7 +55,7 @@ def make_record(key, *, task=MOVIES, seed=0, lost=0.0, speed=5.0, size=5_000_000
         key=key,
         task=task,
         seed=seed,
-        origin=origin or make_origin(read_recipe(key, ROWS[key])),
+        origin=origin or make_origin(describe_row(key, ROWS[key])),
         quality=Quality(accuracy=0.9 - lost / 100, macro_f1=0.88, samples=2000),
         teacher=TEACHER,
         artifact_bytes=size,
@@ -64,6 +66,10 @@ def make_record(key, *, task=MOVIES, seed=0, lost=0.0, speed=5.0, size=5_000_000
         times={"8x128": timed, "texts": timed},
         train_seconds=60.0,
     )
+
+
+def make_pair(**accuracies):
+    return Pair(key="peer-svd", origin=make_origin(PEERS["peer-svd"].steps), teacher=0.9, **accuracies)
 
 
 def group(*records):
@@ -188,7 +194,7 @@ def test_a_row_with_a_record_is_not_made_again(tmp_path):
         say=print,
     )
     row = ROWS["heads"]
-    record = make_record("heads", origin=describe_origin(read_recipe("heads", row), data, "a CPU"))
+    record = make_record("heads", origin=describe_origin(describe_row("heads", row), data))
     write_record(bench.records, record)
     assert make_row(bench, "heads", row, data, teacher, 0) == record
     path.write_text("other texts")
@@ -223,16 +229,21 @@ def test_what_a_command_said_is_the_reason():
 
 
 def test_pairs_and_kills_are_goals():
-    pair = Pair(key="peer-svd", teacher=0.9, ours=0.8, theirs=0.7)
+    pair = make_pair(ours=0.8, theirs=0.7)
     assert pair.judge().verdict == "met"
-    assert Pair(key="peer-svd", teacher=0.9, ours=0.7, theirs=0.8).judge().verdict == "missed"
+    assert make_pair(ours=0.7, theirs=0.8).judge().verdict == "missed"
     same = Resumed(kills=(1.0, 2.0), alone_sha256="a", resumed_sha256="a", seconds=3.0)
     assert same.judge().verdict == "met"
     assert Resumed(kills=(1.0,), alone_sha256="a", resumed_sha256="b", seconds=3.0).judge().verdict == "missed"
     assert Resumed(kills=(), alone_sha256="a", resumed_sha256="a", seconds=3.0).judge().verdict == "missed"
 
 
-def test_there_are_no_pairs_before_there_are(tmp_path):
+def test_pairs_are_read_back_unless_they_are_made_otherwise_now(tmp_path):
+    assert read_pairs(tmp_path) == ()
+    pair = make_pair(ours=0.8, theirs=0.7)
+    keep(tmp_path / "movies-peer-svd.json", asdict(pair))
+    assert read_pairs(tmp_path) == (pair,)
+    keep(tmp_path / "movies-peer-svd.json", asdict(replace(pair, origin=make_origin("other steps"))))
     assert read_pairs(tmp_path) == ()
 
 
