@@ -123,7 +123,7 @@ def tell_tokens(logits: NDArray[np.generic], feeds: Tensors) -> tuple[NDArray[np
     """
     ids, mask = np.asarray(feeds[IDS]), np.asarray(feeds[MASK]) != 0
     kept = mask[:, :-1] & mask[:, 1:]
-    # Text by text: a matrix of logits for a batch is large, and this needs three of its size.
+    # Text by text: what counts of a batch is a copy nearly as large as its logits.
     told = [
         _tell_row(answers[counts], tokens[counts])
         for answers, tokens, counts in zip(logits[:, :-1], ids[:, 1:], kept, strict=True)

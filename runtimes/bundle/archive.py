@@ -23,7 +23,7 @@ from runtimes.bundle.archive_format import (
     padding,
     read_header,
 )
-from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, parse_description
+from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, parse_written
 from runtimes.bundle.inflate import Inflater
 from runtimes.bundle.strict_json import corrupt, mismatch
 from runtimes.errors import UsageError
@@ -60,10 +60,7 @@ class Archive:
     def __init__(self, inflater: Inflater, where: str, limits: Limits) -> None:
         self._inflater, self._where = inflater, where
         self.description_bytes = self._read_small(self._next_header(), DESCRIPTION_NAME, limits.description_bytes)
-        self.description: BundleDescription = parse_description(self.description_bytes)
-        if self.description.to_bytes() != self.description_bytes:
-            # What the same content is called by, and signed as, hangs on its bytes.
-            raise corrupt("the description is not written as a bundle's is", f"{where}: {DESCRIPTION_NAME}")
+        self.description: BundleDescription = parse_written(self.description_bytes, f"{where}: {DESCRIPTION_NAME}")
         check_limits(self.description, limits)
         self.signatures: bytes | None = None
         self._pending = self._next_header()

@@ -173,6 +173,17 @@ class BundleDescription:
         return placed
 
 
+def parse_written(data: bytes, where: str) -> BundleDescription:
+    """Read ``bundle.json`` as :func:`parse_description` does, and refuse it in any form but that it is written in.
+
+    What the same content is called by, and signed as, hangs on its bytes.
+    """
+    description = parse_description(data)
+    if description.to_bytes() != data:
+        raise corrupt("the description is not written as a bundle's is", where)
+    return description
+
+
 def parse_description(data: bytes) -> BundleDescription:
     """Read ``bundle.json``.
 

@@ -58,9 +58,9 @@ def _list_before(place: Path, number: str) -> list[Home]:
         current = None
     if current is not None:
         return [current]
-    others = [one for one in list_ids(place) if one != number]
-    readable = [home for one in list_ids(place) if (home := _read(place / VERSIONS / one)) is not None]
-    if others and not readable:
+    ids = list_ids(place)
+    readable = [home for one in ids if (home := _read(place / VERSIONS / one)) is not None]
+    if not readable and any(one != number for one in ids):
         raise CorruptArtifact(
             "no installed version can be read, so nobody knows whether this one is older",
             where=str(place),

@@ -18,7 +18,7 @@ from typing import Any
 from runtimes.bundle.archive import Limits
 from runtimes.bundle.archive_format import BLOB_FOLDER, SIGNATURES_NAME
 from runtimes.bundle.archive_writer import write_archive
-from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, parse_description
+from runtimes.bundle.description import DESCRIPTION_NAME, BundleDescription, parse_written
 from runtimes.bundle.strict_json import corrupt, load_json
 from runtimes.errors import CorruptArtifact
 
@@ -50,9 +50,7 @@ def archive_layout(layout: Path, output: Path) -> BundleDescription:
         signatures = _read_blob(layout, signed, Limits().signatures_bytes) if signed is not None else None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise corrupt(f"the layout does not hold together: {error!r}"[:200], str(layout)) from error
-    description = parse_description(head)
-    if description.to_bytes() != head:
-        raise corrupt("the description is not written as a bundle's is", f"{layout}:{DESCRIPTION_NAME}")
+    description = parse_written(head, f"{layout}:{DESCRIPTION_NAME}")
     _check_layers(layers, description)
     blobs: dict[str, Path | bytes] = {sha256: _locate(layout, sha256) for sha256 in description.blobs}
     write_archive(output, description, blobs, signatures)
