@@ -14,7 +14,7 @@ SHELL := /bin/sh
 
 help:
 	@echo 'make demo         export a real model to INT8, for ONNX Runtime and TensorRT, and run it'
-	@echo 'make test         run the tests (the slow ones: make test MARK=slow)'
+	@echo 'make test         run the tests (the slow ones: make test MARK=slow; one after another: WORKERS=0)'
 	@echo 'make check        lint, format, types, import directions and tests'
 	@echo 'make bench        measure (SUITE=encoder, attention, bundle, calibration, compression, decoder, gate, gate_overhead,'
 	@echo '                  interleaving, sparse, tensorrt, tensorrt_corpus, tensorrt_lint)'
@@ -40,8 +40,11 @@ demo: $(STAMP)
 	$(BIN)/stepdown run out/minilm --text 'A step-down transformer lowers the voltage.'
 
 MARK ?= not slow
+# Each takes up to 4 GB. A file stays with one of them: its tests share models that are made once.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 test: $(STAMP)
-	$(BIN)/python -m pytest -m '$(MARK)'
+	$(PYTEST) -m '$(MARK)'
 
 check: $(STAMP)
 	$(BIN)/ruff check
@@ -49,7 +52,7 @@ check: $(STAMP)
 	$(BIN)/clang-format --dry-run -Werror runtimes/sparse/csrc/*.cpp runtimes/sparse/csrc/*.h tests/fuzz/*.cpp tests/fuzz/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m '$(MARK)'
+	$(PYTEST) -m '$(MARK)'
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.suites.$(SUITE)
