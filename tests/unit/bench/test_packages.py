@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -186,3 +187,20 @@ def test_a_client_that_is_not_installed_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependency, match="there is no npm"):
         fetch_package(from_npm("00" * 32))
+
+
+def test_what_two_processes_want_at_once_is_fetched_once(tmp_path, monkeypatch):
+    archive, called = tmp_path / "tiny-asset-1.0.tgz", tmp_path / "called"
+    archive.write_bytes(pack({"package/a.txt": b"a"}))
+    client = tmp_path / "bin" / "npm"
+    client.parent.mkdir()
+    client.write_text(f'#!/bin/sh\necho x >> {called}\nsleep 0.3\ncp {archive} "${{4#--pack-destination=}}"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}:/usr/bin:/bin")
+    wanted = from_npm(hashlib.sha256(archive.read_bytes()).hexdigest())
+    # Threads stand for the processes: a lock of flock(2) is held by what was opened, not by a process.
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(fetch_package, [wanted, wanted])
+    assert first == second
+    assert (first / "a.txt").read_bytes() == b"a"
+    assert called.read_text() == "x\n"
