@@ -9,7 +9,7 @@ import pytest
 from runtimes.sparse.library import describe_build
 from runtimes.sparse.reference import sparse_linear
 from tests.aarch64 import build_kernels, find_aarch64, run_stepdown
-from tests.cli.test_pack_sparse import IN, make_bias, make_stored
+from tests.cli.pack.test_pack_sparse import IN, make_bias, make_stored
 from tests.unit.exporter.packing.tiny_export import change_entry, change_manifest, write_export
 from tests.unit.runtimes.sparse.single_node import find_library, make_arrays, make_attributes, make_model
 
