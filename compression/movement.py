@@ -16,18 +16,28 @@ from torch.utils.hooks import RemovableHandle
 from compression.gradual import CubicSchedule, Goal
 from compression.magnitude import choose_masks
 
+# Of a score's step, in mean magnitudes of the layer: a few hundred updates can move it by about one.
+_RATE = 2e-3
+# Adam's, without the correction of its first steps.
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-12
+
 
 class PruneByMovement:
-    """Keeps the weights of the highest ``-sum(gradient * weight)`` (section 4, eq. 5); a hook of the training loop.
+    """Keeps the weights of the highest score, magnitude to begin with, then ``-sum(gradient * weight)``; a hook.
 
-    A pruned weight keeps its value aside and collects a score like any other, so that it can come back.
+    As in the paper (section 4, eq. 5) scores learn with Adam, a pruned weight keeps its value aside and collects a
+    score like any other, and which are kept is chosen anew at every update: it can come back. The paper's scores start
+    at 0. Those of a model that has learned its task then tell no more than where the last batches pulled all weights
+    together: MiniLM on film reviews, without the 2 % of least score, answered by chance.
     """
 
     def __init__(self, linears: Mapping[str, nn.Linear], goal: Goal, schedule: CubicSchedule) -> None:
         self._goal, self._schedule = goal, schedule
         self._weights = {name: linear.weight for name, linear in linears.items()}
         self._values = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        self._scores = {name: torch.zeros_like(values) for name, values in self._values.items()}
+        self._scores = {name: _score_magnitude(values) for name, values in self._values.items()}
+        self._means = {name: torch.zeros_like(values) for name, values in self._values.items()}
+        self._squares = {name: torch.zeros_like(values) for name, values in self._values.items()}
         self._kept = {name: values != 0 for name, values in self._values.items()}
         self._share = torch.tensor(schedule.first, dtype=torch.float64)
         self._handles: list[RemovableHandle] = []
@@ -55,8 +65,9 @@ class PruneByMovement:
         self._prune(self._goal.share)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return scores, values, masks, and which share they prune."""
-        kinds = {"scores": self._scores, "values": self._values, "kept": self._kept}
+        """Return scores with what their steps are made of, values, masks, and which share they prune."""
+        learned = {"scores": self._scores, "means": self._means, "squares": self._squares}
+        kinds = {**learned, "values": self._values, "kept": self._kept}
         found = {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
         return {**found, "share": self._share}
 
@@ -73,14 +84,23 @@ class PruneByMovement:
     def _note_gradient(self, name: str, gradient: Tensor | None) -> None:
         assert gradient is not None, "the hook runs when the gradient is there"
         # The gradient is that of the masked weight, straight through to every value (section 4, eq. 3-4).
-        self._scores[name].addcmul_(gradient, self._values[name], value=-1.0)
+        moved = gradient * self._values[name]
+        mean = self._means[name].lerp_(moved, 1.0 - _BETA1)
+        square = self._squares[name].lerp_(moved.square_(), 1.0 - _BETA2)
+        self._scores[name].addcdiv_(mean, square.sqrt().add_(_EPSILON), value=-_RATE)
         gradient.masked_fill_(~self._kept[name], 0.0)
 
     def _prune(self, share: float) -> None:
-        if share == float(self._share):
+        if share == self._schedule.first:
             return
         self._kept = choose_masks(self._scores, share, self._goal.pattern, self._goal.scope)
         self._share.fill_(share)
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(self._values[name] * self._kept[name])
+
+
+def _score_magnitude(values: Tensor) -> Tensor:
+    """Return magnitudes of mean 1, so that a step weighs the same in every layer; zeros where there is nothing else."""
+    magnitudes = values.abs()
+    return magnitudes / magnitudes.mean().clamp_min(torch.finfo(magnitudes.dtype).tiny)

@@ -95,10 +95,8 @@ ROWS: Mapping[str, Row] = {
         "movement, gradual, 50 %",
         'method = "movement"',
         *_CUBIC_50,
-        # Where weights move shows only after a while: pruned at once, a model that has learned its task loses the
-        # largest first, and with them everything (50.5 %, which is chance).
-        "prune_from = 0.3",
-        "train = {epochs = 6, learning_rate = 1e-4, distil = {hard_weight = 1.0, soft_weight = 0.5}}",
+        "prune_from = 0.1",
+        "train = {epochs = 4, learning_rate = 1e-4, distil = {hard_weight = 1.0, soft_weight = 0.5}}",
     ),
     "once-magnitude": _prune("magnitude, at once, no training, 50 %", "sparsity = 0.5", part="bounds"),
     "once-second-order": _prune(

@@ -114,13 +114,13 @@ def test_movement_keeps_what_grows_and_not_what_is_large():
     hook = PruneByMovement(list_linears(model), goal, schedule)
     inputs = torch.eye(2)
     wanted = torch.tensor([[0.8], [0.7]])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    for update in range(10):
-        hook.before_step(model, update / 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=5e-4)
+    for update in range(1000):
+        hook.before_step(model, update / 1000)
         optimizer.zero_grad()
         nn.functional.mse_loss(model(inputs), wanted).backward()
         optimizer.step()
-        hook.after_step(model, update / 10)
+        hook.after_step(model, update / 1000)
     assert model[0].weight[0, 0] == 0
     assert model[0].weight[0, 1] > 0.3
 
@@ -128,16 +128,16 @@ def test_movement_keeps_what_grows_and_not_what_is_large():
 def test_what_movement_pruned_can_come_back_with_its_value():
     model = nn.Sequential(nn.Linear(2, 1, bias=False))
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[0.6, 0.5]]))
+        model[0].weight.copy_(torch.tensor([[0.6, 0.599]]))
     hook = PruneByMovement(list_linears(model), make_goal(0.5), make_schedule(last=0.5, end=1.0))
-    hook.before_step(model, 0.99)  # no scores yet: the first leaves
-    assert model[0].weight.tolist() == [[0.0, 0.5]]
-    loss = -3 * model[0].weight[0, 0] + 0 * model[0].weight[0, 1]
+    hook.before_step(model, 0.99)  # nothing has moved: the smaller leaves
+    assert model[0].weight[0].tolist() == pytest.approx([0.6, 0.0])
+    loss = 0 * model[0].weight[0, 0] - 3 * model[0].weight[0, 1]
     loss.backward()
     assert model[0].weight.grad.tolist() == [[0.0, 0.0]]
     hook.after_step(model, 0.99)
-    hook.finish()
-    assert model[0].weight[0].tolist() == pytest.approx([0.6, 0.0])
+    hook.before_step(model, 0.99)
+    assert model[0].weight[0].tolist() == pytest.approx([0.0, 0.599])
 
 
 @every_hook
