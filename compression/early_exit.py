@@ -33,6 +33,7 @@ def learn_exits(model: nn.Module, stack: str, whole: Objective, early: Objective
         with _leave_after(model, stack, _draw_exit(model, stack)):
             return loss + early.loss(batch)
 
+    assert all(early.modules[name] is module for name, module in whole.modules.items() if name in early.modules)
     return Objective(loss=measure, modules={**whole.modules, **early.modules})
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from compression.context import Context
 from compression.objective import Objective, run_model
+from compression.row_gates import RowGate, let_gates_learn
 from compression.samples import Batch, Samples, read_batches
 from compression.training import Training
 
@@ -32,7 +33,7 @@ class Gated(Protocol):
     probability: torch.Tensor | None
 
     @property
-    def gate(self) -> nn.Module:
+    def gate(self) -> RowGate:
         """The module whose output is scores, [rows] or [rows, parts]."""
         ...
 
@@ -69,10 +70,11 @@ def learn_gates(model: nn.Module, gated: Mapping[str, Gated], options: GateOptio
         objective = limit_runs(context.make_objective(model, training), gated, options.share, options.share_weight)
         context.train(model, training, name=name, hooks=(watch,), objective=objective)
 
-    with freeze_all_but(model, gated):
-        train(options.gates, "gates")
-    if options.train is not None:
-        train(options.train, "train")
+    with let_gates_learn(module.gate for module in gated.values()):
+        with freeze_all_but(model, gated):
+            train(options.gates, "gates")
+        if options.train is not None:
+            train(options.train, "train")
 
 
 def limit_runs(objective: Objective, gated: Mapping[str, Gated], share: float, weight: float) -> Objective:

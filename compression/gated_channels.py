@@ -25,17 +25,22 @@ from runtimes.errors import UnsupportedModel
 
 
 class _Parts(nn.Module):
-    """A gate over parts; ``probability`` [rows, parts] is that of the last forward pass while training."""
+    """A gate over parts; ``probability`` [rows, parts] is that of the last forward pass while the gate learns."""
 
     def __init__(self, gate: RowGate, threshold: float) -> None:
         super().__init__()
         self.gate, self.threshold = gate, threshold
         self.probability: torch.Tensor | None = None
 
+    @property
+    def draws(self) -> bool:
+        """Whether choices are drawn, and everything is computed: while the gate learns."""
+        return self.training and self.gate.learns
+
     def choose(self, seen: torch.Tensor) -> torch.Tensor:
-        """Return which parts each row wants, [rows, parts]: bool, or while training drawn numbers with gradients."""
+        """Return which parts each row wants, [rows, parts]: bool, or while it learns drawn numbers with gradients."""
         scores: torch.Tensor = self.gate(seen) - self.threshold
-        if not self.training:
+        if not self.draws:
             return scores > 0
         self.probability = torch.sigmoid(scores)
         return draw_choices(scores)
@@ -101,7 +106,7 @@ class GatedConv2d(_Parts):
             height, width = _measure_output(part, inputs.shape[2], 0), _measure_output(part, inputs.shape[3], 1)
             return inputs.new_zeros((inputs.shape[0], part.out_channels, height, width))
 
-        return run(wanted, inputs) if self.training else run_where(wanted, run, skip, (wanted, inputs))
+        return run(wanted, inputs) if self.draws else run_where(wanted, run, skip, (wanted, inputs))
 
     def _list(self) -> list[nn.Conv2d]:
         return [part for part in self.parts if isinstance(part, nn.Conv2d)]
@@ -181,7 +186,7 @@ class GatedFeedForward(_Parts):
         def skip(_wanted: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
             return hidden.new_zeros((hidden.shape[0], hidden.shape[1], group.second.out_features))
 
-        return run(wanted, hidden) if self.training else run_where(wanted, run, skip, (wanted, hidden))
+        return run(wanted, hidden) if self.draws else run_where(wanted, run, skip, (wanted, hidden))
 
     def _list(self) -> list[NeuronGroup]:
         return [group for group in self.groups if isinstance(group, NeuronGroup)]

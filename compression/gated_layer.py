@@ -23,8 +23,8 @@ from runtimes.errors import UnsupportedModel
 class GatedLayer(nn.Module):
     """A layer and its gate. Rows whose score is not above ``threshold`` keep their input.
 
-    What a row gets does not depend on the other rows of its batch. While training every layer is computed and the
-    choice is drawn; ``probability`` [rows] then holds how likely each row was to want it, with gradients.
+    What a row gets does not depend on the other rows of its batch. While the gate learns every layer is computed and
+    the choice is drawn; ``probability`` [rows] then holds how likely each row was to want it, with gradients.
     """
 
     kind: ClassVar[str] = "gated_layer"
@@ -51,7 +51,7 @@ class GatedLayer(nn.Module):
         mask = kwargs.get("attention_mask", args[0] if args else None)
         assert mask is None or isinstance(mask, torch.Tensor)
         scores = self.gate(summarise(hidden_states, mask)).squeeze(-1)
-        if self.training:
+        if self.training and self.gate.learns:
             choice = draw_choices(scores - self.threshold)
             self.probability = torch.sigmoid(scores - self.threshold)
             made = _require_hidden(self.layer(hidden_states, *args, **kwargs))

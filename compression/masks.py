@@ -21,13 +21,13 @@ class KeepZeros:
     Pruned is every module with inputs and outputs, of whatever class, whose weight has at least 5 % zeros.
     """
 
-    def __init__(self, model: nn.Module, *, without: Collection[str] = ()) -> None:
-        """Remember where the zeros are now, but for those of the modules named in ``without``."""
+    def __init__(self, model: nn.Module, *, without: Collection[str] = (), always: Collection[str] = ()) -> None:
+        """Remember where the zeros are now: not those of the modules ``without``, however few those of ``always``."""
         self._held = HeldZeros(
             {
                 name: weight
                 for name, weight in list_weights(model).items()
-                if name not in without and measure_zeros([weight]) >= PRUNED_FROM
+                if name not in without and (name in always or measure_zeros([weight]) >= PRUNED_FROM)
             }
         )
 
@@ -65,10 +65,11 @@ class HeldZeros:
         self._zeros[name].copy_(~kept)
 
     def drop_gradients(self) -> None:
-        """Zero the gradient of each zero as soon as it is there, until :meth:`restore`."""
+        """Zero the gradient of each zero as soon as it is there, until :meth:`restore`; what is frozen has none."""
         self._handles = [
             weight.register_post_accumulate_grad_hook(lambda it, zeros=self._zeros[name]: _clear_gradient(it, zeros))
             for name, weight in self._weights.items()
+            if weight.requires_grad
         ]
 
     def restore(self) -> None:

@@ -25,6 +25,13 @@ class Moments:
     second: torch.Tensor
     count: int
 
+    def to_fit(self, *, biased: bool) -> torch.Tensor:
+        """Return the moment that the error of a linear's outputs is weighed by, [inputs, inputs].
+
+        With a bias, which makes up for what is lost on average, the covariance; without one the second moment.
+        """
+        return self.covariance() if biased else self.second
+
     def covariance(self) -> torch.Tensor:
         """Return E[(x - mean)(x - mean)'], [inputs, inputs]."""
         return self.second - torch.outer(self.mean, self.mean)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression.masks import PRUNED_FROM, measure_zeros
 from compression.moments import Moments
 from compression.turned_linear import make_like
 from compression.units import UnitGroup, list_head_groups, list_neuron_groups, read_head_size
@@ -96,14 +97,19 @@ def resize_attention(attention: nn.Module, heads: int) -> None:
 
 
 def _stand_in(smaller: nn.Linear, target: nn.Linear, columns: torch.Tensor, moments: Moments) -> None:
-    """Fit ``smaller`` to the outputs that ``target`` had in ``moments``; the bias takes what is constant."""
-    covariance = moments.covariance()
-    gone = torch.ones(len(covariance), dtype=torch.bool)
+    """Fit ``smaller`` to the outputs that ``target`` had in ``moments``; the bias takes what is constant.
+
+    A fit would fill the zeros of a pruned ``target``: there the bias takes up the mean of what leaves, and no more.
+    """
+    moment = moments.to_fit(biased=target.bias is not None)
+    gone = torch.ones(len(moment), dtype=torch.bool)
     gone[columns] = False
-    seen = covariance[columns][:, columns]
+    seen = moment[columns][:, columns]
     damped = seen + _DAMPING * seen.diagonal().mean().clamp_min(torch.finfo(seen.dtype).tiny) * torch.eye(len(seen))
     # What leaves, told by what stays: [stays, leaves].
-    told = torch.linalg.solve(damped, covariance[columns][:, gone])
+    told = torch.linalg.solve(damped, moment[columns][:, gone])
+    if measure_zeros([target.weight]) >= PRUNED_FROM:
+        told = torch.zeros_like(told)
     lost = target.weight.detach().double()[:, gone]
     with torch.no_grad():
         smaller.weight.add_(lost @ told.T)

@@ -9,6 +9,8 @@ Scores learn a yes or no through a relaxation: Jang et al., "Categorical Reparam
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,16 +30,22 @@ class RowGate(nn.Module):
     """Scores of rows from what was seen of each: one hidden layer, :data:`_NEURONS` wide.
 
     Its weights are its own parameters and no ``nn.Linear``: what prunes or rounds the linears of a model leaves them.
+    They learn within :func:`let_gates_learn` alone. A training that pays nothing for what runs would soon run it all.
     """
 
     def __init__(self, features: int, outputs: int = 1, *, bias: float = 0.0) -> None:
         super().__init__()
         self.features, self.outputs = features, outputs
         # Zeros until drawn or loaded: every row gets the bias.
-        self.inner = nn.Parameter(torch.zeros(_NEURONS, features))
-        self.inner_bias = nn.Parameter(torch.zeros(_NEURONS))
-        self.outer = nn.Parameter(torch.zeros(outputs, _NEURONS))
-        self.outer_bias = nn.Parameter(torch.full((outputs,), bias))
+        self.inner = _hold(torch.zeros(_NEURONS, features))
+        self.inner_bias = _hold(torch.zeros(_NEURONS))
+        self.outer = _hold(torch.zeros(outputs, _NEURONS))
+        self.outer_bias = _hold(torch.full((outputs,), bias))
+
+    @property
+    def learns(self) -> bool:
+        """Whether a training may change it."""
+        return self.outer.requires_grad
 
     def draw(self, generator: torch.Generator) -> RowGate:
         """Draw the first weights."""
@@ -50,6 +58,19 @@ class RowGate(nn.Module):
         """Map float32 [rows, features] to scores [rows, outputs]."""
         inner = nn.functional.relu(nn.functional.linear(seen, self.inner, self.inner_bias))
         return nn.functional.linear(inner, self.outer, self.outer_bias)
+
+
+@contextmanager
+def let_gates_learn(gates: Iterable[RowGate]) -> Iterator[None]:
+    """Let gates learn while the context is open."""
+    held = [parameter for gate in gates for parameter in gate.parameters()]
+    for parameter in held:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(False)
 
 
 def summarise(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -119,3 +140,7 @@ def to_score(probability: float) -> float:
     if probability in (0.0, 1.0):
         return _UNREACHED if probability else -_UNREACHED
     return math.log(probability / (1 - probability))
+
+
+def _hold(values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)

@@ -87,7 +87,7 @@ def fit_pruned(weight: Tensor, bias: Tensor | None, moments: Moments, share: flo
         ValueError: the share or the shape does not fit the pattern.
     """
     before = weight.double()
-    moment = moments.second if bias is None else moments.covariance()
+    moment = moments.to_fit(biased=bias is not None)
     pruned = _sweep(before, _factorise(moment), share, pattern)
     change = pruned - before
     left = float(((change @ moment) * change).sum())

@@ -16,7 +16,7 @@ from compression.gated_layer import GatedLayer, gate_layer
 from compression.objective import Objective
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.row_gates import RowGate, measure_width, to_score
+from compression.row_gates import RowGate, let_gates_learn, measure_width, to_score
 from compression.training import Training
 from runtimes.errors import DataError, UnsupportedModel
 
@@ -30,7 +30,8 @@ class Options:
     Names of modules below a layer have ``.layer`` behind its number then: steps that name them come before this one.
 
     Attributes:
-        confidence: How sure an exit must be that the whole model would answer the same, in (0, 1).
+        confidence: How near to the whole model's answer the gate must expect that of an exit to be, in (0, 1): 1 less
+            the total variation of their probabilities.
         max_drop: In place of it: the lowest confidence with which the accuracy (correlation) on the held-out samples
             falls by no more than this, such as 0.005.
         first: The first exit is behind so many layers.
@@ -70,7 +71,7 @@ def apply(model: nn.Module, options: Options, context: Context) -> Facts:
     if options.train is not None:
         context.train(model, options.train, objective=_make_objective(model, stack, options.train, context))
     gate = RowGate(2 * measure_width(model.get_submodule(names[0]))).draw(context.make_generator("gates"))
-    with freeze_all_but(model, {}):
+    with freeze_all_but(model, {}), let_gates_learn([gate]):
         context.train(model, options.gates, name="gates", objective=learn_doubt(model, stack, gate))
     whole = context.evaluate(model) if context.held_out is not None else None
     gated = {name: gate_layer(model, name, copy.deepcopy(gate)) for name in names[options.first :]}
@@ -90,7 +91,7 @@ def _make_objective(model: nn.Module, stack: str, training: Training, context: C
         return learn_exits(model, stack, whole, whole)
     # A model cut short has not the layers to match the teacher's; it learns the answers.
     soft = training.distil.soft_weight or 1.0
-    answers = replace(training.distil, soft_weight=soft, hidden_weight=0.0, attention_weight=0.0)
+    answers = replace(training.distil, soft_weight=soft, hidden_weight=0.0, attention_weight=0.0, masked_weight=0.0)
     early = context.make_objective(model, replace(training, distil=answers))
     return learn_exits(model, stack, whole, early)
 

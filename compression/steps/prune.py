@@ -121,7 +121,9 @@ def apply(model: nn.Module, options: Options, context: Context) -> Facts:
     else:
         facts.update(_prune_at_once(model, linears, options, context))
         if options.train is not None:
-            context.train(model, options.train)
+            # With scope global a layer may have lost less than what counts as pruned elsewhere.
+            held = KeepZeros(model, always=linears.keys())
+            context.train(model, options.train, hooks=(held,), keep_zeros=False)
     facts["sparsity"] = measure_zeros([linear.weight for linear in linears.values()])
     facts["layers"] = {name: measure_zeros([linear.weight]) for name, linear in linears.items()}
     return facts

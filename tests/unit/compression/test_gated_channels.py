@@ -5,7 +5,7 @@ from torch import nn
 from compression.checkpoint import load_compressed, save_compressed
 from compression.divide_channels import add_gates, list_divisible
 from compression.gated_channels import GatedConv2d
-from compression.row_gates import RowGate
+from compression.row_gates import RowGate, let_gates_learn
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert
 
@@ -107,7 +107,8 @@ def test_the_checkpoint_gives_it_again(kind, tmp_path):
 def test_it_learns_through_the_drawn_choice():
     model = make_network().train()
     gated = make_gated(model)
-    model(torch.randn(4, 3, 8, 8)).square().mean().backward()
+    with let_gates_learn(module.gate for module in gated.values()):
+        model(torch.randn(4, 3, 8, 8)).square().mean().backward()
     for module in gated.values():
         assert module.gate.outer_bias.grad.abs().sum() > 0
         assert tuple(module.probability.shape) == (4, 4)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from compression.moments import collect_moments
+from compression.magnitude import apply_masks
+from compression.moments import Moments, collect_moments
 from compression.prune_structure import prune_heads, prune_neurons, prune_units
 from compression.units import list_head_groups, list_neuron_groups
 from tests.unit.compression.made_encoders import make_batch, make_bert
@@ -70,6 +71,38 @@ def test_standing_in_does_nothing_where_nothing_is_shared():
     before = model.get_submodule(group.target).weight.detach().clone()
     prune_units(model, group, range(10), alone)
     assert torch.equal(model.get_submodule(group.target).weight, before[:, :10])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_is_constant_is_made_up_for_with_a_bias_and_without(bias):
+    """Inputs that share nothing but means of their own: without a bias to take those, the weights must."""
+    model = make_bert()
+    group = list_neuron_groups(model)[0]
+    target = model.get_submodule(group.target)
+    if not bias:
+        target.register_parameter("bias", None)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4000, 64, generator=generator) + 3 * torch.randn(64, generator=generator)
+    double = inputs.double()
+    moments = Moments(mean=double.mean(dim=0), second=double.T @ double / 4000, count=4000)
+    with torch.no_grad():
+        expected = target(inputs)
+        unfitted = inputs[:, :32] @ target.weight[:, :32].T + (0 if target.bias is None else target.bias)
+        prune_units(model, group, range(32), moments)
+        fitted = model.get_submodule(group.target)(inputs[:, :32])
+    assert (fitted - expected).square().mean() < 0.2 * (unfitted - expected).square().mean()
+
+
+def test_the_zeros_of_what_reads_the_units_stay():
+    model, batch = make_bert(), make_batch(32)
+    group = list_neuron_groups(model)[0]
+    target = model.get_submodule(group.target)
+    apply_masks({"": target}, {"": torch.arange(64) % 4 != 1})
+    moments = collect_moments(model, [group.target], [batch])[group.target]
+    prune_units(model, group, range(32), moments)
+    smaller = model.get_submodule(group.target)
+    assert (smaller.weight[:, 1::4] == 0).all()
+    assert not torch.equal(smaller.bias, target.bias)
 
 
 def test_keeping_all_changes_nothing():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from compression.checkpoint import load_compressed, save_compressed
+from compression.distillation import DistilOptions
 from compression.gated_layer import list_gated
 from compression.recipe import import_step, parse_recipe
 from compression.steps import exit_early, gate_layers
@@ -25,7 +26,9 @@ def test_layers_are_skipped_as_often_as_asked(tmp_path):
     assert list(facts["runs"]) == [f"bert.encoder.layer.{i}" for i in range(3)]
     assert sum(facts["runs"].values()) / 3 == pytest.approx(0.5, abs=0.2)
     assert facts["held_out"]["accuracy"] > 0.42  # one in three by chance
-    assert all(parameter.requires_grad for parameter in model.parameters())
+    # The model learns on in what follows, the gates do not.
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if ".gate." in name}
     save_compressed(model, tmp_path)
     again, batch = load_compressed(make_bert(num_hidden_layers=3, seed=1), tmp_path).eval(), make_batch()
     assert torch.equal(again(**batch.inputs).logits, model(**batch.inputs).logits)
@@ -50,6 +53,13 @@ def test_texts_leave_where_the_answer_is_sure():
     assert runs == sorted(runs, reverse=True)
     assert runs[-1] < 0.8
     assert facts["held_out"]["accuracy"] >= facts["held_out_whole"]["accuracy"] - 0.1
+
+
+def test_exits_learn_the_teachers_answers_and_its_hidden_words_but_once():
+    training = Training(epochs=1, batch_size=16, distil=DistilOptions(masked_weight=0.5))
+    options = exit_early.Options(confidence=0.8, gates=Training(epochs=1, batch_size=16), train=training)
+    facts = exit_early.apply(make_bert(), options, make_context(load_teacher=lambda: make_bert(seed=1)))
+    assert facts["confidence"] == 0.8
 
 
 def test_the_drop_is_kept_to():
