@@ -102,7 +102,7 @@ def decompose_layers(
     linears = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
     moments = collect_moments(model, linears, read_batches(samples, _BATCH_SIZE)) if samples and linears else {}
     return {
-        name: decompose(module.weight.detach(), moments.get(name))
+        name: decompose(module, moments.get(name))
         if isinstance(module, nn.Linear)
         else decompose_rows(module.weight.detach(), _count_rows(module, samples))
         for name, module in modules.items()

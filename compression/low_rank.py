@@ -40,7 +40,7 @@ class LowRankLinear(nn.Module):
     @classmethod
     def from_linear(cls, linear: nn.Linear, rank: int) -> LowRankLinear:
         """Factorise a linear's weight (outputs, inputs); the singular values go half to each factor."""
-        return make_low_rank(linear, decompose(linear.weight.detach()), rank)
+        return make_low_rank(linear, decompose(linear), rank)
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> Self:
@@ -110,15 +110,15 @@ class Decomposition:
         return 1 + int((kept < energy * kept[-1]).sum().clamp_max(len(kept) - 1))
 
 
-def decompose(weight: torch.Tensor, moments: Moments | None = None) -> Decomposition:
+def decompose(linear: nn.Linear, moments: Moments | None = None) -> Decomposition:
     """Decompose a linear's weight [outputs, inputs]; with ``moments`` of its inputs, for the outputs they give."""
-    double = weight.double()
+    double = linear.weight.detach().double()
     if moments is None:
         left, values, right = torch.linalg.svd(double, full_matrices=False)
         return Decomposition(left=left, values=values, right=right)
-    covariance = moments.covariance()
-    damping = _DAMPING * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    spread, axes = torch.linalg.eigh(covariance + damping * torch.eye(len(covariance), dtype=torch.float64))
+    moment = moments.to_fit(biased=linear.bias is not None)
+    damping = _DAMPING * moment.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    spread, axes = torch.linalg.eigh(moment + damping * torch.eye(len(moment), dtype=torch.float64))
     root = spread.clamp_min(damping).sqrt()
     left, values, right = torch.linalg.svd((double @ axes) * root, full_matrices=False)
     return Decomposition(left=left, values=values, right=(right / root) @ axes.T, mean=moments.mean)

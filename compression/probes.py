@@ -123,13 +123,13 @@ def _probe_linears(
     moments: Mapping[str, Moments],
     batches: Sequence[Batch],
 ) -> Iterator[Probe]:
-    decomposed = cache(lambda name: decompose(linears[name].weight.detach(), moments[name]))
+    decomposed = cache(lambda name: decompose(linears[name], moments[name]))
     for part, names in parts.items():
         for share in SPARSITIES:
             edit: Callable[[nn.Module], None] = partial(_prune, names=names, moments=moments, share=share)
             yield Probe(method="prune", setting=f"{share:.0%} zeros", layer=part, edit=edit)
         for bits in BITS:
-            edit = partial(_round, names=names, bits=bits, batch=batches[0])
+            edit = partial(_round, names=names, bits=bits, batch=batches[len(batches) // 2])
             yield Probe(method="quantise", setting=f"{bits} bits", layer=part, edit=edit)
         for share in RANK_SHARES:
             edit = partial(_factorise, names=names, share=share, decomposed=decomposed)

@@ -2,19 +2,20 @@ import torch
 
 from compression.choose_ranks import choose_by_energy, choose_by_loss
 from compression.low_rank import decompose
+from tests.unit.compression.made_linears import as_linear
 
 
 def make_parts():
     """A layer whose energy falls slowly, and one that has almost all in its first direction."""
     flat = torch.diag(torch.linspace(2, 1, 40))
     steep = torch.diag(0.5 ** torch.arange(40.0))
-    return {"flat": decompose(flat), "steep": decompose(steep)}
+    return {"flat": decompose(as_linear(flat)), "steep": decompose(as_linear(steep))}
 
 
 def test_ranks_by_energy_are_rounded_up_and_at_most_full():
     assert choose_by_energy(make_parts(), 0.5) == {"flat": 16, "steep": 8}
     assert choose_by_energy(make_parts(), 1.0)["flat"] == 40
-    assert choose_by_energy({"small": decompose(torch.eye(5))}, 0.9) == {"small": 5}
+    assert choose_by_energy({"small": decompose(as_linear(torch.eye(5)))}, 0.9) == {"small": 5}
 
 
 def test_ranks_by_measured_loss_are_the_smallest_that_are_good_enough():

@@ -10,6 +10,7 @@ from compression.low_rank import (
     make_low_rank_embedding,
 )
 from compression.moments import Moments
+from tests.unit.compression.made_linears import as_linear
 
 
 def make_inputs(count=4000, width=12):
@@ -42,7 +43,7 @@ def measure(made, linear, inputs):
 @pytest.mark.parametrize("bias", [False, True])
 def test_full_rank_is_the_linear(aware, bias):
     inputs, linear = make_inputs(), make_linear(12, 9, bias=bias)
-    parts = decompose(linear.weight, describe(inputs) if aware else None)
+    parts = decompose(linear, describe(inputs) if aware else None)
     made = make_low_rank(linear, parts, 9)
     assert torch.allclose(made(inputs), linear(inputs), atol=1e-4)
     assert (made.up.bias is not None) == bias
@@ -50,23 +51,24 @@ def test_full_rank_is_the_linear(aware, bias):
 
 def test_error_of_a_truncation_is_what_is_left_out():
     linear = make_linear(12, 9)
-    parts = decompose(linear.weight)
+    parts = decompose(linear)
     made = make_low_rank(linear, parts, 5)
     error = torch.linalg.norm(made.up.weight @ made.down.weight - linear.weight)
     assert error.item() == pytest.approx(parts.values[5:].norm().item(), rel=1e-4)
 
 
-def test_looking_at_the_inputs_loses_less():
-    inputs, linear = make_inputs(), make_linear(12, 9)
-    plain = make_low_rank(linear, decompose(linear.weight), 4)
-    aware = make_low_rank(linear, decompose(linear.weight, describe(inputs)), 4)
-    # Four directions carry the inputs: with them known almost nothing is lost.
+@pytest.mark.parametrize(("bias", "rank"), [(True, 4), (False, 5)])
+def test_looking_at_the_inputs_loses_less(bias, rank):
+    inputs, linear = make_inputs(), make_linear(12, 9, bias=bias)
+    plain = make_low_rank(linear, decompose(linear), rank)
+    aware = make_low_rank(linear, decompose(linear, describe(inputs)), rank)
+    # Four directions carry the inputs: with them known almost nothing is lost. Their mean is one more without a bias.
     assert measure(aware, linear, inputs) < 0.02 * measure(plain, linear, inputs)
 
 
 def test_error_over_the_data_is_what_is_left_out():
     inputs, linear = make_inputs(), make_linear(12, 9)
-    parts = decompose(linear.weight, describe(inputs))
+    parts = decompose(linear, describe(inputs))
     for rank in (1, 2, 3):
         made = make_low_rank(linear, parts, rank)
         lost = (made(inputs) - linear(inputs)).square().sum(dim=1).mean().item()
@@ -77,14 +79,14 @@ def test_error_over_the_data_is_what_is_left_out():
 @pytest.mark.parametrize(("energy", "rank"), [(0.01, 1), (0.5, 1), (0.81, 2), (0.999, 3), (1.0, 4)])
 def test_rank_by_energy(energy, rank):
     # Squares 64, 32, 3, 1.
-    weight = torch.diag(torch.tensor([64.0, 32.0, 3.0, 1.0]).sqrt())
-    assert decompose(weight).find_rank(energy) == (rank if energy != 0.999 else 4)
+    linear = as_linear(torch.diag(torch.tensor([64.0, 32.0, 3.0, 1.0]).sqrt()))
+    assert decompose(linear).find_rank(energy) == (rank if energy != 0.999 else 4)
 
 
 def test_dead_inputs_do_no_harm():
     inputs, linear = make_inputs(), make_linear(12, 9)
     inputs[:, 3] = 0
-    made = make_low_rank(linear, decompose(linear.weight, describe(inputs)), 4)
+    made = make_low_rank(linear, decompose(linear, describe(inputs)), 4)
     assert all(torch.isfinite(parameter).all() for parameter in made.parameters())
     assert measure(made, linear, inputs) < 0.02 * linear(inputs).var()
 
