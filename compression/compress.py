@@ -18,6 +18,7 @@ from torch import nn
 
 from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_compressed
 from compression.context import Context
+from compression.measure import check_measurable
 from compression.objective import SpecialTokens, predicts_next
 from compression.options import OptionError, plain_options
 from compression.precision import Precision
@@ -77,7 +78,7 @@ def run_recipe(job: Job, folder: Path) -> Path:
     Raises:
         UsageError: ``folder`` belongs to another run, or an option does not fit the model (the place in the recipe is
             named).
-        DataError: a step needs data, or labels, that are not there.
+        DataError: a step needs data, or labels, that are not there, or nothing can be measured on the held-out data.
         UnsupportedModel: the model has not the layers a step is for.
         BudgetMissed: a training diverged; the checkpoint of the step before is kept.
         OutputError: no room.
@@ -98,6 +99,8 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
     files = _copy_files(job, before, work / "files")
     model = job.load_model(before)
     sets, tokens = job.read_samples(files)
+    if sets.held_out is not None:
+        check_measurable(model, sets.held_out, tokens)
     context = Context(
         seed=job.recipe.seed,
         step=number,

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import torch
 from torch import nn
 
-from compression.learned_steps import fit_scales, learn_scales, round_rows, round_to_steps
+from compression.learned_steps import fit_scales, learn_scales, pick_values, round_rows, round_to_steps
 from compression.precision import compute_in
 from compression.trace_rounding import FIRST_OPSET_OF_4_BITS, trace_input, trace_rows
+from runtimes.errors import UsageError
 
 Bits = Literal[8, 4]
 M = TypeVar("M", bound=nn.Module)
@@ -194,7 +195,9 @@ def _watch_inputs(
     """Return some values of each linear's input, its largest among them."""
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in linears}
     hooks = [
-        linear.register_forward_pre_hook(lambda _, args, note=seen[name].append: note(_sample(args[0])))
+        linear.register_forward_pre_hook(
+            lambda _, args, note=seen[name].append: note(pick_values(args[0], _KEPT_VALUES))
+        )
         for name, linear in linears.items()
     ]
     try:
@@ -205,13 +208,8 @@ def _watch_inputs(
             hook.remove()
     unreached = [name for name, values in seen.items() if not values]
     if unreached:
-        raise ValueError(f"'{unreached[0]}' was not reached")
+        raise UsageError("the data never reaches this layer", where=unreached[0], cure="leave it out of the recipe")
     return {name: torch.cat(values) for name, values in seen.items()}
-
-
-def _sample(values: torch.Tensor) -> torch.Tensor:
-    flat = values.detach().flatten()
-    return torch.cat([flat[:: -(-len(flat) // _KEPT_VALUES)], flat.abs().max()[None]])
 
 
 def _hold_scales(scales: torch.Tensor) -> nn.Parameter:

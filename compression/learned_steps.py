@@ -81,6 +81,16 @@ def fit_scales(groups: torch.Tensor, bits: int) -> torch.Tensor:
     return best
 
 
+def pick_values(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Return about ``count`` of the values [..., channels], and the largest: what first scales are fitted to.
+
+    Whole tokens are picked: every n-th value would be of the same few channels, whatever the others hold.
+    """
+    tokens = values.detach().flatten(0, -2)
+    picked = tokens[:: -(-tokens.numel() // count)]
+    return torch.cat([picked.flatten(), tokens.abs().max()[None]])
+
+
 @contextmanager
 def learn_scales(scales: Sequence[tuple[nn.Module, str]]) -> Iterator[None]:
     """Let the named parameters learn while the context is open: as logarithms, so that none can become negative."""

@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from compression.next_token import check_head, find_asked, measure_next
-from compression.objective import SpecialTokens, make_task_objective, measure_loss, predicts_next, run_model
+from compression.objective import (
+    SpecialTokens,
+    make_task_objective,
+    measure_loss,
+    predicts_next,
+    predicts_tokens,
+    run_model,
+)
 from compression.samples import Samples, read_batches
 from runtimes.errors import DataError
 
@@ -44,6 +51,17 @@ def measure(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> dict[s
             return _measure_next(model, samples) if predicts_next(model) else _measure_masked(model, samples, tokens)
     finally:
         model.train(training)
+
+
+def check_measurable(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> None:
+    """Raise DataError where :func:`measure` would: before a training, whose every epoch ends with it."""
+    masks = tokens.mask is not None and predicts_tokens(model)
+    if samples.labels is None and not predicts_next(model) and not masks:
+        raise DataError(
+            "the held-out data has no labels, and of a model that predicts no tokens nothing can be measured on it",
+            where="--held-out",
+            cure="name their column with --label-column, or leave --held-out out",
+        )
 
 
 def _measure(model: nn.Module, samples: Samples) -> dict[str, float]:

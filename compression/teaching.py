@@ -62,12 +62,15 @@ def join_samples(train: Samples | None, unlabelled: Samples | None) -> Samples:
         raise DataError("there are no unlabelled samples", where="unlabelled", cure="pass --unlabelled FILE")
     if train is None:
         return unlabelled
-    both = (train.teacher_rows, unlabelled.teacher_rows)
+    # Where every text is the same to both tokenizers, the rows of one set stand for its teacher's.
+    both = [one.teacher_rows or one.rows for one in (train, unlabelled)]
+    told = [one for one in (train, unlabelled) if one.teacher_rows is not None]
     return replace(
         train,
         rows=train.rows + unlabelled.rows,
         labels=None if train.labels is None else np.concatenate([train.labels, _fill(train.labels, len(unlabelled))]),
-        teacher_rows=None if both[0] is None or both[1] is None else both[0] + both[1],
+        teacher_rows=both[0] + both[1] if told else None,
+        teacher_padding=told[0].teacher_padding if told else train.teacher_padding,
     )
 
 

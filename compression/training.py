@@ -152,13 +152,17 @@ def run_training(model: nn.Module, training: Training, task: Task, logbook: Logb
 
 
 def make_optimizer(modules: Mapping[str, nn.Module], training: Training) -> torch.optim.Optimizer:
-    """Return AdamW over every parameter that learns, each once; vectors and scalars do not decay."""
-    learning = {id(p): p for module in modules.values() for p in module.parameters() if p.requires_grad}
-    matrices = [parameter for parameter in learning.values() if parameter.dim() > 1]
-    vectors = [parameter for parameter in learning.values() if parameter.dim() <= 1]
+    """Return AdamW over every parameter that learns, each once; vectors, scalars and scales do not decay."""
+    named = [pair for module in modules.values() for pair in module.named_parameters() if pair[1].requires_grad]
+    learning = {id(parameter): (name, parameter) for name, parameter in named}
+    decays: list[nn.Parameter] = []
+    stays: list[nn.Parameter] = []
+    for name, parameter in learning.values():
+        # The scales of blocks are a matrix, and logarithms: decay would pull them to 1.
+        (decays if parameter.dim() > 1 and "_scale" not in name else stays).append(parameter)
     groups = [
-        {"params": matrices, "weight_decay": training.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": decays, "weight_decay": training.weight_decay},
+        {"params": stays, "weight_decay": 0.0},
     ]
     # Fused: one pass over the memory of each parameter in place of ten.
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=training.learning_rate, fused=True)

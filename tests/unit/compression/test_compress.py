@@ -12,7 +12,7 @@ from compression.compress import Job, run_recipe
 from compression.options import OptionError
 from compression.recipe import parse_recipe
 from compression.samples import SampleSets
-from runtimes.errors import UnsupportedModel, UsageError
+from runtimes.errors import DataError, UnsupportedModel, UsageError
 from tests.unit.compression.made_encoders import make_bert
 from tests.unit.compression.made_samples import TOKENS, make_samples
 
@@ -191,3 +191,15 @@ def test_torch_is_left_as_it_was(tmp_path):
     threads = torch.get_num_threads()
     run_recipe(make_job(), tmp_path / "p")
     assert torch.get_num_threads() == threads
+
+
+def test_held_out_data_that_nothing_can_be_measured_on_is_refused_before_any_training(tmp_path):
+    told = []
+    bare = make_job('[[steps]]\ndo = "distil"\ntrain = {distil = {hard_weight = 0.0}}\n', told=told)
+    sets = SampleSets(train=make_samples(), held_out=make_samples(24, labelled=False))
+    job = replace(bare, read_samples=lambda _files: (sets, TOKENS), load_teacher=make_bert)
+    with pytest.raises(DataError, match="nothing can be measured") as caught:
+        run_recipe(job, tmp_path / "p")
+    assert caught.value.where == "--held-out"
+    assert caught.value.cure
+    assert not any("update" in entry for entry in told)

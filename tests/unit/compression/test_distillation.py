@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,18 @@ def test_rows_without_a_label_are_learned_from_the_teacher_alone():
     scores = join_samples(Samples(rows=labelled.rows, labels=np.array([0, 1, 2, 3], np.float32)), more)
     assert find_labelled(torch.from_numpy(scores.labels)).tolist() == [True] * 4 + [False] * 6
     assert join_samples(None, more) is more
+
+
+@pytest.mark.parametrize("which", ["labelled", "more"])
+def test_the_teachers_own_tokens_stay_where_one_set_has_others(which):
+    """A set whose texts both tokenizers cut alike has none of its own."""
+    sets = {"labelled": make_samples(4), "more": make_samples(6, labels=False, seed=1)}
+    cut = tuple({name: values[::-1] for name, values in row.items()} for row in sets[which].rows)
+    sets[which] = replace(sets[which], teacher_rows=cut, teacher_padding={"input_ids": 3})
+    joined = join_samples(sets["labelled"], sets["more"])
+    expected = [sets[name].teacher_rows or sets[name].rows for name in ("labelled", "more")]
+    assert joined.teacher_rows == expected[0] + expected[1]
+    assert joined.teacher_padding == {"input_ids": 3}
 
 
 def test_changed_rows_have_no_label_and_teacher_and_student_read_the_same():

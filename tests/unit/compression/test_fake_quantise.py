@@ -16,6 +16,7 @@ from compression.learned_steps import limits
 from compression.low_rank import factorise
 from compression.masks import KeepZeros
 from compression.precision import compute_in
+from runtimes.errors import UsageError
 
 IDS = torch.arange(5, 37).reshape(2, 16)
 
@@ -185,7 +186,6 @@ def test_only_four_bits_need_a_new_operator_set():
     ("edit", "message"),
     [
         (lambda model: fake_quantise(model, ["1"], id), "a ReLU, not a Linear"),
-        (lambda model: fake_quantise(model, ["0"], id), "'0' was not reached"),
         (lambda model: fake_quantise_embeddings(model, ["0"]), "a Linear, not a Embedding"),
         (lambda _: FakeQuantisedEmbedding.from_description({"rows": 1, "width": 1, "padding": None, "bits": 3}), "3 b"),
     ],
@@ -193,6 +193,12 @@ def test_only_four_bits_need_a_new_operator_set():
 def test_what_cannot_be_rounded_is_refused(edit, message):
     with pytest.raises(ValueError, match=message):
         edit(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+
+
+def test_a_layer_that_no_sample_reaches_has_no_scale():
+    with pytest.raises(UsageError, match="never reaches this layer") as caught:
+        fake_quantise(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), ["0"], id)
+    assert (caught.value.where, caught.value.cure) == ("0", "leave it out of the recipe")
 
 
 def test_rounded_products_are_not_rounded_again_in_bf16():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compression.learned_steps import fit_scales, learn_scales, limits, round_rows, round_to_steps
+from compression.learned_steps import fit_scales, learn_scales, limits, pick_values, round_rows, round_to_steps
 
 
 @pytest.mark.parametrize(("bits", "low", "high"), [(8, -128, 127), (4, -8, 7)])
@@ -82,3 +82,13 @@ def test_scales_are_plain_again_after_an_error():
     with pytest.raises(RuntimeError), learn_scales([(module, "scale")]):
         raise RuntimeError
     assert list(module.state_dict()) == ["scale"]
+
+
+def test_what_scales_are_fitted_to_is_of_every_channel():
+    """A stride over all values of 32 x 512 tokens would be as long as a token is wide: one channel of all."""
+    tokens = torch.zeros(32, 512, 576)
+    tokens[..., 1::2] = torch.randn(32, 512, 288, generator=torch.Generator().manual_seed(0))
+    picked = pick_values(tokens, 1 << 14)
+    assert len(picked) == pytest.approx(1 << 14, rel=0.05)
+    assert (picked != 0).float().mean() == pytest.approx(0.5, abs=0.01)
+    assert picked.max() == tokens.abs().max()

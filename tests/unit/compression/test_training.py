@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 
+from compression.fake_quantise import fake_quantise, learn_all_scales
 from compression.journal import Journal
 from compression.masks import KeepZeros
 from compression.objective import Objective, make_task_objective
 from compression.training import Logbook, Task, Training, make_optimizer, run_training, schedule_rate
 from runtimes.errors import BudgetMissed, CorruptArtifact
-from tests.unit.compression.made_encoders import make_bert
+from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import TOKENS, make_samples
 
 TRAINING = Training(epochs=3, batch_size=8, learning_rate=2e-3)
@@ -195,6 +196,17 @@ def test_vectors_do_not_decay_and_what_is_frozen_does_not_learn():
     }
     learning = sum(len(group["params"]) for group in groups)
     assert learning == len(list(model.parameters())) - len(list(model.bert.embeddings.parameters()))
+
+
+def test_scales_of_blocks_do_not_decay_though_they_are_a_matrix():
+    model = make_bert()
+    fake_quantise(model, ["bert.encoder.layer.0.output.dense"], lambda it: it(**make_batch().inputs), bits=4)
+    with learn_all_scales(model):
+        groups = make_optimizer({"model": model}, Training(weight_decay=0.3)).param_groups
+        decays = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+        scales = {name: p for name, p in model.named_parameters() if "_scale" in name and p.requires_grad}
+    assert any(parameter.dim() > 1 for parameter in scales.values())
+    assert not [name for name, parameter in scales.items() if id(parameter) in decays]
 
 
 def test_tied_weights_are_kept_once(tmp_path):
