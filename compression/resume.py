@@ -44,8 +44,8 @@ class Learners:
     keepers: Sequence[Keeper] = ()
 
 
-def write_state(path: Path, learners: Learners, numbers: Mapping[str, int]) -> None:
-    """Write everything, torch's random state included, beside ``path`` and rename.
+def write_state(path: Path, learners: Learners, numbers: Mapping[str, Any]) -> None:
+    """Write everything, torch's random state included, beside ``path`` and rename; ``numbers`` are plain JSON data.
 
     Raises:
         OutputError: no room; the state written before is untouched.
@@ -61,7 +61,7 @@ def write_state(path: Path, learners: Learners, numbers: Mapping[str, int]) -> N
     write_bytes(path, save(plain, metadata={"numbers": json.dumps(dict(numbers))}))
 
 
-def read_state(path: Path, learners: Learners) -> dict[str, int] | None:
+def read_state(path: Path, learners: Learners) -> dict[str, Any] | None:
     """Put everything back in place and return the numbers; None where nothing was kept.
 
     Raises:
@@ -71,7 +71,7 @@ def read_state(path: Path, learners: Learners) -> dict[str, int] | None:
         return None
     try:
         with safe_open(str(path), framework="pt") as stored:
-            numbers: dict[str, int] = json.loads(stored.metadata()["numbers"])
+            numbers: dict[str, Any] = json.loads(stored.metadata()["numbers"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
         _restore(learners, tensors)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:

@@ -212,9 +212,8 @@ class _Loop:
             last = place == len(batches) - 1
             if last or (update + 1) % _LOG_EVERY_UPDATES == 0:
                 self._log(update, epoch_ends=last)
-                # Only where the losses are told: those since the last entry are not kept.
-                if last or time.monotonic() - self._kept > _STATE_EVERY_S:
-                    self._keep(update + 1)
+            if last or time.monotonic() - self._kept > _STATE_EVERY_S:
+                self._keep(update + 1)
 
     def _update(self, update: int, indices: tuple[int, ...]) -> None:
         progress = update / self._total
@@ -271,7 +270,8 @@ class _Loop:
         if self._state is None:
             return
         journal = self._logbook.journal
-        numbers = {"updates": updates, "metrics_bytes": journal.size_bytes() if journal is not None else 0}
+        written = journal.size_bytes() if journal is not None else 0
+        numbers = {"updates": updates, "metrics_bytes": written, "losses": self._losses}
         write_state(self._state, self._learners, numbers)
         self._kept = time.monotonic()
 
@@ -282,4 +282,6 @@ class _Loop:
             return 0
         if self._logbook.journal is not None:
             self._logbook.journal.cut_back(numbers["metrics_bytes"])
-        return numbers["updates"]
+        self._losses = numbers["losses"]
+        updates: int = numbers["updates"]
+        return updates

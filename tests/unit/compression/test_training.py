@@ -1,6 +1,7 @@
 """The loop: it learns, it stops where it diverges, and after a kill it comes to the same bits."""
 
 import json
+from contextlib import suppress
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_the_same_seed_gives_the_same_bits():
 # Inside an epoch, at an epoch's end, and before anything was kept. An epoch has six updates.
 @pytest.mark.parametrize("stop_at", [3, 6, 14, 16])
 def test_a_stopped_training_comes_to_the_same_bits(tmp_path, stop_at, monkeypatch):
-    # At every entry, which are ten updates apart, and at every epoch's end.
+    # At every update; entries are ten apart, and at every epoch's end.
     monkeypatch.setattr("compression.training._STATE_EVERY_S", 0.0)
     results = []
     for folder, stops in (("whole", (None,)), ("stopped", (stop_at, stop_at + 1, None))):
@@ -108,6 +109,16 @@ def test_a_stopped_training_comes_to_the_same_bits(tmp_path, stop_at, monkeypatc
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert count == counted == 18
     assert read_losses(tmp_path / "whole") == read_losses(tmp_path / "stopped")
+
+
+def test_a_kill_costs_no_update_that_was_kept_since(tmp_path, monkeypatch):
+    monkeypatch.setattr("compression.training._STATE_EVERY_S", 0.0)
+    hooks = Counting(stop_at=4), Counting()
+    for hook in hooks:
+        model = make_bert()
+        with suppress(Stop):
+            run_training(model, TRAINING, make_task(model, hooks=(hook,)), make_logbook(tmp_path))
+    assert hooks[1].progress[0] == 4 / 18
 
 
 def test_bf16_learns_what_fp32_does_with_float32_parameters(tmp_path):
