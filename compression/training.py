@@ -23,7 +23,7 @@ from compression.journal import Journal
 from compression.objective import Objective
 from compression.options import OptionError
 from compression.precision import Precision, compute_in
-from compression.resume import Learners, read_state, write_state
+from compression.resume import Learners, read_numbers, read_state, write_state
 from compression.samples import Samples, plan_batches
 from compression.workplace import STATE_SUFFIX
 from runtimes.errors import BudgetMissed
@@ -281,7 +281,13 @@ class _Loop:
         if numbers is None:
             return 0
         if self._logbook.journal is not None:
-            self._logbook.journal.cut_back(numbers["metrics_bytes"])
+            self._logbook.journal.cut_back(self._find_end())
         self._losses = numbers["losses"]
         updates: int = numbers["updates"]
         return updates
+
+    def _find_end(self) -> int:
+        """Return how many bytes of the metrics stay: those up to the last state of any training of the step."""
+        assert self._state is not None
+        states = self._state.parent.glob(f"*{STATE_SUFFIX}")
+        return max(read_numbers(state)["metrics_bytes"] for state in states)

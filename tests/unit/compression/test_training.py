@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,25 @@ def test_a_finished_training_is_not_done_again(tmp_path):
         run_training(model, TRAINING, make_task(model, hooks=(hook,)), make_logbook(tmp_path))
         assert bool(hook.progress) is progress
         assert hook.seen == 18
+
+
+@pytest.mark.parametrize("stop_at", [None, 3, 14])
+def test_a_resumed_step_keeps_the_metrics_of_its_second_training(tmp_path, stop_at):
+    """Stopped before the second training kept anything, behind its second epoch, or behind its end."""
+
+    def run(stop):
+        model = make_bert()
+        for name, hook in (("first", Counting()), ("second", Counting(stop))):
+            task = replace(make_task(model, hooks=(hook,)), name=name)
+            run_training(model, TRAINING, task, make_logbook(tmp_path))
+
+    with suppress(Stop):
+        run(stop_at)
+    make_logbook(tmp_path).write({"training": "second", "update": 99})  # behind every state
+    run(None)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = [(line["training"], line["update"]) for line in lines]
+    assert told == [(name, update) for name in ("first", "second") for update in (6, 10, 12, 18)]
 
 
 def test_the_state_of_another_model_is_refused(tmp_path):
