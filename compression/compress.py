@@ -63,13 +63,13 @@ class Job:
     precision: Precision = "fp32"
 
     def describe(self) -> dict[str, Any]:
-        """Return what must be the same for a run to go on."""
+        """Return what must be the same for a run to go on, but for the steps that are not done yet."""
         made_of = {"recipe": self.recipe.to_json(), "source": dict(self.source), "data": dict(self.data)}
         return {**made_of, "train_precision": self.precision}
 
 
 def run_recipe(job: Job, folder: Path) -> Path:
-    """Carry out the recipe in ``folder``, which a killed run of the same recipe may have begun.
+    """Carry out the recipe in ``folder``; what a killed or failed run with the same first steps did there is kept.
 
     Returns:
         The checkpoint behind the last step, below ``folder``.
@@ -82,11 +82,11 @@ def run_recipe(job: Job, folder: Path) -> Path:
         BudgetMissed: a training diverged; the checkpoint of the step before is kept.
         OutputError: no room.
     """
-    names = [step.do for step in job.recipe.steps]
-    with open_workplace(folder, names, job.describe()) as place:
-        for number in range(place.count_done(), len(names)):
+    count = len(job.recipe.steps)
+    with open_workplace(folder, job.describe()) as place:
+        for number in range(place.count_done(), count):
             _run_step(job, place, number)
-        return place.checkpoint(len(names) - 1)
+        return place.checkpoint(count - 1)
 
 
 def _run_step(job: Job, place: Workplace, number: int) -> None:

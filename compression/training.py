@@ -244,7 +244,7 @@ class _Loop:
             f"the loss or its gradient is {float(value.detach())}: the training has diverged",
             where=f"{self._logbook.place}: {self._task.name}, update {update + 1} of {self._total}",
             cure=f"lower learning_rate ({self._training.learning_rate:g} now) or max_grad_norm "
-            f"({self._training.max_grad_norm:g} now), or raise warmup; what the steps before made is kept",
+            f"({self._training.max_grad_norm:g} now), or raise warmup: the same command then goes on with this step",
         )
 
     def _log(self, update: int, *, epoch_ends: bool) -> None:
