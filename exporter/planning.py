@@ -63,7 +63,8 @@ def plan(options: PlanOptions, progress: Progress) -> Plan:
     Raises:
         UsageError: an option is wrong.
         DataError: the data cannot be used, or there is too little of it.
-        UnsupportedModel: the model cannot be read, has no encoder layers, or its head is yet to be trained.
+        UnsupportedModel: the model cannot be read, has no encoder layers, predicts the next token, or its head is yet
+            to be trained.
         BudgetMissed: not even rounding to 8 bits keeps to the budget.
     """
     from compression.ladders import list_ladders

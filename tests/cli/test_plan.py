@@ -7,6 +7,7 @@ import pytest
 
 from exporter import planning
 from tests.cli.test_compress import write_data
+from tests.unit.compression.made_decoders import make_decoder
 
 FINETUNE = """name = "try"
 [[steps]]
@@ -71,6 +72,20 @@ def test_an_encoder_without_its_classifier_is_refused(stepdown, case_model, tmp_
     found = stepdown("plan", case_model("bert"), "--task", "text-classification", "--data", data)
     assert found.code == 4
     assert "yet to be trained" in found.err
+
+
+@pytest.mark.parametrize("kind", ["folder", "gguf"])
+def test_a_language_model_is_refused_with_the_recipes_for_it(stepdown, tmp_path, kind):
+    model = tmp_path / f"model.{kind}"
+    if kind == "folder":
+        make_decoder().save_pretrained(model)
+    else:
+        model.write_bytes(b"GGUF")
+    found = stepdown("plan", model, "--data", write_data(tmp_path / "dev.jsonl", 20))
+    assert found.code == 4
+    assert "a language model cannot be planned for" in found.err
+    assert f"(at {model})" in found.err
+    assert "decoder-int8-aware, decoder-prune-70, decoder-smaller, decoder-student" in found.err
 
 
 @pytest.mark.parametrize(
