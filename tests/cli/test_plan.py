@@ -2,9 +2,12 @@
 
 import json
 import tomllib
+from dataclasses import replace
 
 import pytest
 
+from compression.proposal import Search
+from compression.sensitivity import Ruler
 from exporter import planning
 from tests.cli.test_compress import write_data
 from tests.unit.compression.made_decoders import make_decoder
@@ -65,6 +68,39 @@ def test_without_labels_and_for_a_gpu_nothing_is_timed(stepdown, classifier):
     written = tomllib.loads(found.out)
     assert (written["predicted"]["metric"], written["predicted"]["speedup"]) == ("agreement", 0.0)
     assert not any(step.get("sparsity") for step in written["steps"] if step["do"] == "prune")
+
+
+@pytest.fixture
+def costly_rounding(monkeypatch):
+    """Let rounding cost 30 points of any model."""
+    measure = Ruler.measure
+
+    def add(ruler, model):
+        change = measure(ruler, model)
+        return replace(change, drop=change.drop + (0.3 if hasattr(model, "is_rounded") else 0.0))
+
+    monkeypatch.setattr(Ruler, "measure", add)
+    monkeypatch.setattr(planning, "_round", lambda _, model: setattr(model, "is_rounded", True))
+
+
+@pytest.mark.usefixtures("costly_rounding")
+def test_what_rounding_costs_is_not_won_back(stepdown, classifier, monkeypatch):
+    budgets, run = [], Search.run
+    monkeypatch.setattr(Search, "run", lambda search, *given: budgets.append(given[0]) or run(search, *given))
+    found = stepdown(*list_words(classifier, "--target", "tensorrt", "--max-drop", "40%", "--json"))
+    assert found.code == 0, found.err
+    assert budgets == [pytest.approx(0.3 + 0.1 / (1 - planning.RECOVERED))]
+    predicted = found.json()["recipe"]["predicted"]
+    assert predicted["drop_at_once"] >= 0.3
+    assert predicted["drop"] == pytest.approx(planning.recover(predicted["drop_at_once"], 0.3), abs=1e-5)
+
+
+@pytest.mark.usefixtures("costly_rounding")
+def test_rounding_beyond_the_budget_is_said_before_anything_is_tried(stepdown, classifier, monkeypatch):
+    monkeypatch.setattr(Search, "run", lambda *_: pytest.fail("tried all the same"))
+    found = stepdown(*list_words(classifier, "--target", "tensorrt", "--max-drop", "5%"))
+    assert found.code == 5
+    assert "rounding to 8 bits alone costs 30.00%" in found.err
 
 
 def test_an_encoder_without_its_classifier_is_refused(stepdown, case_model, tmp_path):
