@@ -21,6 +21,7 @@ from compression.context import Context
 from compression.objective import SpecialTokens, predicts_next
 from compression.options import OptionError, plain_options
 from compression.precision import Precision
+from compression.prediction import HELD_OUT_BEFORE
 from compression.rank_limits import Gain
 from compression.recipe import ENCODER_STEPS, Facts, MakesModel, Recipe, Step, import_step
 from compression.samples import SampleSets
@@ -112,14 +113,23 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
         precision=job.precision,
         logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
     )
+    found = _measure_before(model, job, context)
     model, facts = _apply(model, step, context)
-    spent = {"facts": facts, "seconds": round(time.monotonic() - started, 1)}
+    spent = {"facts": {**found, **facts}, "seconds": round(time.monotonic() - started, 1)}
     record = _extend(read_record(before) if before is not None else job.record, job, step, spent)
     context.logbook.write(spent)
     with new_directory(place.checkpoint(number), force=True) as staging:
         save_compressed(model, staging, record)
         shutil.copytree(files, staging, dirs_exist_ok=True)
     place.remove_all_but(number)
+
+
+def _measure_before(model: nn.Module, job: Job, context: Context) -> Facts:
+    """Return what the user's model was on held-out samples, where a prediction is to be compared with the drop."""
+    held_out = context.held_out
+    if context.step or job.recipe.predicted is None or held_out is None or held_out.labels is None:
+        return {}
+    return {HELD_OUT_BEFORE: context.evaluate(model)}
 
 
 def _apply(model: nn.Module, step: Step, context: Context) -> tuple[nn.Module, Facts]:

@@ -230,11 +230,12 @@ def _propose(outcome: _Outcome, options: PlanOptions) -> Plan:
     chosen, subject, timed = outcome.path[-1], outcome.subject, outcome.timed
     listed = list(_list_steps(outcome))
     recovers = any(step.do == "distil" for step, _ in listed)
-    at_once = chosen.change.drop
+    at_once, rounding = chosen.change.drop, outcome.path[0].change.drop
     reference = 0.0 if timed is None else timed.float_time
     prediction = Prediction(
-        drop=round(recover(at_once, outcome.path[0].change.drop) if recovers else at_once, 5),
+        drop=round(recover(at_once, rounding) if recovers else at_once, 5),
         drop_at_once=round(at_once, 5),
+        drop_by_rounding=round(rounding, 5),
         metric=outcome.ruler.metric,
         score=round(outcome.ruler.score, 5),
         size_bytes=chosen.costs.size_bytes,

@@ -52,7 +52,7 @@ def test_what_is_proposed_is_carried_out_and_compared(stepdown, classifier, tmp_
     words = ["compress", classifier, "--recipe", recipe, "--data", tmp_path / "train.jsonl"]
     made = stepdown(*words, "--held-out", tmp_path / "dev.jsonl", "-o", tmp_path / "small")
     assert made.code == 0, made.err
-    assert "accuracy: predicted" in made.out
+    assert "drop of accuracy before rounding, on the plan's samples and on held-out ones: predicted" in made.out
     shipped = stepdown("export", tmp_path / "small", "-o", tmp_path / "out", "--shape", "1x16")
     assert shipped.code == 0, shipped.err
     assert "size_bytes: predicted" in shipped.out
@@ -92,6 +92,7 @@ def test_what_rounding_costs_is_not_won_back(stepdown, classifier, monkeypatch):
     assert budgets == [pytest.approx(0.3 + 0.1 / (1 - planning.RECOVERED))]
     predicted = found.json()["recipe"]["predicted"]
     assert predicted["drop_at_once"] >= 0.3
+    assert predicted["drop_by_rounding"] == pytest.approx(0.3)
     assert predicted["drop"] == pytest.approx(planning.recover(predicted["drop_at_once"], 0.3), abs=1e-5)
 
 
