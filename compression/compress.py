@@ -22,6 +22,7 @@ from compression.measure import check_measurable
 from compression.objective import SpecialTokens, predicts_next
 from compression.options import OptionError, plain_options
 from compression.precision import Precision
+from compression.prediction import HELD_OUT_BEFORE
 from compression.rank_limits import Gain
 from compression.recipe import ENCODER_STEPS, Facts, MakesModel, Recipe, Step, import_step
 from compression.samples import SampleSets
@@ -64,13 +65,13 @@ class Job:
     precision: Precision = "fp32"
 
     def describe(self) -> dict[str, Any]:
-        """Return what must be the same for a run to go on."""
+        """Return what must be the same for a run to go on, but for the steps that are not done yet."""
         made_of = {"recipe": self.recipe.to_json(), "source": dict(self.source), "data": dict(self.data)}
         return {**made_of, "train_precision": self.precision}
 
 
 def run_recipe(job: Job, folder: Path) -> Path:
-    """Carry out the recipe in ``folder``, which a killed run of the same recipe may have begun.
+    """Carry out the recipe in ``folder``; what a killed or failed run with the same first steps did there is kept.
 
     Returns:
         The checkpoint behind the last step, below ``folder``.
@@ -83,11 +84,11 @@ def run_recipe(job: Job, folder: Path) -> Path:
         BudgetMissed: a training diverged; the checkpoint of the step before is kept.
         OutputError: no room.
     """
-    names = [step.do for step in job.recipe.steps]
-    with open_workplace(folder, names, job.describe()) as place:
-        for number in range(place.count_done(), len(names)):
+    count = len(job.recipe.steps)
+    with open_workplace(folder, job.describe()) as place:
+        for number in range(place.count_done(), count):
             _run_step(job, place, number)
-        return place.checkpoint(len(names) - 1)
+        return place.checkpoint(count - 1)
 
 
 def _run_step(job: Job, place: Workplace, number: int) -> None:
@@ -115,14 +116,23 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
         precision=job.precision,
         logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
     )
+    found = _measure_before(model, job, context)
     model, facts = _apply(model, step, context)
-    spent = {"facts": facts, "seconds": round(time.monotonic() - started, 1)}
+    spent = {"facts": {**found, **facts}, "seconds": round(time.monotonic() - started, 1)}
     record = _extend(read_record(before) if before is not None else job.record, job, step, spent)
     context.logbook.write(spent)
     with new_directory(place.checkpoint(number), force=True) as staging:
         save_compressed(model, staging, record)
         shutil.copytree(files, staging, dirs_exist_ok=True)
     place.remove_all_but(number)
+
+
+def _measure_before(model: nn.Module, job: Job, context: Context) -> Facts:
+    """Return what the user's model was on held-out samples, where a prediction is to be compared with the drop."""
+    held_out = context.held_out
+    if context.step or job.recipe.predicted is None or held_out is None or held_out.labels is None:
+        return {}
+    return {HELD_OUT_BEFORE: context.evaluate(model)}
 
 
 def _apply(model: nn.Module, step: Step, context: Context) -> tuple[nn.Module, Facts]:

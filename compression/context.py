@@ -126,7 +126,8 @@ class Context:
     ) -> Objective:
         teacher: Any = self.teacher()
         kept = None
-        if epochs > 1 and options.soft_weight and predicts_next(teacher):
+        # Where hidden states are matched the teacher's layers are needed every time: there is nothing to keep.
+        if epochs > 1 and options.soft_weight and not options.hidden_weight and predicts_next(teacher):
             kept = KeptStates(samples, int(teacher.get_output_embeddings().in_features), self.logbook.folder)
         return make_token_objective(model, teacher, options, samples, seed, kept)
 

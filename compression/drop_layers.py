@@ -62,21 +62,22 @@ def drop_layers(model: nn.Module, stack: str, keep: Sequence[int]) -> None:
 
 
 def score_layers(model: nn.Module, stack: str, batches: Iterable[Batch]) -> torch.Tensor:
-    """Return for each layer 1 - the mean cosine between what goes in and what comes out, [layers]; no labels.
+    """Return for each layer 1 - the mean cosine over tokens of what goes in and what comes out, [layers]; no labels.
 
     Raises:
         DataError: there are no batches.
     """
     layers = _get_stack(model, stack)
     turned = torch.zeros(len(layers), dtype=torch.float64)
+    tokens = torch.zeros(len(layers), dtype=torch.float64)
     mask: list[torch.Tensor | None] = [None]
-    count = 0
 
     def note(place: int, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:  # noqa: ANN401 - a tensor, or a tuple that begins with one
         given = args[0] if args else named["hidden_states"]
         made = output if isinstance(output, torch.Tensor) else output[0]
         cosines = nn.functional.cosine_similarity(drop_padding(given, mask[0]), drop_padding(made, mask[0]), dim=-1)
         turned[place] += (1 - cosines.double()).sum()
+        tokens[place] += cosines.numel()
 
     hooks = [layer.register_forward_hook(partial(note, place), with_kwargs=True) for place, layer in enumerate(layers)]
     was_training = model.training
@@ -84,15 +85,14 @@ def score_layers(model: nn.Module, stack: str, batches: Iterable[Batch]) -> torc
         with torch.no_grad():
             for batch in batches:
                 mask[0] = batch.inputs.get("attention_mask")
-                count += len(batch)
                 run_body(model.eval(), batch.inputs)
     finally:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    if not count:
+    if not tokens.any():
         raise DataError("there is no data to run through the model", cure="give --data or --unlabelled")
-    return turned / count
+    return turned / tokens.clamp_min(1)
 
 
 def choose_by_score(scores: torch.Tensor, keep: int) -> list[int]:

@@ -29,6 +29,8 @@ from compression.units import UnitGroup, UnitSource
 from runtimes.errors import DataError
 
 Importance = Literal["magnitude", "activation", "taylor", "fisher"]
+#: What a cure may add: the fit, which is on by default, looks at data too.
+WITHOUT_DATA = 'or set importance = "magnitude" and reconstruct = false'
 #: The loss of a batch, a mean over its samples.
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
@@ -98,7 +100,7 @@ def score_by_gradient(
     finally:
         model.train(was_training)
     if not samples:
-        raise DataError("there is no data to measure importance on", cure="give --data, or use importance = magnitude")
+        raise DataError("there is no data to measure importance on", cure=f"pass --data FILE, {WITHOUT_DATA}")
     return {name: total / samples for name, total in sums.items()}
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from compression.options import OptionError
 
+#: Among the facts of the first step of a recipe with a prediction: what the model was on held-out samples before it.
+HELD_OUT_BEFORE = "held_out_before"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -19,6 +22,7 @@ class Prediction:
     Attributes:
         drop: By how much ``metric`` falls, recovery included.
         drop_at_once: The same before any training, as measured with all steps together.
+        drop_by_rounding: What of ``drop`` rounding to 8 bits alone costs, which ``export`` does.
         metric: What the drop is of.
         score: The metric of the model as it was, on the samples of the plan.
         size_bytes: Of the exported model.
@@ -30,6 +34,7 @@ class Prediction:
 
     drop: float
     drop_at_once: float
+    drop_by_rounding: float = 0.0
     metric: str
     score: float
     size_bytes: int

@@ -5,7 +5,7 @@ In: a model, its units, options and the context of a step. Out: the smaller mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,16 +14,24 @@ from torch import nn
 
 from compression.choose_units import Scope, choose_units
 from compression.context import Context
-from compression.importance import Importance, score_by_activation, score_by_gradient, score_by_magnitude
+from compression.importance import (
+    WITHOUT_DATA,
+    Importance,
+    score_by_activation,
+    score_by_gradient,
+    score_by_magnitude,
+)
 from compression.layer_walk import make_collector
 from compression.layers import match_names
 from compression.moments import collect_moments
 from compression.objective import make_task_objective
 from compression.options import OptionError
 from compression.prune_structure import prune_units
+from compression.samples import Samples
 from compression.sampling import draw_batches
 from compression.training import Training, derive_seed
 from compression.units import UnitGroup
+from runtimes.errors import DataError
 
 _PURPOSE = "importance"
 
@@ -40,7 +48,8 @@ class UnitOptions:
         scope: ``layer`` takes the share from every layer, ``global`` the least important of all: widths then differ.
         multiple_of: The units left in a layer are a multiple of this.
         samples: How many samples are looked at.
-        reconstruct: Whether the linears that read the units are fitted to stand in for those that leave; no labels.
+        reconstruct: Whether the linears that read the units are fitted to stand in for those that leave: that needs
+            data, and no labels.
         train: How to recover; None leaves that to a later step.
     """
 
@@ -78,7 +87,7 @@ def prune_by_importance(
     smaller = [group for group in groups if len(kept[group.target]) < group.count]
     collect = None
     if options.reconstruct and smaller:
-        batches = draw_batches(context.require_unlabelled(), options.samples, context.make_generator(_PURPOSE))
+        batches = draw_batches(_require(context.require_unlabelled), options.samples, context.make_generator(_PURPOSE))
         collect = make_collector(model, batches)
     for group in smaller:
         # One layer after the other: each is fitted to what it is given once those before it are smaller.
@@ -95,7 +104,7 @@ def _score(
     if options.importance == "magnitude":
         return score_by_magnitude(model, groups)
     if options.importance == "activation":
-        batches = draw_batches(context.require_unlabelled(), options.samples, context.make_generator(_PURPOSE))
+        batches = draw_batches(_require(context.require_unlabelled), options.samples, context.make_generator(_PURPOSE))
         return score_by_activation(model, groups, collect_moments(model, [group.target for group in groups], batches))
     return _score_by_loss(model, groups, options, context, power=1 if options.importance == "taylor" else 2)
 
@@ -103,13 +112,21 @@ def _score(
 def _score_by_loss(
     model: nn.Module, groups: Sequence[UnitGroup], options: UnitOptions, context: Context, *, power: Literal[1, 2]
 ) -> dict[str, torch.Tensor]:
-    samples = context.require_samples()
+    samples = _require(context.require_samples)
     loss = make_task_objective(model, samples, context.tokens).loss
     batches = draw_batches(samples, options.samples, context.make_generator(_PURPOSE))
     with torch.random.fork_rng(devices=[]):
         # Which tokens are masked is drawn from torch's own generator.
         torch.manual_seed(derive_seed(context.seed, context.step, _PURPOSE))
         return score_by_gradient(model, groups, batches, lambda _, batch: loss(batch), power=power)
+
+
+def _require(ask: Callable[[], Samples]) -> Samples:
+    """Return what ``ask`` gives; an error says how to do without."""
+    try:
+        return ask()
+    except DataError as error:
+        raise DataError(error.what, where=error.where, cure=f"{error.cure}, {WITHOUT_DATA}") from error
 
 
 def _count(groups: Sequence[UnitGroup]) -> dict[str, int]:

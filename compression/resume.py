@@ -21,6 +21,7 @@ from runtimes.atomic import write_bytes
 from runtimes.errors import CorruptArtifact
 
 _RANDOM = "random"
+_UNUSABLE = (SafetensorError, OSError, KeyError, ValueError, RuntimeError)
 
 
 class Keeper(Protocol):
@@ -44,8 +45,8 @@ class Learners:
     keepers: Sequence[Keeper] = ()
 
 
-def write_state(path: Path, learners: Learners, numbers: Mapping[str, int]) -> None:
-    """Write everything, torch's random state included, beside ``path`` and rename.
+def write_state(path: Path, learners: Learners, numbers: Mapping[str, Any]) -> None:
+    """Write everything, torch's random state included, beside ``path`` and rename; ``numbers`` are plain JSON data.
 
     Raises:
         OutputError: no room; the state written before is untouched.
@@ -61,7 +62,7 @@ def write_state(path: Path, learners: Learners, numbers: Mapping[str, int]) -> N
     write_bytes(path, save(plain, metadata={"numbers": json.dumps(dict(numbers))}))
 
 
-def read_state(path: Path, learners: Learners) -> dict[str, int] | None:
+def read_state(path: Path, learners: Learners) -> dict[str, Any] | None:
     """Put everything back in place and return the numbers; None where nothing was kept.
 
     Raises:
@@ -71,14 +72,31 @@ def read_state(path: Path, learners: Learners) -> dict[str, int] | None:
         return None
     try:
         with safe_open(str(path), framework="pt") as stored:
-            numbers: dict[str, int] = json.loads(stored.metadata()["numbers"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
         _restore(learners, tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CorruptArtifact(
-            f"the kept state cannot be used: {error}", where=str(path), cure="remove it; the step then starts again"
-        ) from error
+    except _UNUSABLE as error:
+        raise _refuse(path, error) from error
+    return read_numbers(path)
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    """Return the numbers of a kept state alone.
+
+    Raises:
+        CorruptArtifact: the file is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            numbers: dict[str, Any] = json.loads(stored.metadata()["numbers"])
+    except _UNUSABLE as error:
+        raise _refuse(path, error) from error
     return numbers
+
+
+def _refuse(path: Path, error: Exception) -> CorruptArtifact:
+    return CorruptArtifact(
+        f"the kept state cannot be used: {error}", where=str(path), cure="remove it; the step then starts again"
+    )
 
 
 def _restore(learners: Learners, tensors: dict[str, torch.Tensor]) -> None:

@@ -15,7 +15,7 @@ from compression.moments import drop_padding
 from compression.objective import run_model
 from compression.samples import Batch, Samples, read_batches
 
-Metric = Literal["accuracy", "agreement", "correlation", "cosine"]
+Metric = Literal["accuracy", "agreement", "correlation", "correlation with itself", "cosine"]
 _BATCH_SIZE = 32
 
 
@@ -25,8 +25,8 @@ class Change:
 
     Attributes:
         drop: By how much the metric falls; below 0 where it rises.
-        distance: How far the answers move: the mean divergence of classes in nats, else 1 - the mean cosine. It tells
-            changes apart that the metric, over a few hundred samples, cannot.
+        distance: How far the answers move: the mean divergence of classes in nats, 1 - the correlation of scores, else
+            1 - the mean cosine. It tells changes apart that the metric, over a few hundred samples, cannot.
     """
 
     drop: float
@@ -38,15 +38,16 @@ class Ruler:
 
     Attributes:
         metric: ``accuracy`` and ``correlation`` against labels; without labels ``agreement`` with the first model's
-            classes, or the ``cosine`` to its answers.
+            classes, ``correlation with itself``, of its scores where it gives one a sample, or the ``cosine`` to its
+            answers.
         score: The metric of the first model.
     """
 
     def __init__(self, model: nn.Module, samples: Samples, *, classifies: bool) -> None:
-        """Run ``model``; ``classifies`` says whether its answers are logits of classes, where there are no labels."""
+        """Run ``model``; ``classifies``: whether its answers, if several, are logits of classes where no labels say."""
         self._samples = samples
         self._answers = answer_all(model, samples)
-        self.metric = _choose_metric(samples, classifies=classifies)
+        self.metric = _choose_metric(samples, self._answers, classifies=classifies)
         self.score = self._score(self._answers)
 
     def measure(self, model: nn.Module) -> Change:
@@ -56,6 +57,8 @@ class Ruler:
             told = nn.functional.log_softmax(answers, dim=1)
             meant = nn.functional.log_softmax(self._answers, dim=1)
             distance = float(nn.functional.kl_div(told, meant, log_target=True, reduction="batchmean"))
+        elif _are_scores(answers):
+            distance = 1.0 - _correlate(answers, self._answers)
         else:
             distance = 1.0 - _compare(answers, self._answers)
         return Change(drop=self.score - self._score(answers), distance=distance)
@@ -68,8 +71,9 @@ class Ruler:
         if self.metric == "accuracy":
             return float((answers.argmax(dim=1) == torch.as_tensor(labels)).double().mean())
         if self.metric == "correlation":
-            given = torch.as_tensor(labels).double()
-            return _compare((answers.flatten() - answers.mean())[None], (given - given.mean())[None])
+            return _correlate(answers, torch.as_tensor(labels))
+        if self.metric == "correlation with itself":
+            return _correlate(answers, self._answers)
         if self.metric == "agreement":
             return float((answers.argmax(dim=1) == self._answers.argmax(dim=1)).double().mean())
         return _compare(answers, self._answers)
@@ -94,10 +98,22 @@ def _pool(answers: torch.Tensor, batch: Batch) -> torch.Tensor:
     return torch.stack([row.reshape(-1, row.shape[-1]).double().mean(dim=0) for row in kept])
 
 
-def _choose_metric(samples: Samples, *, classifies: bool) -> Metric:
-    if samples.labels is None:
-        return "agreement" if classifies else "cosine"
-    return "correlation" if samples.labels.dtype.kind == "f" else "accuracy"
+def _choose_metric(samples: Samples, answers: torch.Tensor, *, classifies: bool) -> Metric:
+    if samples.labels is not None:
+        return "correlation" if samples.labels.dtype.kind == "f" else "accuracy"
+    if _are_scores(answers):
+        return "correlation with itself"  # of one class there is no other to take
+    return "agreement" if classifies else "cosine"
+
+
+def _are_scores(answers: torch.Tensor) -> bool:
+    return answers.shape[1] == 1
+
+
+def _correlate(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return Pearson's correlation of two numbers a sample."""
+    left, right = (one.double().flatten() - one.double().mean() for one in (first, second))
+    return _compare(left[None], right[None])
 
 
 def _compare(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -49,8 +49,8 @@ def make_token_objective(
         options: What is learned; attention, masked tokens and augmentation are an encoder's.
         samples: What the batches will be made of.
         seed: Of the first values of projections.
-        kept: Where the teacher's states are kept, for samples that come again; None computes them every time. Where
-            hidden states are matched all layers are needed, and nothing is kept.
+        kept: Where the teacher's states are kept, for samples that come again; None computes them every time, as it
+            must be where hidden states are matched.
 
     Raises:
         UsageError: the teacher is no language model, reads other tokens, or what is asked for cannot be had.
@@ -68,7 +68,7 @@ def make_token_objective(
         options=options,
         tell=_make_head(teacher, samples.teacher_ids),
         match=match,
-        kept=None if match is not None else kept,
+        kept=kept,
     )
     learns = match is not None and next(match.parameters(), None) is not None
     return Objective(loss=lesson.measure, modules={"match": match} if match is not None and learns else {})

@@ -23,7 +23,7 @@ from compression.journal import Journal
 from compression.objective import Objective
 from compression.options import OptionError
 from compression.precision import Precision, compute_in
-from compression.resume import Learners, read_state, write_state
+from compression.resume import Learners, read_numbers, read_state, write_state
 from compression.samples import Samples, plan_batches
 from compression.workplace import STATE_SUFFIX
 from runtimes.errors import BudgetMissed
@@ -216,9 +216,8 @@ class _Loop:
             last = place == len(batches) - 1
             if last or (update + 1) % _LOG_EVERY_UPDATES == 0:
                 self._log(update, epoch_ends=last)
-                # Only where the losses are told: those since the last entry are not kept.
-                if last or time.monotonic() - self._kept > _STATE_EVERY_S:
-                    self._keep(update + 1)
+            if last or time.monotonic() - self._kept > _STATE_EVERY_S:
+                self._keep(update + 1)
 
     def _update(self, update: int, indices: tuple[int, ...]) -> None:
         progress = update / self._total
@@ -249,7 +248,7 @@ class _Loop:
             f"the loss or its gradient is {float(value.detach())}: the training has diverged",
             where=f"{self._logbook.place}: {self._task.name}, update {update + 1} of {self._total}",
             cure=f"lower learning_rate ({self._training.learning_rate:g} now) or max_grad_norm "
-            f"({self._training.max_grad_norm:g} now), or raise warmup; what the steps before made is kept",
+            f"({self._training.max_grad_norm:g} now), or raise warmup: the same command then goes on with this step",
         )
 
     def _log(self, update: int, *, epoch_ends: bool) -> None:
@@ -275,7 +274,8 @@ class _Loop:
         if self._state is None:
             return
         journal = self._logbook.journal
-        numbers = {"updates": updates, "metrics_bytes": journal.size_bytes() if journal is not None else 0}
+        written = journal.size_bytes() if journal is not None else 0
+        numbers = {"updates": updates, "metrics_bytes": written, "losses": self._losses}
         write_state(self._state, self._learners, numbers)
         self._kept = time.monotonic()
 
@@ -285,5 +285,13 @@ class _Loop:
         if numbers is None:
             return 0
         if self._logbook.journal is not None:
-            self._logbook.journal.cut_back(numbers["metrics_bytes"])
-        return numbers["updates"]
+            self._logbook.journal.cut_back(self._find_end())
+        self._losses = numbers["losses"]
+        updates: int = numbers["updates"]
+        return updates
+
+    def _find_end(self) -> int:
+        """Return how many bytes of the metrics stay: those up to the last state of any training of the step."""
+        assert self._state is not None
+        states = self._state.parent.glob(f"*{STATE_SUFFIX}")
+        return max(read_numbers(state)["metrics_bytes"] for state in states)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,45 +68,84 @@ class Workplace:
 
 
 @contextmanager
-def open_workplace(folder: Path, steps: Sequence[str], run: Mapping[str, Any]) -> Iterator[Workplace]:
-    """Make the folder, or open that of a run that was killed, for this process alone.
+def open_workplace(folder: Path, run: Mapping[str, Any]) -> Iterator[Workplace]:
+    """Make the folder, or open that of a run that was killed or failed, for this process alone.
 
     Args:
         folder: The folder.
-        steps: The names of the recipe's steps.
-        run: What must be the same for a run to go on, plain JSON data.
+        run: What must be the same for a run to go on, plain JSON data; the steps at ``recipe.steps`` may differ from
+            the first one on that is not done.
 
     Raises:
         UsageError: it belongs to another run, or another process is at work in it.
         OutputError: it cannot be made.
     """
     make_directory(folder)
-    path = folder / _RUN
-    if path.is_file():
-        _require_same(path, run)
-    else:
-        write_text(path, json.dumps(run, indent=2) + "\n")
-    with path.open("rb") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                "another process is at work there", where=str(folder), cure="wait for it, or choose another -o"
-            ) from error
+    with _hold(folder):
         for path in folder.glob(".*"):  # what a killed run left half-written
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield Workplace(folder=folder, steps=tuple(steps))
+        _take_over(folder, json.loads(json.dumps(run)))
+        yield Workplace(folder=folder, steps=_name_steps(run))
 
 
-def _require_same(path: Path, run: Mapping[str, Any]) -> None:
-    cure = f"go on with what it was begun with, or remove {path.parent} to begin anew"
+@contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    held = os.open(folder, os.O_RDONLY)
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"the run begun there cannot be read: {error}", where=str(path), cure=cure) from error
-    difference = find_difference(begun, json.loads(json.dumps(run)))
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(
+            "another process is at work there", where=str(folder), cure="wait for it, or choose another -o"
+        ) from error
+    finally:
+        os.close(held)
+
+
+def _take_over(folder: Path, run: Mapping[str, Any]) -> None:
+    """Let what was begun go on as ``run``: what is done stays, and of a step that is another now nothing does."""
+    path = folder / _RUN
+    if path.is_file():
+        begun = _read_begun(path)
+        done = Workplace(folder=folder, steps=_name_steps(begun)).count_done()
+        _require_same(begun, run, done, folder)
+        if _list_steps(begun)[done : done + 1] != _list_steps(run)[done : done + 1]:
+            for work in folder.glob(f"*{_WORK}"):
+                shutil.rmtree(work)
+    write_text(path, json.dumps(run, indent=2) + "\n")
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    try:
+        begun: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _name_steps(begun)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"the run begun there cannot be read: {error}", where=str(path), cure=_name_cure(path.parent)
+        ) from error
+    return begun
+
+
+def _require_same(begun: Mapping[str, Any], run: Mapping[str, Any], done: int, folder: Path) -> None:
+    # Where nothing is left to do, all steps are looked at: the last checkpoint tells of the recipe that made it.
+    end = done if done < len(_list_steps(run)) else None
+    old, new = ({**one, "recipe": {**one["recipe"], "steps": _list_steps(one)[:end]}} for one in (begun, run))
+    difference = find_difference(old, new)
     if difference is not None:
-        raise UsageError(f"a run begun there was another: {difference}", where=str(path.parent), cure=cure)
+        raise UsageError(f"a run begun there was another: {difference}", where=str(folder), cure=_name_cure(folder))
+
+
+def _name_cure(folder: Path) -> str:
+    return f"go on with what it was begun with, or remove {folder} to begin anew"
+
+
+def _list_steps(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    steps: list[Mapping[str, Any]] = run["recipe"]["steps"]
+    return steps
+
+
+def _name_steps(run: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(step["do"]) for step in _list_steps(run))
 
 
 def find_difference(old: object, new: object, where: str = "") -> str | None:

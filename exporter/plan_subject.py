@@ -13,7 +13,7 @@ import numpy as np
 
 from exporter.compress_data import Labels, read_texts
 from exporter.compress_reader import TRAIN, read_arrays_once, read_texts_again
-from exporter.source import Source, open_source, read_config
+from exporter.source import GENERATION, Source, open_source, read_config
 from exporter.tracing.companions import TOKENIZER, copy_companions
 from exporter.tracing.quiet import quiet_libraries
 from runtimes.errors import DataError, UnsupportedModel, UsageError
@@ -79,11 +79,12 @@ def open_subject(options: SubjectOptions, scratch: Path) -> PlanSubject:
     Raises:
         UsageError: labels are named and the task has none.
         DataError: the data cannot be used, or is too little.
-        UnsupportedModel: the model cannot be read, or its head is yet to be trained.
+        UnsupportedModel: the model cannot be read, predicts the next token, or its head is yet to be trained.
     """
     from exporter.tracing.trainee import open_trainee
 
     source = open_source(options.model, task=options.task)
+    _refuse_language_model(source)
     _refuse_untrained(source)
     trainee = open_trainee(source, None)
     folder = scratch / "tokenizer"
@@ -110,6 +111,19 @@ def open_subject(options: SubjectOptions, scratch: Path) -> PlanSubject:
         tokens=tokens,
         tokenizer=folder if (folder / TOKENIZER).is_file() else None,
         max_length=trainee.max_length,
+    )
+
+
+def _refuse_language_model(source: Source) -> None:
+    if source.task != GENERATION:
+        return
+    from compression.recipe import RECIPES
+
+    names = sorted(path.stem for path in RECIPES.glob("decoder-*.toml"))
+    raise UnsupportedModel(
+        "a language model cannot be planned for: what answers of whole texts lose says little of next tokens",
+        where=source.reference,
+        cure=f"stepdown compress it with a recipe that comes with stepdown: {', '.join(names)}",
     )
 
 

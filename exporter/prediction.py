@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compression.prediction import Prediction, read_prediction
+from compression.prediction import HELD_OUT_BEFORE, Prediction, read_prediction
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds
 from exporter.target import TargetResult
@@ -47,21 +47,27 @@ def read_predicted(model: str) -> Prediction | None:
         ) from error
 
 
-def compare_score(recipe: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Compared:
-    """Compare the metric with the last one that a step measured on held-out samples; empty where there is none.
+def compare_drop(recipe: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Compared:
+    """Compare the drop on the plan's samples with that on held-out ones; empty where the latter was not measured.
+
+    Both are of what the recipe's steps and trainings did: ``export`` has not rounded yet.
 
     Args:
         recipe: As the record of the checkpoint holds it.
-        steps: Likewise, what was done.
+        steps: Likewise, what was done, by earlier recipes too.
     """
     predicted = read_prediction(recipe)
-    if predicted is None:
+    begun = [place for place, step in enumerate(steps) if HELD_OUT_BEFORE in step["facts"]]
+    if predicted is None or not begun:
         return {}
-    measured = [step["facts"]["held_out"] for step in steps if "held_out" in step["facts"]]
-    if not measured or predicted.metric not in measured[-1]:
+    facts = [step["facts"] for step in steps[begun[-1] :]]
+    before, after = facts[0][HELD_OUT_BEFORE], [one["held_out"] for one in facts if "held_out" in one]
+    if not after or predicted.metric not in before:
         return {}
-    expected = predicted.score - predicted.drop
-    return {predicted.metric: {"predicted": expected, "found": float(measured[-1][predicted.metric])}}
+    expected = predicted.drop - predicted.drop_by_rounding
+    found = float(before[predicted.metric]) - float(after[-1][predicted.metric])
+    name = f"drop of {predicted.metric} before rounding, on the plan's samples and on held-out ones"
+    return {name: {"predicted": expected, "found": found}}
 
 
 def add_comparison(result: TargetResult, options: ExportOptions) -> TargetResult:

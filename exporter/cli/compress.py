@@ -67,9 +67,9 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
             result = compress(_read_options(arguments), narrator.tell)
     except KeyboardInterrupt as stopped:
         raise KeyboardInterrupt("the same command goes on from here") from stopped
-    from exporter.prediction import compare_score
+    from exporter.prediction import compare_drop
 
-    compared = compare_score(result.record.recipe, result.record.steps)
+    compared = compare_drop(result.record.recipe, result.record.steps)
     document = {**result.to_json(), **({"prediction": compared} if compared else {})}
     return Outcome(document=document, text="\n".join(_describe(result, compared)))
 

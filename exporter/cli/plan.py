@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--column", action="append", metavar="NAME", help="the column with the text; twice for a pair (repeatable)"
     )
     parser.add_argument(
-        "--label-column", metavar="NAME", help="the column with the label (none: agreement with the model itself)"
+        "--label-column",
+        metavar="NAME",
+        help="the column with the label (none: agreement, or of scores correlation, with the model itself)",
     )
     parser.add_argument(
         "--target", metavar="NAME", default=TARGETS[0], help=f"what will serve it: {', '.join(TARGETS)} (%(default)s)"

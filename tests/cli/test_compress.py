@@ -232,11 +232,29 @@ def test_a_diverged_training_keeps_what_the_steps_before_made(stepdown, case_mod
     assert result.code == 5
     assert "steps[2] (finetune): train, update" in result.err
     load_model(files / "out.partial" / "1-quantise", "text-classification")
-    # The same again diverges again; another recipe is another run, and says so.
+    assert "the same command then goes on" in result.err
+    assert not (files / "out").exists()
+    # As the message says: what is done is not done again.
     (files / "r.toml").write_text(diverging.replace("1e30", "1e-3"))
+    mended = stepdown(*list_words(case_model("bert"), files, "--json"))
+    assert mended.code == 0, mended.err
+    assert [step["options"].get("train", {}).get("learning_rate") for step in mended.json()["steps"]] == [
+        2e-3,
+        None,
+        1e-3,
+    ]
+    lines = [json.loads(line) for line in (files / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+
+
+def test_a_step_that_is_done_is_not_changed(stepdown, case_model, files):
+    diverging = RECIPE + '[[steps]]\ndo = "finetune"\ntrain = {learning_rate = 1e30, max_grad_norm = 1e30}\n'
+    (files / "r.toml").write_text(diverging)
+    assert stepdown(*list_words(case_model("bert"), files)).code == 5
+    (files / "r.toml").write_text(diverging.replace("2e-3", "3e-3"))
     refused = stepdown(*list_words(case_model("bert"), files))
     assert refused.code == 2
-    assert "recipe.steps[2].train.learning_rate was 1e+30, is 0.001" in refused.err
+    assert "recipe.steps[0].train.learning_rate was 0.002, is 0.003" in refused.err
     assert "out.partial" in refused.err
 
 

@@ -61,6 +61,24 @@ def test_every_step_is_recorded(tmp_path):
     assert lines[0]["held_out"].keys() == {"loss", "accuracy"}
 
 
+PREDICTED = '[predicted]\ndrop = 0.0\ndrop_at_once = 0.0\nmetric = "accuracy"\nscore = 1.0\nsize_bytes = 1\n'
+
+
+@pytest.mark.parametrize(("labelled", "predicted"), [(True, PREDICTED), (False, PREDICTED), (True, "")])
+def test_the_model_as_it_came_is_measured_where_something_was_predicted(tmp_path, labelled, predicted):
+    held_out = make_samples(24, seed=1, labelled=labelled)
+    job = make_job(predicted + NOTE + NOTE)
+    job = replace(job, read_samples=lambda _files: (SampleSets(held_out=held_out), TOKENS))
+    first, second = (step["facts"] for step in read_record(run_recipe(job, tmp_path / "p")).steps)
+    assert "held_out_before" not in second
+    if not (labelled and predicted):
+        assert "held_out_before" not in first
+        return
+    logits = [make_bert()(**held_out.collate((row,)).inputs).logits for row in range(len(held_out))]
+    right = [int(one.argmax()) == label for one, label in zip(logits, held_out.labels, strict=True)]
+    assert first["held_out_before"]["accuracy"] == pytest.approx(sum(right) / len(right))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     rank: int = 1

@@ -50,6 +50,18 @@ def test_it_has_the_least_score():
     assert not model.bert.encoder.layer[0]._forward_hooks
 
 
+def test_a_score_is_a_mean_over_tokens_without_padding():
+    model, batches = make_deep(), [make_batch(kept=(7, 2)), make_batch(2, 5, seed=1)]
+    cosines = []
+    for batch in batches:
+        with torch.no_grad():
+            states = model(**batch.inputs, output_hidden_states=True).hidden_states
+        cosines.append(torch.nn.functional.cosine_similarity(*states[:2], dim=-1)[batch.inputs["attention_mask"] == 1])
+    assert float(score_layers(model, STACK, batches)[0]) == pytest.approx(
+        1 - float(torch.cat(cosines).mean()), abs=1e-6
+    )
+
+
 def test_it_goes_first_by_loss():
     model, batch = make_deep(), make_batch(16)
     stack = model.bert.encoder.layer

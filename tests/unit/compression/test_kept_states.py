@@ -8,8 +8,9 @@ from compression.distillation import DistilOptions
 from compression.kept_states import KeptStates
 from compression.samples import Samples
 from compression.token_distillation import make_token_objective
+from compression.training import Logbook, Training
 from runtimes.errors import OutputError
-from tests.unit.compression.made_decoders import make_decoder, make_windows
+from tests.unit.compression.made_decoders import make_decoder, make_decoder_context, make_windows
 
 LENGTHS = (5, 3, 4)
 SAMPLES = Samples(rows=tuple({"input_ids": np.arange(length)} for length in LENGTHS))
@@ -65,3 +66,18 @@ def test_a_loss_from_kept_states_is_the_same_without_the_teacher():
         for parameter in teacher.model.layers.parameters():
             parameter.zero_()
     assert torch.equal(objective.loss(batch), first)
+
+
+@pytest.mark.parametrize(
+    ("weights", "epochs", "keeps"),
+    [
+        ({"soft_weight": 1.0}, 2, True),
+        ({"soft_weight": 1.0}, 1, False),
+        ({"soft_weight": 1.0, "hidden_weight": 1.0}, 2, False),
+        ({"soft_weight": 0.0}, 2, False),
+    ],
+)
+def test_room_is_made_only_where_states_are_read_again(tmp_path, weights, epochs, keeps):
+    context = make_decoder_context(load_teacher=lambda: make_decoder(seed=1), logbook=Logbook(folder=tmp_path))
+    context.make_objective(make_decoder(), Training(epochs=epochs, distil=DistilOptions(**weights)))
+    assert bool(list(tmp_path.glob("states_*"))) is keeps

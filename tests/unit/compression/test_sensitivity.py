@@ -61,6 +61,19 @@ def test_scores_are_judged_by_correlation():
     assert ruler.score == pytest.approx(np.corrcoef(answers, samples.labels)[0, 1])
 
 
+@pytest.mark.parametrize("classifies", [True, False])
+def test_scores_without_labels_are_judged_by_correlation_with_those_of_the_model(classifies):
+    model, samples = make_bert(num_labels=1), make_samples(labelled=False)
+    ruler = Ruler(model, samples, classifies=classifies)
+    assert (ruler.metric, ruler.score) == ("correlation with itself", pytest.approx(1.0))
+    moved = [shake(model, amount) for amount in (0.02, 0.5)]
+    little, much = (ruler.measure(one) for one in moved)
+    assert 0 < little.drop < much.drop
+    before, after = (answer_all(one, samples).flatten().numpy() for one in (model, moved[1]))
+    assert much.drop == pytest.approx(1 - np.corrcoef(before, after)[0, 1])
+    assert much.distance == pytest.approx(much.drop)
+
+
 def test_vectors_a_token_are_averaged_without_padding():
     model = make_bert().bert
     samples = make_samples(5, labelled=False)

@@ -1,6 +1,8 @@
 """The loop: it learns, it stops where it diverges, and after a kill it comes to the same bits."""
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,7 +92,7 @@ def test_the_same_seed_gives_the_same_bits():
 # Inside an epoch, at an epoch's end, and before anything was kept. An epoch has six updates.
 @pytest.mark.parametrize("stop_at", [3, 6, 14, 16])
 def test_a_stopped_training_comes_to_the_same_bits(tmp_path, stop_at, monkeypatch):
-    # At every entry, which are ten updates apart, and at every epoch's end.
+    # At every update; entries are ten apart, and at every epoch's end.
     monkeypatch.setattr("compression.training._STATE_EVERY_S", 0.0)
     results = []
     for folder, stops in (("whole", (None,)), ("stopped", (stop_at, stop_at + 1, None))):
@@ -109,6 +111,16 @@ def test_a_stopped_training_comes_to_the_same_bits(tmp_path, stop_at, monkeypatc
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert count == counted == 18
     assert read_losses(tmp_path / "whole") == read_losses(tmp_path / "stopped")
+
+
+def test_a_kill_costs_no_update_that_was_kept_since(tmp_path, monkeypatch):
+    monkeypatch.setattr("compression.training._STATE_EVERY_S", 0.0)
+    hooks = Counting(stop_at=4), Counting()
+    for hook in hooks:
+        model = make_bert()
+        with suppress(Stop):
+            run_training(model, TRAINING, make_task(model, hooks=(hook,)), make_logbook(tmp_path))
+    assert hooks[1].progress[0] == 4 / 18
 
 
 def test_bf16_learns_what_fp32_does_with_float32_parameters(tmp_path):
@@ -131,6 +143,25 @@ def test_a_finished_training_is_not_done_again(tmp_path):
         run_training(model, TRAINING, make_task(model, hooks=(hook,)), make_logbook(tmp_path))
         assert bool(hook.progress) is progress
         assert hook.seen == 18
+
+
+@pytest.mark.parametrize("stop_at", [None, 3, 14])
+def test_a_resumed_step_keeps_the_metrics_of_its_second_training(tmp_path, stop_at):
+    """Stopped before the second training kept anything, behind its second epoch, or behind its end."""
+
+    def run(stop):
+        model = make_bert()
+        for name, hook in (("first", Counting()), ("second", Counting(stop))):
+            task = replace(make_task(model, hooks=(hook,)), name=name)
+            run_training(model, TRAINING, task, make_logbook(tmp_path))
+
+    with suppress(Stop):
+        run(stop_at)
+    make_logbook(tmp_path).write({"training": "second", "update": 99})  # behind every state
+    run(None)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = [(line["training"], line["update"]) for line in lines]
+    assert told == [(name, update) for name in ("first", "second") for update in (6, 10, 12, 18)]
 
 
 def test_the_state_of_another_model_is_refused(tmp_path):

@@ -8,11 +8,10 @@ from compression.workplace import STATE_SUFFIX, find_difference, open_workplace
 from runtimes.errors import OutputError, UsageError
 
 RUN = {"recipe": {"name": "r", "steps": [{"do": "prune", "sparsity": 0.8}, {"do": "finetune"}]}, "data": {}}
-STEPS = ("prune", "finetune")
 
 
 def test_steps_are_counted_by_their_checkpoints(tmp_path):
-    with open_workplace(tmp_path / "p", STEPS, RUN) as place:
+    with open_workplace(tmp_path / "p", RUN) as place:
         assert place.count_done() == 0
         place.checkpoint(1).mkdir()
         assert place.count_done() == 2
@@ -21,22 +20,30 @@ def test_steps_are_counted_by_their_checkpoints(tmp_path):
         assert sorted(path.name for path in place.folder.iterdir()) == ["1-finetune", "run.json"]
 
 
+def change(*steps):
+    return {**RUN, "recipe": {**RUN["recipe"], "steps": list(steps)}}
+
+
+PRUNE, FINETUNE = RUN["recipe"]["steps"]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"recipe": {**RUN["recipe"], "name": "s"}}, 'recipe.name was "r", is "s"'),
-        ({"recipe": {"name": "r", "steps": [{"do": "prune", "sparsity": 0.9}, {"do": "finetune"}]}}, "0.8, is 0.9"),
-        ({"recipe": {"name": "r", "steps": [{"do": "prune"}]}}, "recipe.steps was 2 long, is 1 long"),
+        (change({**PRUNE, "sparsity": 0.9}, FINETUNE), "0.8, is 0.9"),
+        (change({"do": "distil"}, FINETUNE), 'recipe.steps[0].do was "prune", is "distil"'),
+        (change(PRUNE), "recipe.steps was 2 long, is 1 long"),
         ({"data": {"train": "abc"}}, 'data.train was null, is "abc"'),
     ],
 )
 def test_another_run_is_refused(tmp_path, changed, message):
-    with open_workplace(tmp_path / "p", STEPS, RUN):
-        pass
+    with open_workplace(tmp_path / "p", RUN) as place:
+        place.checkpoint(0).mkdir()
     before = (tmp_path / "p" / "run.json").read_text()
     with (
         pytest.raises(UsageError, match="a run begun there was another") as caught,
-        open_workplace(tmp_path / "p", STEPS, {**RUN, **changed}),
+        open_workplace(tmp_path / "p", {**RUN, **changed}),
     ):
         pass
     assert message in str(caught.value)
@@ -45,21 +52,40 @@ def test_another_run_is_refused(tmp_path, changed, message):
 
 def test_the_same_run_goes_on(tmp_path):
     for _ in range(2):
-        with open_workplace(tmp_path / "p", STEPS, RUN) as place:
+        with open_workplace(tmp_path / "p", RUN) as place:
             assert json.loads((place.folder / "run.json").read_text()) == RUN
 
 
-def test_a_broken_record_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UsageError, match="cannot be read"), open_workplace(tmp_path, STEPS, RUN):
+@pytest.mark.parametrize(
+    ("changed", "keeps"),
+    [
+        (change(PRUNE, {**FINETUNE, "epochs": 2}), False),
+        (change(PRUNE, {"do": "distil"}), False),
+        (change(PRUNE, FINETUNE, {"do": "quantise"}), True),
+    ],
+)
+def test_steps_that_are_not_done_may_change(tmp_path, changed, keeps):
+    with open_workplace(tmp_path / "p", RUN) as place:
+        place.checkpoint(0).mkdir()
+        (place.open_step(1) / f"train{STATE_SUFFIX}").touch()
+    with open_workplace(tmp_path / "p", changed) as place:
+        assert place.count_done() == 1
+        assert json.loads((place.folder / "run.json").read_text()) == changed
+        assert any(place.open_step(1).iterdir()) is keeps
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_broken_record_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match="cannot be read"), open_workplace(tmp_path, RUN):
         pass
 
 
 def test_two_at_once_are_refused(tmp_path):
     with (
-        open_workplace(tmp_path, STEPS, RUN),
+        open_workplace(tmp_path, RUN),
         pytest.raises(UsageError, match="another process"),
-        open_workplace(tmp_path, STEPS, RUN),
+        open_workplace(tmp_path, RUN),
     ):
         pass
 
@@ -67,12 +93,12 @@ def test_two_at_once_are_refused(tmp_path):
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
     (tmp_path / ".0-prune.x1").mkdir()
     (tmp_path / ".run.json.x2").write_text("{")
-    with open_workplace(tmp_path, STEPS, RUN):
+    with open_workplace(tmp_path, RUN):
         assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_step_without_a_kept_state_starts_anew_with_its_metrics(tmp_path):
-    with open_workplace(tmp_path, STEPS, RUN) as place:
+    with open_workplace(tmp_path, RUN) as place:
         for step in (0, 1):
             place.journal.write({"step": step})
         work = place.open_step(1)
@@ -85,7 +111,7 @@ def test_a_step_without_a_kept_state_starts_anew_with_its_metrics(tmp_path):
 
 def test_a_place_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError), open_workplace(tmp_path / "file" / "p", STEPS, RUN):
+    with pytest.raises(OutputError), open_workplace(tmp_path / "file" / "p", RUN):
         pass
 
 

@@ -12,7 +12,7 @@ from compression.recipe import Recipe, Step, parse_recipe
 from compression.steps import distil, low_rank, prune, quantise
 from compression.training import Training
 from exporter.plan_costs import CostModel, count_bytes
-from exporter.prediction import compare_score, read_predicted, tell_comparison
+from exporter.prediction import compare_drop, read_predicted, tell_comparison
 from exporter.recipe_text import format_recipe
 from runtimes.errors import UnsupportedModel, UsageError
 
@@ -104,17 +104,24 @@ def test_a_prediction_is_checked_like_all_of_a_recipe():
     assert caught.value.where == "r.toml: predicted.shape"
 
 
-def test_the_score_is_compared_with_the_last_one_measured():
+def test_drops_are_compared_on_the_samples_of_each_and_before_rounding():
+    recipe = make_recipe(predicted=make_prediction(drop=0.006, drop_by_rounding=0.004)).to_json()
     steps = [
+        {"do": "finetune", "facts": {"held_out": {"accuracy": 0.1}}},  # of an earlier recipe, on other samples
+        {"do": "prune", "facts": {"held_out_before": {"loss": 0.2, "accuracy": 0.8}}},
         {"do": "distil", "facts": {"held_out": {"accuracy": 0.5}}},
-        {"do": "distil", "facts": {"held_out": {"loss": 0.3, "accuracy": 0.89}}},
+        {"do": "distil", "facts": {"held_out": {"loss": 0.3, "accuracy": 0.79}}},
         {"do": "quantise", "facts": {}},
     ]
-    compared = compare_score(make_recipe().to_json(), steps)
-    assert compared == {"accuracy": {"predicted": pytest.approx(0.898), "found": 0.89}}
-    assert list(tell_comparison(compared)) == ["accuracy: predicted 0.898, found 0.89"]
-    assert compare_score(make_recipe().to_json(), steps[2:]) == {}
-    assert compare_score(make_recipe(predicted=None).to_json(), steps) == {}
+    compared = compare_drop(recipe, steps)
+    name = "drop of accuracy before rounding, on the plan's samples and on held-out ones"
+    assert compared == {name: {"predicted": pytest.approx(0.002), "found": pytest.approx(0.01)}}
+    assert list(tell_comparison(compared)) == [f"{name}: predicted 0.002, found 0.01"]
+    assert compare_drop(recipe, [steps[0], steps[1], steps[4]]) == {}, "nothing was measured behind the steps"
+    assert compare_drop(recipe, [steps[0], *steps[2:]]) == {}, "nor before them"
+    assert compare_drop(make_recipe(predicted=None).to_json(), steps) == {}
+    agreed = make_recipe(predicted=make_prediction(metric="agreement")).to_json()
+    assert compare_drop(agreed, steps) == {}
 
 
 def test_a_checkpoint_carries_its_prediction(tmp_path):

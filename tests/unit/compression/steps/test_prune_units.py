@@ -117,6 +117,14 @@ def test_data_that_is_not_there(options, samples):
         prune_heads.apply(make_bert(), prune_heads.Options(sparsity=0.5, **options), context)
 
 
+@pytest.mark.parametrize("importance", ["taylor", "activation", "magnitude"])
+def test_without_data_it_names_both_options_that_need_it(importance):
+    context = make_context(train_samples=None, held_out=None)
+    with pytest.raises(DataError, match="this step needs data") as caught:
+        prune_heads.apply(make_bert(), prune_heads.Options(sparsity=0.5, importance=importance), context)
+    assert 'importance = "magnitude" and reconstruct = false' in caught.value.cure
+
+
 def test_another_architecture():
     with pytest.raises(UnsupportedModel, match="heads of Linear"):
         prune_heads.apply(torch.nn.Linear(2, 2), prune_heads.Options(sparsity=0.5), make_context())
