@@ -29,7 +29,7 @@ from compression.samples import SampleSets
 from compression.training import Logbook
 from compression.workplace import Workplace, open_workplace
 from runtimes.atomic import new_directory
-from runtimes.errors import UnsupportedModel, UsageError
+from runtimes.errors import BudgetMissed, UnsupportedModel, UsageError
 
 Tell = Callable[[Mapping[str, object]], None]
 
@@ -117,7 +117,11 @@ def _run_step(job: Job, place: Workplace, number: int) -> None:
         logbook=Logbook(folder=work, journal=place.journal, tell=job.tell, head=head, place=words),
     )
     found = _measure_before(model, job, context)
-    model, facts = _apply(model, step, context)
+    try:
+        model, facts = _apply(model, step, context)
+    except BudgetMissed:
+        place.give_up(number)
+        raise
     spent = {"facts": {**found, **facts}, "seconds": round(time.monotonic() - started, 1)}
     record = _extend(read_record(before) if before is not None else job.record, job, step, spent)
     context.logbook.write(spent)

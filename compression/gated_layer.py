@@ -79,11 +79,6 @@ class GatedLayer(nn.Module):
         return run_where(wanted, run, skip, (wanted, hidden, *(leaves[place] for place in places)))
 
 
-def list_gated(model: nn.Module) -> dict[str, GatedLayer]:
-    """Return the gated layers by name, in order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, GatedLayer)}
-
-
 def gate_layer(model: nn.Module, name: str, gate: RowGate, *, threshold: float = 0.0) -> GatedLayer:
     """Put a gate before the layer ``name`` of ``model`` and return both, in the mode the layer is in."""
     layer = model.get_submodule(name)

@@ -38,11 +38,6 @@ class LowRankLinear(nn.Module):
         self.up = nn.Linear(rank, out_features, bias=bias)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, rank: int) -> LowRankLinear:
-        """Factorise a linear's weight (outputs, inputs); the singular values go half to each factor."""
-        return make_low_rank(linear, decompose(linear), rank)
-
-    @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> Self:
         """Make one with no weights yet, from what :meth:`describe` gave."""
         inputs, outputs, rank = (int(described[name]) for name in ("inputs", "outputs", "rank"))
@@ -142,7 +137,10 @@ def decompose_rows(weight: torch.Tensor, counts: torch.Tensor) -> Decomposition:
 
 
 def make_low_rank(linear: nn.Linear, parts: Decomposition, rank: int) -> LowRankLinear:
-    """Return the factors of ``linear`` at a rank; where the mean of the inputs is known the bias makes up for it."""
+    """Return the factors of ``linear`` at a rank; the singular values go half to each.
+
+    Where the mean of the inputs is known the bias makes up for it.
+    """
     made = LowRankLinear(linear.in_features, linear.out_features, rank, bias=linear.bias is not None)
     root = parts.values[:rank].sqrt()
     down, up = root[:, None] * parts.right[:rank], parts.left[:, :rank] * root
@@ -167,18 +165,3 @@ def make_low_rank_embedding(embedding: nn.Embedding, parts: Decomposition, rank:
         made.up.weight.copy_(parts.left[:, :rank] * root)
         made.up.bias.copy_(parts.mean)
     return made
-
-
-def factorise(model: nn.Module, ranks: Mapping[str, int]) -> None:
-    """Replace the linears named in ``ranks`` by the factors of their weights alone.
-
-    Raises:
-        ValueError: a name is not a linear, or a rank is not between 1 and the smaller side of its weight.
-    """
-    for name, rank in ranks.items():
-        linear = model.get_submodule(name)
-        if not isinstance(linear, nn.Linear):
-            raise ValueError(f"'{name}' is a {type(linear).__name__}, not a Linear")
-        if not 1 <= rank <= min(linear.weight.shape):
-            raise ValueError(f"rank {rank} of '{name}' is not between 1 and {min(linear.weight.shape)}")
-        model.set_submodule(name, LowRankLinear.from_linear(linear, rank))

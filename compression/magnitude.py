@@ -7,31 +7,16 @@ Han et al., "Learning both Weights and Connections for Efficient Neural Networks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from compression.patterns import PATTERNS, Pattern, choose_kept, choose_kept_together
+from compression.patterns import Pattern, choose_kept, choose_kept_together
 
 Scope = Literal["layer", "global"]
 Score = Callable[[Mapping[str, nn.Linear]], dict[str, Tensor]]
-
-
-def prune_smallest(model: nn.Module, names: Iterable[str], share: float) -> None:
-    """Zero the ``share`` of smallest magnitude in each named linear's weight; exactly ``round(share * size)`` of them.
-
-    Raises:
-        ValueError: ``share`` is not in [0, 1], or a name is not a linear.
-    """
-    linears = {}
-    for name in names:
-        linear = model.get_submodule(name)
-        if not isinstance(linear, nn.Linear):
-            raise ValueError(f"'{name}' is a {type(linear).__name__}, not a Linear")
-        linears[name] = linear
-    apply_masks(linears, choose_masks(score_magnitude(linears), share, PATTERNS["1x1"], "layer"))
 
 
 def score_magnitude(linears: Mapping[str, nn.Linear]) -> dict[str, Tensor]:

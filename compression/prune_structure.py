@@ -9,7 +9,7 @@ Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017 (ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,35 +18,10 @@ from torch import nn
 from compression.masks import PRUNED_FROM, measure_zeros
 from compression.moments import Moments
 from compression.turned_linear import make_like
-from compression.units import UnitGroup, list_head_groups, list_neuron_groups, read_head_size
+from compression.units import UnitGroup, read_head_size
 
 # How far the fit may trust directions that the data hardly shows: a share of the mean variance of an input.
 _DAMPING = 0.01
-
-
-def prune_heads(model: nn.Module, keep: Mapping[int, Sequence[int]]) -> None:
-    """Keep only the heads named for each layer; layers not named stay whole.
-
-    Raises:
-        UnsupportedModel: the heads of the model cannot be told apart.
-        ValueError: no head would be left, or one does not exist.
-    """
-    _prune_layers(model, list_head_groups(model), keep)
-
-
-def prune_neurons(model: nn.Module, keep: Mapping[int, Sequence[int]]) -> None:
-    """Keep only the feed-forward neurons named for each layer; layers not named stay whole.
-
-    Raises:
-        UnsupportedModel: the neurons of the model cannot be told apart.
-        ValueError: no neuron would be left, or one does not exist.
-    """
-    _prune_layers(model, list_neuron_groups(model), keep)
-
-
-def _prune_layers(model: nn.Module, groups: Sequence[UnitGroup], keep: Mapping[int, Sequence[int]]) -> None:
-    for layer, kept in keep.items():
-        prune_units(model, groups[layer], kept)
 
 
 def prune_units(model: nn.Module, group: UnitGroup, keep: Iterable[int], moments: Moments | None = None) -> None:

@@ -113,11 +113,6 @@ def plan_batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> li
     return [batches[place] for place in generator.permutation(len(batches))]
 
 
-def make_batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    """Yield the batches of an epoch; see :func:`plan_batches`."""
-    return (samples.collate(indices) for indices in plan_batches(samples, batch_size, seed, epoch))
-
-
 def read_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
     """Yield every sample once, the shortest first, unshuffled: for measuring."""
     order = np.array([_measure(row) for row in samples.rows]).argsort(kind="stable").tolist()

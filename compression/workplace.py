@@ -60,6 +60,10 @@ class Workplace:
             self.journal.drop_from(step)  # nothing was kept, so the step starts anew, and its metrics with it
         return place
 
+    def give_up(self, step: int) -> None:
+        """Remove what is kept of a step under way, which would only come to the same end again."""
+        shutil.rmtree(self.folder / f"{step}-{self.steps[step]}{_WORK}")
+
     def remove_all_but(self, step: int) -> None:
         """Remove what the checkpoint behind ``step`` has made needless."""
         for path in self.folder.iterdir():
@@ -74,7 +78,7 @@ def open_workplace(folder: Path, run: Mapping[str, Any]) -> Iterator[Workplace]:
     Args:
         folder: The folder.
         run: What must be the same for a run to go on, plain JSON data; the steps at ``recipe.steps`` may differ from
-            the first one on that is not done.
+            the first one on that is not done and of whose trainings nothing is kept.
 
     Raises:
         UsageError: it belongs to another run, or another process is at work in it.
@@ -92,26 +96,29 @@ def open_workplace(folder: Path, run: Mapping[str, Any]) -> Iterator[Workplace]:
 def _hold(folder: Path) -> Iterator[None]:
     held = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(held, folder)
         yield
-    except BlockingIOError as error:
-        raise UsageError(
-            "another process is at work there", where=str(folder), cure="wait for it, or choose another -o"
-        ) from error
     finally:
         os.close(held)
 
 
+def _lock(held: int, folder: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            "another process is at work there", where=str(folder), cure="wait for it, or choose another -o"
+        ) from error
+
+
 def _take_over(folder: Path, run: Mapping[str, Any]) -> None:
-    """Let what was begun go on as ``run``: what is done stays, and of a step that is another now nothing does."""
+    """Let what was begun go on as ``run``, unless something that was made there would be lost."""
     path = folder / _RUN
     if path.is_file():
         begun = _read_begun(path)
         done = Workplace(folder=folder, steps=_name_steps(begun)).count_done()
-        _require_same(begun, run, done, folder)
-        if _list_steps(begun)[done : done + 1] != _list_steps(run)[done : done + 1]:
-            for work in folder.glob(f"*{_WORK}"):
-                shutil.rmtree(work)
+        trains = any(folder.glob(f"*{_WORK}/*{STATE_SUFFIX}"))
+        _require_same(begun, run, done + 1 if trains else done, folder)
     write_text(path, json.dumps(run, indent=2) + "\n")
 
 
@@ -126,9 +133,9 @@ def _read_begun(path: Path) -> dict[str, Any]:
     return begun
 
 
-def _require_same(begun: Mapping[str, Any], run: Mapping[str, Any], done: int, folder: Path) -> None:
-    # Where nothing is left to do, all steps are looked at: the last checkpoint tells of the recipe that made it.
-    end = done if done < len(_list_steps(run)) else None
+def _require_same(begun: Mapping[str, Any], run: Mapping[str, Any], made: int, folder: Path) -> None:
+    # Where nothing is left to begin, all steps are looked at: the last checkpoint tells of the recipe that made it.
+    end = made if made < len(_list_steps(run)) else None
     old, new = ({**one, "recipe": {**one["recipe"], "steps": _list_steps(one)[:end]}} for one in (begun, run))
     difference = find_difference(old, new)
     if difference is not None:

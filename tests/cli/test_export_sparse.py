@@ -11,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 
 from bench.recording import read_recording
-from compression.magnitude import prune_smallest
 from exporter.source import open_source
 from exporter.trace import trace
 from runtimes.artifact import hash_file
 from runtimes.sparse import library
 from tests.corpus.architectures import FEATURES, VOCABULARY_SIZE, Case, build, list_linears
+from tests.unit.compression.made_smaller import prune_smallest
 
 needs_kernels = pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
 

@@ -50,7 +50,7 @@ class Case:
 
 def prune_unevenly(model: Any) -> None:
     """Three heads and 40 neurons stay in the first layer, one head and 17 neurons in the second."""
-    from compression.prune_structure import prune_heads, prune_neurons
+    from tests.unit.compression.made_smaller import prune_heads, prune_neurons
 
     prune_heads(model, {0: (0, 2, 3), 1: (1,)})
     prune_neurons(model, {0: range(40), 1: range(1, 64, 4)})
@@ -58,7 +58,7 @@ def prune_unevenly(model: Any) -> None:
 
 def lower_rank(model: Any) -> None:
     """Two linears as factors of rank 8 and 5."""
-    from compression.low_rank import factorise
+    from tests.unit.compression.made_smaller import factorise
 
     factorise(model, dict(zip(list_linears(model), (8, 5, 8, 5), strict=False)))
 
@@ -75,7 +75,7 @@ def train_quantised(model: Any) -> None:
 
 def sparsify_80(model: Any) -> None:
     """Four of five weights of the encoder's linears are zero."""
-    from compression.magnitude import prune_smallest
+    from tests.unit.compression.made_smaller import prune_smallest
 
     prune_smallest(model, list_linears(model), 0.8)
 

@@ -5,12 +5,9 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from compression.fake_quantise import fake_quantise
-from compression.low_rank import LowRankLinear, factorise
 from exporter.source import open_source
 from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
@@ -115,30 +112,3 @@ def test_structure_that_does_not_fit_the_weights_is_refused(case_model, tmp_path
     with pytest.raises(UnsupportedModel, match="weights do not fit") as caught:
         trace(open_source(str(tmp_path)), tmp_path)
     assert "model.safetensors" in str(caught.value)
-
-
-def test_low_rank_at_full_rank_is_the_linear():
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(7, 5)
-    inputs = torch.randn(3, 7)
-    full = LowRankLinear.from_linear(linear, 5)
-    assert torch.allclose(full(inputs), linear(inputs), atol=1e-5)
-    # Eckart-Young: the error of the truncation is the norm of the singular values left out.
-    values = torch.linalg.svdvals(linear.weight)
-    low = LowRankLinear.from_linear(linear, 3)
-    error = torch.linalg.norm(low.up.weight @ low.down.weight - linear.weight)
-    assert error.item() == pytest.approx(values[3:].norm().item(), rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lambda model: factorise(model, {"0": 9}), "rank 9"),
-        (lambda model: factorise(model, {"1": 1}), "not a Linear"),
-        (lambda model: fake_quantise(model, ["1"], id), "not a Linear"),
-        (lambda model: fake_quantise(model, ["0"], id), "not reached"),
-    ],
-)
-def test_compression_refuses_what_it_cannot_do(edit, message):
-    with pytest.raises(ValueError, match=message):
-        edit(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()))

@@ -11,9 +11,10 @@ from torch import nn
 
 from compression import checkpoint
 from compression.checkpoint import CHECKPOINT_FILES, Record, load_compressed, read_record, save_compressed
-from compression.low_rank import LowRankLinear, factorise
+from compression.low_rank import LowRankLinear
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert
+from tests.unit.compression.made_smaller import factorise
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 

@@ -9,11 +9,11 @@ from compression.importance import score_by_gradient, score_by_magnitude
 from compression.next_token import measure_next
 from compression.patterns import PATTERNS
 from compression.permutation import permute_inputs
-from compression.prune_structure import prune_heads, prune_neurons
 from compression.samples import read_batches
 from compression.units import UnitSource, list_head_groups, list_neuron_groups
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_decoders import FAMILIES, make_decoder, make_windows
+from tests.unit.compression.made_smaller import prune_heads, prune_neurons
 
 IDS = torch.arange(3, 23).view(2, 10)
 WITH_HEADS = [family for family in FAMILIES if family != "phi3"]

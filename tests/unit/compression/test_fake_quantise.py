@@ -13,10 +13,10 @@ from compression.fake_quantise import (
     learn_all_scales,
 )
 from compression.learned_steps import limits
-from compression.low_rank import factorise
 from compression.masks import KeepZeros
 from compression.precision import compute_in
 from runtimes.errors import UsageError
+from tests.unit.compression.made_smaller import factorise
 
 IDS = torch.arange(5, 37).reshape(2, 16)
 

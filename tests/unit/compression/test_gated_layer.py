@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from compression.checkpoint import load_compressed, save_compressed
-from compression.gated_layer import gate_layer, list_gated
+from compression.gated_layer import gate_layer
 from compression.row_gates import (
     RowGate,
     average_tokens,
@@ -15,6 +15,7 @@ from compression.row_gates import (
 )
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert
+from tests.unit.compression.made_smaller import list_gated
 
 LAYERS = ("bert.encoder.layer.0", "bert.encoder.layer.1")
 

@@ -8,10 +8,10 @@ from torch import nn
 from compression.checkpoint import load_compressed, save_compressed
 from compression.few_levels import binarise, ternarise
 from compression.level_modules import LevelEmbedding, LevelLinear, spell_out, use_levels
-from compression.low_rank import factorise
 from compression.masks import KeepZeros
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert
+from tests.unit.compression.made_smaller import factorise
 
 CHOOSE = {"ternary": ternarise, "binary": binarise}
 TABLE, LINEAR = "bert.embeddings.word_embeddings", "bert.encoder.layer.0.intermediate.dense"

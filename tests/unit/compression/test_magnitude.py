@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compression.magnitude import apply_masks, choose_masks, draw_scores, prune_smallest, score_magnitude
+from compression.magnitude import apply_masks, choose_masks, draw_scores, score_magnitude
 from compression.patterns import PATTERNS
 
 
@@ -20,14 +20,14 @@ def count_zeros(linear):
     return int((linear.weight == 0).sum())
 
 
-def test_prune_smallest_zeroes_the_smallest():
-    model = nn.Sequential(nn.Linear(10, 10))
-    before = model[0].weight.detach().clone()
-    prune_smallest(model, ["0"], 0.37)
-    kept = model[0].weight != 0
+def test_the_smallest_become_zero():
+    linears = {"one": nn.Linear(10, 10)}
+    weight, before = linears["one"].weight, linears["one"].weight.detach().clone()
+    apply_masks(linears, choose_masks(score_magnitude(linears), 0.37, PATTERNS["1x1"], "layer"))
+    kept = weight != 0
     assert int((~kept).sum()) == 37
     assert before[~kept].abs().max() <= before[kept].abs().min()
-    assert torch.equal(model[0].weight[kept], before[kept])
+    assert torch.equal(weight[kept], before[kept])
 
 
 def test_layer_by_layer_each_loses_its_share():
@@ -63,7 +63,6 @@ def test_random_masks_come_from_the_generator_and_keep_zeros_zero():
     assert not (masks[0] & (linears["large"].weight == 0)).any()
 
 
-@pytest.mark.parametrize(("name", "share", "message"), [("0", 1.5, "share"), ("1", 0.5, "not a Linear")])
-def test_what_cannot_be_pruned_is_refused(name, share, message):
-    with pytest.raises(ValueError, match=message):
-        prune_smallest(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), [name], share)
+def test_a_share_above_one_is_refused():
+    with pytest.raises(ValueError, match="share"):
+        choose_masks(score_magnitude(make_linears()), 1.5, PATTERNS["1x1"], "layer")

@@ -3,9 +3,10 @@ import torch
 
 from compression.magnitude import apply_masks
 from compression.moments import Moments, collect_moments
-from compression.prune_structure import prune_heads, prune_neurons, prune_units
+from compression.prune_structure import prune_units
 from compression.units import list_head_groups, list_neuron_groups
 from tests.unit.compression.made_encoders import make_batch, make_bert
+from tests.unit.compression.made_smaller import prune_heads, prune_neurons
 
 
 def run(model, batch):

@@ -56,22 +56,36 @@ def test_the_same_run_goes_on(tmp_path):
             assert json.loads((place.folder / "run.json").read_text()) == RUN
 
 
-@pytest.mark.parametrize(
-    ("changed", "keeps"),
-    [
-        (change(PRUNE, {**FINETUNE, "epochs": 2}), False),
-        (change(PRUNE, {"do": "distil"}), False),
-        (change(PRUNE, FINETUNE, {"do": "quantise"}), True),
-    ],
-)
-def test_steps_that_are_not_done_may_change(tmp_path, changed, keeps):
+OTHER_LAST = [change(PRUNE, {**FINETUNE, "epochs": 2}), change(PRUNE, {"do": "distil"})]
+
+
+@pytest.mark.parametrize("changed", OTHER_LAST)
+@pytest.mark.parametrize("given_up", [True, False])
+def test_steps_of_which_nothing_is_kept_may_change(tmp_path, changed, given_up):
     with open_workplace(tmp_path / "p", RUN) as place:
         place.checkpoint(0).mkdir()
-        (place.open_step(1) / f"train{STATE_SUFFIX}").touch()
+        work = place.open_step(1)
+        if given_up:
+            (work / f"train{STATE_SUFFIX}").touch()
+            place.give_up(1)
     with open_workplace(tmp_path / "p", changed) as place:
         assert place.count_done() == 1
         assert json.loads((place.folder / "run.json").read_text()) == changed
-        assert any(place.open_step(1).iterdir()) is keeps
+
+
+@pytest.mark.parametrize("changed", OTHER_LAST)
+def test_a_step_under_way_is_not_thrown_away_for_another(tmp_path, changed):
+    with open_workplace(tmp_path / "p", RUN) as place:
+        place.checkpoint(0).mkdir()
+        state = place.open_step(1) / f"train{STATE_SUFFIX}"
+        state.touch()
+    with pytest.raises(UsageError, match=r"another: recipe\.steps"), open_workplace(tmp_path / "p", changed):
+        pass
+    assert state.is_file()
+    longer = change(PRUNE, FINETUNE, {"do": "quantise"})
+    with open_workplace(tmp_path / "p", longer) as place:
+        assert state.is_file()
+        assert place.steps[-1] == "quantise"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])

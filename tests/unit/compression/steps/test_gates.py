@@ -3,13 +3,13 @@ import torch
 
 from compression.checkpoint import load_compressed, save_compressed
 from compression.distillation import DistilOptions
-from compression.gated_layer import list_gated
 from compression.recipe import import_step, parse_recipe
 from compression.steps import exit_early, gate_layers
 from compression.training import Training
 from runtimes.errors import DataError, UnsupportedModel, UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context
+from tests.unit.compression.made_smaller import list_gated
 
 FAST = Training(epochs=8, batch_size=8, learning_rate=3e-3)
 GATES = Training(epochs=6, batch_size=8, learning_rate=1e-2)

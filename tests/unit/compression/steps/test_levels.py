@@ -3,13 +3,13 @@ import torch
 
 from compression.checkpoint import load_compressed, save_compressed
 from compression.level_modules import LevelEmbedding, LevelLinear
-from compression.magnitude import prune_smallest
 from compression.recipe import import_step, parse_recipe
 from compression.steps.ternarise import Options
 from compression.training import Logbook, Training
 from runtimes.errors import UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context
+from tests.unit.compression.made_smaller import prune_smallest
 
 LINEAR = "bert.encoder.layer.0.intermediate.dense"
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from compression.gate_training import measure_runs
-from compression.gated_layer import list_gated
 from compression.masks import list_weights, measure_zeros
 from compression.recipe import import_step
 from compression.training import Training
 from tests.unit.compression.made_encoders import make_bert
 from tests.unit.compression.made_samples import make_context, make_samples
+from tests.unit.compression.made_smaller import list_gated
 
 SHORT = Training(epochs=1, batch_size=16, learning_rate=1e-3)
 LONG = Training(epochs=8, batch_size=8, learning_rate=3e-3)
