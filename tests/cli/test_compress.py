@@ -164,7 +164,7 @@ def change(files, **texts):
         ({"train_jsonl": '{"text": "a", "label": "x"}\n'}, (), 2, "every label is 'x'"),
         ({"dev_jsonl": '{"text": "a", "label": "x"}\n'}, (), 2, "the model has no class 'x'"),
         ({}, ("--label-column", "mood"), 2, "no column 'mood'"),
-        ({}, ("--task", "feature-extraction"), 2, "no labels to learn from"),
+        ({}, ("--task", "feature-extraction"), 2, "data has no labels"),
         (
             {},
             ("--task", "feature-extraction", "--label-column", "label"),
