@@ -169,14 +169,21 @@ def from_npm(sha256: str) -> Package:
     return Package(name="tiny-asset", version="1.0", sha256=sha256, folder="package", client="npm")
 
 
-def test_a_package_of_the_other_index_is_fetched_by_its_client(tmp_path, monkeypatch):
-    archive = tmp_path / "tiny-asset-1.0.tgz"
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """A client of the other index that has one archive, takes its time, and counts its calls in a file."""
+    archive, client, called = tmp_path / "tiny-asset-1.0.tgz", tmp_path / "bin" / "npm", tmp_path / "called"
     archive.write_bytes(pack({"package/a.txt": b"a"}))
-    client = tmp_path / "bin" / "npm"
     client.parent.mkdir()
-    client.write_text(f'#!/bin/sh\n[ "$5" = tiny-asset@1.0 ] && cp {archive} "${{4#--pack-destination=}}" || exit 1\n')
+    give = f'[ "$5" = tiny-asset@1.0 ] && cp {archive} "${{4#--pack-destination=}}" || exit 1'
+    client.write_text(f"#!/bin/sh\necho x >> {called}\nsleep 0.3\n{give}\n")
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{client.parent}:/usr/bin:/bin")
+    return archive, called
+
+
+def test_a_package_of_the_other_index_is_fetched_by_its_client(npm):
+    archive, _ = npm
     folder = fetch_package(from_npm(hashlib.sha256(archive.read_bytes()).hexdigest()))
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("a.txt", b"a")]
     with pytest.raises(CorruptArtifact, match="pinned is 0000"):
@@ -189,14 +196,8 @@ def test_a_client_that_is_not_installed_says_so(tmp_path, monkeypatch):
         fetch_package(from_npm("00" * 32))
 
 
-def test_what_two_processes_want_at_once_is_fetched_once(tmp_path, monkeypatch):
-    archive, called = tmp_path / "tiny-asset-1.0.tgz", tmp_path / "called"
-    archive.write_bytes(pack({"package/a.txt": b"a"}))
-    client = tmp_path / "bin" / "npm"
-    client.parent.mkdir()
-    client.write_text(f'#!/bin/sh\necho x >> {called}\nsleep 0.3\ncp {archive} "${{4#--pack-destination=}}"\n')
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{client.parent}:/usr/bin:/bin")
+def test_what_two_processes_want_at_once_is_fetched_once(npm):
+    archive, called = npm
     wanted = from_npm(hashlib.sha256(archive.read_bytes()).hexdigest())
     # Threads stand for the processes: a lock of flock(2) is held by what was opened, not by a process.
     with ThreadPoolExecutor(2) as both:
