@@ -101,7 +101,11 @@ def encoder(tmp_path_factory):
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
 def test_an_encoder_with_groups_of_neurons_exports(encoder, tmp_path, precision):
     data = tmp_path / "texts.jsonl"
-    data.write_text("".join(json.dumps({"text": f"the small boat {word}"}) + "\n" for word in ("left", "fell") * 16))
+    places = ("at the harbour", "at dawn", "in the rain", "in town", "by the quiet pier", "again", "last", "for good")
+    texts = [
+        f"the {size} boat {did} {place}" for size in ("small", "old") for did in ("left", "fell") for place in places
+    ]
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     options = ExportOptions(
         model=encoder,
         output=tmp_path / "out",
