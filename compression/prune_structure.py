@@ -79,17 +79,20 @@ def _stand_in(smaller: nn.Linear, target: nn.Linear, columns: torch.Tensor, mome
     moment = moments.to_fit(biased=target.bias is not None)
     gone = torch.ones(len(moment), dtype=torch.bool)
     gone[columns] = False
-    seen = moment[columns][:, columns]
-    damped = seen + _DAMPING * seen.diagonal().mean().clamp_min(torch.finfo(seen.dtype).tiny) * torch.eye(len(seen))
     # What leaves, told by what stays: [stays, leaves].
-    told = torch.linalg.solve(damped, moment[columns][:, gone])
-    if measure_zeros([target.weight]) >= PRUNED_FROM:
-        told = torch.zeros_like(told)
+    shared = moment[columns][:, gone]
+    is_pruned = measure_zeros([target.weight]) >= PRUNED_FROM
+    told = torch.zeros_like(shared) if is_pruned else torch.linalg.solve(_damp(moment[columns][:, columns]), shared)
     lost = target.weight.detach().double()[:, gone]
     with torch.no_grad():
         smaller.weight.add_(lost @ told.T)
         if smaller.bias is not None:
             smaller.bias.add_(lost @ (moments.mean[gone] - told.T @ moments.mean[columns]))
+
+
+def _damp(moment: torch.Tensor) -> torch.Tensor:
+    level = moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
+    return moment + _DAMPING * level * torch.eye(len(moment))
 
 
 def _check_kept(kept: Iterable[int], group: UnitGroup) -> list[int]:
