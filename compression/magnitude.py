@@ -7,7 +7,7 @@ Han et al., "Learning both Weights and Connections for Efficient Neural Networks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from compression.patterns import Pattern, choose_kept, choose_kept_together
 
 Scope = Literal["layer", "global"]
-Score = Callable[[Mapping[str, nn.Linear]], dict[str, Tensor]]
 
 
 def score_magnitude(linears: Mapping[str, nn.Linear]) -> dict[str, Tensor]:

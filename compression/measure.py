@@ -14,10 +14,10 @@ from torch import nn
 from compression.next_token import check_head, find_asked, measure_next
 from compression.objective import (
     SpecialTokens,
+    has_answers,
     make_task_objective,
     measure_loss,
     predicts_next,
-    predicts_tokens,
     run_model,
 )
 from compression.samples import Samples, read_batches
@@ -55,8 +55,7 @@ def measure(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> dict[s
 
 def check_measurable(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> None:
     """Raise DataError where :func:`measure` would: before a training, whose every epoch ends with it."""
-    masks = tokens.mask is not None and predicts_tokens(model)
-    if samples.labels is None and not predicts_next(model) and not masks:
+    if not has_answers(model, samples, tokens):
         raise DataError(
             "the held-out data has no labels, and of a model that predicts no tokens nothing can be measured on it",
             where="--held-out",
@@ -77,7 +76,7 @@ def _measure(model: nn.Module, samples: Samples) -> dict[str, float]:
     found = {"loss": math.fsum(losses) / len(samples)}
     given, said = torch.cat(labels), torch.cat(answers)
     if given.is_floating_point():
-        return {**found, "correlation": _correlate(said.reshape(given.shape), given)}
+        return {**found, "correlation": correlate(said.reshape(given.shape), given)}
     return {**found, "accuracy": float((said.argmax(dim=1) == given).double().mean())}
 
 
@@ -103,8 +102,8 @@ def _measure_masked(model: nn.Module, samples: Samples, tokens: SpecialTokens) -
     return {"loss": math.fsum(losses) / len(samples)}
 
 
-def _correlate(said: torch.Tensor, given: torch.Tensor) -> float:
-    """Return Pearson's correlation; 0 where one side does not vary."""
+def correlate(said: torch.Tensor, given: torch.Tensor) -> float:
+    """Return Pearson's correlation of two tensors of one shape; 0 where one side does not vary."""
     left, right = said.double() - said.double().mean(), given.double() - given.double().mean()
     norm = float(left.norm() * right.norm())
     return float((left * right).sum()) / norm if norm > 0 and math.isfinite(norm) else 0.0

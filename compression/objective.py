@@ -60,14 +60,20 @@ def make_task_objective(model: nn.Module, samples: Samples, tokens: SpecialToken
     Raises:
         DataError: no labels, and the model predicts no tokens.
     """
+    if not has_answers(model, samples, tokens):
+        raise DataError("the data has no labels to learn from", cure="name their column with --label-column, or distil")
     if samples.labels is not None:
         return Objective(loss=lambda batch: measure_loss(run_model(model, batch.inputs), _require_labels(batch)))
     if predicts_next(model):
         check_head(model)
         return Objective(loss=lambda batch: measure_next(model, batch))
-    if tokens.mask is not None and predicts_tokens(model):
-        return Objective(loss=lambda batch: _measure_masked(model, batch, tokens))
-    raise DataError("the data has no labels to learn from", cure="name their column with --label-column, or distil")
+    return Objective(loss=lambda batch: _measure_masked(model, batch, tokens))
+
+
+def has_answers(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> bool:
+    """Whether the samples themselves say what is right: by labels, or by tokens that the model predicts."""
+    hides = tokens.mask is not None and predicts_tokens(model)
+    return samples.labels is not None or predicts_next(model) or hides
 
 
 def measure_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

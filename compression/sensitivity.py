@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from compression.measure import correlate
 from compression.moments import drop_padding
 from compression.objective import run_model
 from compression.samples import Batch, Samples, read_batches
@@ -58,7 +59,7 @@ class Ruler:
             meant = nn.functional.log_softmax(self._answers, dim=1)
             distance = float(nn.functional.kl_div(told, meant, log_target=True, reduction="batchmean"))
         elif _are_scores(answers):
-            distance = 1.0 - _correlate(answers, self._answers)
+            distance = 1.0 - correlate(answers, self._answers)
         else:
             distance = 1.0 - _compare(answers, self._answers)
         return Change(drop=self.score - self._score(answers), distance=distance)
@@ -71,9 +72,9 @@ class Ruler:
         if self.metric == "accuracy":
             return float((answers.argmax(dim=1) == torch.as_tensor(labels)).double().mean())
         if self.metric == "correlation":
-            return _correlate(answers, torch.as_tensor(labels))
+            return correlate(answers.flatten(), torch.as_tensor(labels))
         if self.metric == "correlation with itself":
-            return _correlate(answers, self._answers)
+            return correlate(answers, self._answers)
         if self.metric == "agreement":
             return float((answers.argmax(dim=1) == self._answers.argmax(dim=1)).double().mean())
         return _compare(answers, self._answers)
@@ -108,12 +109,6 @@ def _choose_metric(samples: Samples, answers: torch.Tensor, *, classifies: bool)
 
 def _are_scores(answers: torch.Tensor) -> bool:
     return answers.shape[1] == 1
-
-
-def _correlate(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return Pearson's correlation of two numbers a sample."""
-    left, right = (one.double().flatten() - one.double().mean() for one in (first, second))
-    return _compare(left[None], right[None])
 
 
 def _compare(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -5,6 +5,11 @@ import pytest
 from tests.unit.exporter.packing.tiny_export import write_export
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def export(tmp_path):
     return write_export(tmp_path / "films")

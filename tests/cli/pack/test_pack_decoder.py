@@ -25,11 +25,6 @@ def bundle(tmp_path):
     return tmp_path / "words.stepdown.tar.gz"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def packed(stepdown, decoder, bundle):
     result = stepdown("pack", decoder, "-o", bundle, "--name", "words", "--version", 1, "--licence", "MIT")

@@ -8,6 +8,14 @@ import pytest
 from runtimes.bundle.archive import open_archive
 
 
+@pytest.fixture
+def detached(stepdown, export, bundle, key, tmp_path):
+    """(the words that packed a bundle with its signature beside it, that signature's file)."""
+    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
+    assert stepdown(*words).code == 0
+    return words, tmp_path / "films.stepdown.tar.gz.sig"
+
+
 def test_a_bundle_is_signed_inside_or_beside(stepdown, export, bundle, key, tmp_path):
     result = stepdown("pack", export, "-o", bundle, "--sign", key)
     assert result.code == 0, result.err
@@ -33,10 +41,8 @@ def test_a_signature_of_an_older_bundle_is_not_left_beside_a_new_one(stepdown, e
     assert not beside.exists()
 
 
-def test_a_signature_that_cannot_be_written_leaves_what_was_there(stepdown, export, bundle, key, tmp_path):
-    beside = tmp_path / "films.stepdown.tar.gz.sig"
-    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
-    assert stepdown(*words).code == 0
+def test_a_signature_that_cannot_be_written_leaves_what_was_there(stepdown, bundle, detached):
+    words, beside = detached
     before = bundle.read_bytes()
     beside.unlink()
     beside.mkdir()
@@ -50,11 +56,9 @@ def test_a_signature_that_cannot_be_written_leaves_what_was_there(stepdown, expo
 
 @pytest.mark.parametrize("failing", ["write_bytes", "Path.replace"])
 def test_a_disk_without_room_leaves_a_bundle_with_its_signature(
-    stepdown, export, bundle, key, tmp_path, monkeypatch, failing
+    stepdown, bundle, detached, tmp_path, monkeypatch, failing
 ):
-    beside = tmp_path / "films.stepdown.tar.gz.sig"
-    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
-    assert stepdown(*words).code == 0
+    words, beside = detached
     before = bundle.read_bytes(), beside.read_bytes()
     replace = Path.replace
 
@@ -75,11 +79,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_a_kill_between_two_renames_leaves_no_signature_of_another_archive(
-    stepdown, export, bundle, key, tmp_path, monkeypatch, last
+    stepdown, bundle, detached, monkeypatch, last
 ):
-    beside = tmp_path / "films.stepdown.tar.gz.sig"
-    words = ("pack", export, "-o", bundle, "--sign", key, "--detached", "--force")
-    assert stepdown(*words).code == 0
+    words, beside = detached
     before = bundle.read_bytes(), beside.read_bytes()
     replace, moves = Path.replace, []
 

@@ -35,11 +35,6 @@ def make_bias():
     return np.random.default_rng(6).standard_normal(OUT).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("STEPDOWN_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def export(tmp_path):
     find_library()
