@@ -237,7 +237,11 @@ def test_what_follows_the_tar_is_refused(tmp_path, extra):
     refuse(tmp_path, make_gzip(make_tar(good_members()) + extra), "more in the archive")
 
 
-@pytest.mark.parametrize("extra", [b"\0", b"x" * 70_000, make_gzip(make_tar(good_members())), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "extra",
+    [b"\0", b"x" * 70_000, make_gzip(make_tar(good_members())), make_gzip(b"")],
+    ids=["a byte", "many bytes", "another archive", "an empty gzip"],
+)
 def test_what_follows_the_gzip_is_refused(tmp_path, extra):
     refuse(tmp_path, make_gzip(make_tar(good_members())) + extra, "follows the end of the archive")
 
