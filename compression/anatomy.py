@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from compression.drop_layers import find_stack
-from compression.layers import select_linears
+from compression.layers import find_stack, select_linears
 from compression.units import UnitGroup, list_head_groups, list_neuron_groups
 from runtimes.errors import UnsupportedModel
 

@@ -18,8 +18,9 @@ from torch import nn
 
 from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_compressed
 from compression.context import Context
+from compression.forward import predicts_next
 from compression.measure import check_measurable
-from compression.objective import SpecialTokens, predicts_next
+from compression.objective import SpecialTokens
 from compression.options import OptionError, plain_options
 from compression.precision import Precision
 from compression.prediction import HELD_OUT_BEFORE

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from compression.distillation import DistilOptions, make_objective
+from compression.forward import predicts_next
 from compression.kept_states import KeptStates
 from compression.masks import KeepZeros
 from compression.measure import measure
-from compression.objective import Objective, SpecialTokens, make_task_objective, predicts_next
+from compression.objective import Objective, SpecialTokens, make_task_objective
 from compression.precision import Precision
 from compression.rank_limits import Gain
 from compression.samples import Samples, SampleSets

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from compression.augment import AugmentOptions
+from compression.forward import predicts_tokens, read_states, run_model
 from compression.layer_matching import LayerMatch
 from compression.masked_head import MaskedHead, read_table
-from compression.next_token import read_states
-from compression.objective import Objective, SpecialTokens, mask_tokens, measure_loss, predicts_tokens, run_model
+from compression.objective import Objective, SpecialTokens, mask_tokens, measure_loss
 from compression.options import OptionError
 from compression.precision import compute_in
 from compression.questions import Question, make_questioner

@@ -15,27 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from compression.layers import find_stacks
+from compression.forward import run_body
 from compression.moments import drop_padding
-from compression.objective import run_body
 from compression.samples import Batch
-from runtimes.errors import DataError, UnsupportedModel
-
-
-def find_stack(model: nn.Module) -> str:
-    """Return the path of the model's encoder layers, its longest list of like modules.
-
-    Raises:
-        UnsupportedModel: it has none.
-    """
-    stacks = find_stacks(model)
-    if not stacks:
-        raise UnsupportedModel(
-            "no stack of layers was found in the model",
-            where=type(model).__name__,
-            cure="leave out drop-layers: this architecture has no list of like layers",
-        )
-    return max(stacks, key=lambda name: len(stacks[name]))
+from runtimes.errors import DataError
 
 
 def drop_layers(model: nn.Module, stack: str, keep: Sequence[int]) -> None:

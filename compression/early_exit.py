@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compression.objective import Objective, run_model
+from compression.forward import run_model
+from compression.objective import Objective
 from compression.row_gates import RowGate, summarise
 from compression.samples import Batch
 from runtimes.errors import UnsupportedModel

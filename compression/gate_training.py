@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from compression.context import Context
-from compression.objective import Objective, run_model
+from compression.forward import run_model
+from compression.objective import Objective
 from compression.row_gates import RowGate, let_gates_learn
 from compression.samples import Batch, Samples, read_batches
 from compression.training import Training

@@ -14,8 +14,7 @@ from torch import nn
 
 from compression.context import Context
 from compression.distillation import DistilOptions
-from compression.drop_layers import find_stack
-from compression.layers import select_linears
+from compression.layers import find_stack, select_linears
 from compression.options import OptionError
 from compression.probes import RANK_SHARES, Sensitivity, name_rank
 from compression.proposal import Ladder

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from compression.drop_layers import find_stack
+from compression.forward import predicts_next, run_body
+from compression.layers import find_stack
 from compression.moments import Moments, Run, collect_from, collect_moments
-from compression.objective import predicts_next, run_body
 from compression.samples import Batch
 
 #: The moments of the inputs of some modules, as the model stands when it is asked; in the order of the forward pass.

@@ -74,6 +74,22 @@ def find_stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
     return found
 
 
+def find_stack(model: nn.Module) -> str:
+    """Return the path of the model's encoder layers, its longest list of like modules.
+
+    Raises:
+        UnsupportedModel: it has none.
+    """
+    stacks = find_stacks(model)
+    if not stacks:
+        raise UnsupportedModel(
+            "no stack of layers was found in the model",
+            where=type(model).__name__,
+            cure="leave out drop-layers: this architecture has no list of like layers",
+        )
+    return max(stacks, key=lambda name: len(stacks[name]))
+
+
 def list_layers(model: nn.Module) -> list[nn.Module]:
     """Return the encoder layers in order: modules with ``attention.self``, ``intermediate.dense`` and ``output``.
 

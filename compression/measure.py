@@ -11,15 +11,9 @@ import math
 import torch
 from torch import nn
 
+from compression.forward import predicts_next, run_model
 from compression.next_token import check_head, find_asked, measure_next
-from compression.objective import (
-    SpecialTokens,
-    has_answers,
-    make_task_objective,
-    measure_loss,
-    predicts_next,
-    run_model,
-)
+from compression.objective import SpecialTokens, has_answers, make_task_objective, measure_loss
 from compression.samples import Samples, read_batches
 from runtimes.errors import DataError
 

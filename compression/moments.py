@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from compression.objective import run_body
+from compression.forward import run_body
 from compression.samples import Batch
 from runtimes.errors import DataError, UsageError
 

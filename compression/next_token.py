@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression.forward import read_states
 from compression.samples import Batch
 from runtimes.errors import UnsupportedModel
 
@@ -38,13 +39,6 @@ def measure_next(model: nn.Module, batch: Batch) -> torch.Tensor:
         return nn.functional.cross_entropy(apply_head(model, some), wanted[rows], reduction="sum")
 
     return sum_in_pieces(model, states, measure) / len(states)
-
-
-def read_states(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the last hidden states of a transformers model without its head, float32 [batch, sequence, width]."""
-    shape: Any = model
-    states: torch.Tensor = shape.base_model(**inputs)[0]
-    return states.float()
 
 
 def find_asked(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

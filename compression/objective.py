@@ -5,14 +5,15 @@ In: a model and the samples. Out: an :class:`Objective`. Imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from compression.next_token import check_head, measure_next, read_states
+from compression.forward import predicts_next, predicts_tokens, run_model
+from compression.next_token import check_head, measure_next
 from compression.samples import Batch, Samples
 from runtimes.errors import DataError
 
@@ -36,22 +37,6 @@ class SpecialTokens:
     padding: int = 0
     mask: int | None = None
     every: tuple[int, ...] = ()
-
-
-def run_model(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the model's first output, logits or hidden states of a bare encoder, in float32."""
-    result: Any = model(**inputs)
-    first: torch.Tensor = result if isinstance(result, torch.Tensor) else result[0]
-    return first.float()
-
-
-def run_body(model: nn.Module, inputs: Mapping[str, torch.Tensor], reached: Iterable[str] = ()) -> None:
-    """Run a model for what the modules ``reached`` are given: a head over a vocabulary only where it is one."""
-    shape: Any = model
-    if predicts_next(model) and all(name.startswith(f"{shape.base_model_prefix}.") for name in reached):
-        read_states(model, inputs)
-    else:
-        model(**inputs)
 
 
 def make_task_objective(model: nn.Module, samples: Samples, tokens: SpecialTokens) -> Objective:
@@ -81,18 +66,6 @@ def measure_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if labels.is_floating_point():
         return nn.functional.mse_loss(logits.reshape(labels.shape), labels)
     return nn.functional.cross_entropy(logits, labels)
-
-
-def predicts_tokens(model: nn.Module) -> bool:
-    """Whether the model has a head with a logit for every piece of its vocabulary."""
-    find_head: Any = getattr(model, "get_output_embeddings", None)
-    return find_head is not None and find_head() is not None
-
-
-def predicts_next(model: nn.Module) -> bool:
-    """Whether the model is a causal language model: told by its class, as transformers names them."""
-    name = type(model).__name__
-    return name.endswith("ForCausalLM") or (name.endswith("LMHeadModel") and not name.endswith("WithLMHeadModel"))
 
 
 def mask_tokens(ids: torch.Tensor, tokens: SpecialTokens, vocabulary_size: int) -> tuple[torch.Tensor, torch.Tensor]:

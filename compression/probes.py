@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from compression.choose_units import choose_units
-from compression.drop_layers import drop_layers, find_stack
+from compression.drop_layers import drop_layers
 from compression.fake_quantise import Bits, fake_quantise
 from compression.importance import score_by_activation
-from compression.layers import select_linears
+from compression.layers import find_stack, select_linears
 from compression.low_rank import Decomposition, decompose, make_low_rank
 from compression.moments import Moments, collect_moments
 from compression.patterns import PATTERNS

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from compression.augment import AugmentOptions, augment, count_tokens, find_changeable
-from compression.objective import SpecialTokens, mask_tokens, predicts_tokens
+from compression.forward import predicts_tokens
+from compression.objective import SpecialTokens, mask_tokens
 from compression.samples import Batch, Samples
 from compression.teaching import UNLABELLED, count_pieces, find_labelled
 

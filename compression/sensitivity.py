@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from compression.forward import run_model
 from compression.measure import correlate
 from compression.moments import drop_padding
-from compression.objective import run_model
 from compression.samples import Batch, Samples, read_batches
 
 Metric = Literal["accuracy", "agreement", "correlation", "correlation with itself", "cosine"]

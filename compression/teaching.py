@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compression.objective import predicts_tokens
+from compression.forward import predicts_tokens
 from compression.samples import Samples
 from runtimes.errors import DataError, UsageError
 

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compression.distillation import DistilOptions, measure_soft
-from compression.drop_layers import find_stack
+from compression.forward import predicts_next, read_states
 from compression.kept_states import KeptStates
 from compression.layer_matching import LayerMatch, pair_layers
-from compression.next_token import apply_head, check_head, find_asked, read_states, sum_in_pieces
-from compression.objective import Objective, predicts_next
+from compression.layers import find_stack
+from compression.next_token import apply_head, check_head, find_asked, sum_in_pieces
+from compression.objective import Objective
 from compression.precision import compute_in
 from compression.record_layers import Recorded, record_hidden
 from compression.samples import Batch, Samples

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from compression.objective import predicts_next
+from compression.forward import predicts_next
 from runtimes.errors import UnsupportedModel
 
 

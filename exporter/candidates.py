@@ -23,15 +23,15 @@ from calibration.plan import Plan
 from calibration.weights.plan import Method
 from exporter.block_rounding import BITS, BlockRounding
 from exporter.cache_range import CacheRange
-from exporter.fuse import open_for_lowering
 from exporter.passes.narrow_cache import narrow_cache
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.sparse_attention import replace_attention
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.passes.sparse_norm import fold_norms
+from exporter.passes.untie_weights import open_for_lowering
 from exporter.sparsity import Block
-from exporter.trace import write_model
 from exporter.trial import PLAIN
+from exporter.write_model import write_model
 from runtimes.artifact import Artifact
 from runtimes.isa import Isa, saturates_u8s8
 from runtimes.ort import describe_onnx

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.compare import MIN_ROUNDS, compare
 from bench.measure import MeasurePlan, measure_interleaved
 from calibration.lower.edits import add_constant
-from exporter.trace import write_model
+from exporter.write_model import write_model
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 
 _OPSET, _IR_VERSION = 23, 10

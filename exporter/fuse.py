@@ -25,9 +25,8 @@ from exporter.passes.separate_norm import separate_norm
 from exporter.passes.spell_out_int4 import spell_out_int4
 from exporter.passes.store_integers import store_integers
 from exporter.passes.unsigned_weights import make_unsigned
-from exporter.passes.untie_weights import untie_weights
 from exporter.tolerances import read_tolerance
-from exporter.trace import write_model
+from exporter.write_model import write_model
 from runtimes.artifact import Artifact
 from runtimes.generation.cache_spec import find_cache
 from runtimes.generation.feeds import blank_padding
@@ -67,13 +66,6 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
     name_nodes(model)
     write_model(model, out)
     return applied
-
-
-def open_for_lowering(fused: Path) -> ir.Model:
-    """Load a fused graph as calibration, plans and lowering see it: every linear with a weight of its own."""
-    model = ir.load(fused)
-    untie_weights(model)
-    return model
 
 
 def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, NDArray[np.generic]]]) -> None:

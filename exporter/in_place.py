@@ -21,9 +21,9 @@ import onnx_ir as ir
 from bench.measure import MeasurePlan, measure_interleaved
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import Site, find_sites
-from exporter.fuse import open_for_lowering
 from exporter.passes.activations import find_activation
 from exporter.passes.sparse_norm import find_norm
+from exporter.passes.untie_weights import open_for_lowering
 from exporter.timing import TimingPlan
 from runtimes.artifact import Artifact
 from runtimes.ort import OnnxRuntime, OrtOptions, OrtSession

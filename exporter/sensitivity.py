@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calibration.linears import find_linears
-from exporter.fuse import open_for_lowering
+from exporter.passes.untie_weights import open_for_lowering
 from exporter.trial import C, Trial, Workshop
 
 Group = tuple[str, ...]

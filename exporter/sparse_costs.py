@@ -27,7 +27,7 @@ from exporter.kept_gains import KeptGains
 from exporter.passes.activations import find_activation
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.sparsity import Block, StoredForm, name_block
-from exporter.trace import write_model
+from exporter.write_model import write_model
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.sparse.reference import Activation
 

@@ -14,8 +14,8 @@ from typing import Protocol
 from bench.ledger import DENSE, LedgerRow, average_gain
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import Site, find_sites
-from exporter.fuse import open_for_lowering
 from exporter.passes.sparse_linears import OPERATORS, Values
+from exporter.passes.untie_weights import open_for_lowering
 from exporter.refused_products import Refused, list_refused
 from exporter.sparse_costs import LinearCase, read_case
 from exporter.sparsity import Block, Sparsity, StoredForm, describe_sparsity, name_block

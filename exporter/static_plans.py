@@ -21,9 +21,8 @@ from calibration.lower.fold_smoothing import list_free
 from calibration.magnitudes import list_floats
 from calibration.plan import ActivationGroup, LinearPlan, Plan, choose_groups, make_static_plan
 from calibration.statistics import CalibrationStatistics, read, refuse_incomplete
-from exporter.fuse import open_for_lowering
 from exporter.passes.prepare import prepare
-from exporter.passes.untie_weights import untie_weights
+from exporter.passes.untie_weights import open_for_lowering, untie_weights
 from runtimes.artifact import Artifact
 from runtimes.errors import DataError, UnsupportedModel
 

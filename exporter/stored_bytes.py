@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from calibration.linears import Linear, find_linears
-from exporter.fuse import open_for_lowering
 from exporter.passes.packed_weights import list_packed, unpacks
+from exporter.passes.untie_weights import open_for_lowering
 
 # What the lowerings and the sparse pass call the node that multiplies; in float it is the linear itself.
 _SUFFIXES = ("", "_sparse", "_int8", "_w8", "_w4")

@@ -20,14 +20,14 @@ from calibration.lower.tensorrt.products import find_products
 from calibration.weights.blocks import Blocks
 from calibration.weights.plan import Method
 from exporter.candidates import MakePlan
-from exporter.fuse import open_for_lowering
 from exporter.int4_rounding import Int4Rounding
 from exporter.linear_sparsity import survey_linears
 from exporter.lint.check_file import lint_file
 from exporter.passes.int4_weights import store_blocks, store_int4
 from exporter.passes.packed_weights import find_few_levels
-from exporter.trace import write_model
+from exporter.passes.untie_weights import open_for_lowering
 from exporter.trial import PLAIN
+from exporter.write_model import write_model
 from runtimes.artifact import Artifact
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import find_cache

@@ -16,7 +16,7 @@ from calibration.lower.tensorrt.types import FIRST_OPSET
 from exporter.passes.int4_weights import FIRST_OPSET as FIRST_OPSET_OF_INT4
 from exporter.passes.packed_weights import find_few_levels
 from exporter.passes.prepare import name_nodes, prepare
-from exporter.trace import write_model
+from exporter.write_model import write_model
 
 
 def prepare_for_tensorrt(traced: Path, out: Path, *, int4: bool = False) -> Path:

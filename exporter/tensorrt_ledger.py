@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from bench.ledger import DENSE, LedgerRow, average_gain
 from calibration.linears import find_linears
-from exporter.fuse import open_for_lowering
 from exporter.linear_sparsity import find_stored, survey_linears
+from exporter.passes.untie_weights import open_for_lowering
 from exporter.refused_products import Refused, list_refused
 from exporter.report import Tier
 from exporter.sparsity import Sparsity, describe_sparsity

@@ -19,6 +19,7 @@ from exporter.tracing.names import name_axes, name_nodes, share_tied_weights
 from exporter.tracing.parity import check_parity
 from exporter.tracing.program import Program
 from exporter.tracing.quiet import quiet_libraries
+from exporter.write_model import write_model
 from runtimes.artifact import Artifact
 from runtimes.errors import MissingDependency, UnsupportedModel, UsageError
 from runtimes.generation.cache_spec import CacheSpec
@@ -31,8 +32,6 @@ Tracer = Callable[[Source, int | None], Program]
 
 # What torch 2.13 translates to and onnxscript 0.7 converts between. Outside, torch keeps opset 18 and only logs it.
 OLDEST_OPSET, NEWEST_OPSET = 18, 25
-# A protobuf message ends at 2**31 bytes; the graph around the weights stays far below the difference.
-_INLINE_LIMIT_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,26 +108,6 @@ def _trace(source: Source, directory: Path, opset: int | None) -> Traced:
         findings=program.findings + remarks,
         cache=program.cache,
     )
-
-
-def write_model(model: ir.Model, path: Path) -> Path:
-    """Write ``model`` to ``path``, its weights beside it as ``<name>.data`` where one file would pass 2 GB.
-
-    Raises:
-        UnsupportedModel: something in it cannot be written down, such as a name that is no text.
-    """
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    try:
-        if size > _INLINE_LIMIT_BYTES:
-            ir.save(model, path, external_data=f"{path.name}.data")
-        else:
-            # Weights that lie in a file beside the source would be written as a reference to it.
-            ir.save(ir.external_data.load_to_model(model), path)
-    except ir.serde.SerdeError as error:
-        raise UnsupportedModel(
-            f"the graph cannot be written: {error.__cause__ or error}", where=str(path), cure="export the model again"
-        ) from error
-    return path
 
 
 def _choose_tracer(source: Source) -> Tracer:

@@ -20,7 +20,7 @@ from bench.measure import MeasurePlan, Subject, measure_interleaved
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from exporter.factor_costs import make_chain
-from exporter.trace import write_model
+from exporter.write_model import write_model
 from runtimes.isa import detect, saturates_u8s8
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 

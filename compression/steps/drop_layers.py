@@ -9,15 +9,8 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
-from compression.drop_layers import (
-    choose_by_loss,
-    choose_by_score,
-    choose_evenly,
-    drop_layers,
-    find_stack,
-    score_layers,
-)
-from compression.layers import match_names
+from compression.drop_layers import choose_by_loss, choose_by_score, choose_evenly, drop_layers, score_layers
+from compression.layers import find_stack, match_names
 from compression.measure import measure
 from compression.options import OptionError
 from compression.recipe import Facts

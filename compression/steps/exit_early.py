@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from compression.context import Context
-from compression.drop_layers import find_stack
 from compression.early_exit import learn_doubt, learn_exits
 from compression.gate_training import freeze_all_but, measure_runs
 from compression.gated_layer import GatedLayer, gate_layer
+from compression.layers import find_stack
 from compression.objective import Objective
 from compression.options import OptionError
 from compression.recipe import Facts

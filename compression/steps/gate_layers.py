@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compression.context import Context
-from compression.drop_layers import find_stack
 from compression.gate_training import learn_gates, measure_runs
 from compression.gated_layer import GatedLayer, gate_layer
-from compression.layers import match_names
+from compression.layers import find_stack, match_names
 from compression.options import OptionError
 from compression.recipe import Facts
 from compression.row_gates import FIRST_SCORE, RowGate, measure_width

@@ -8,8 +8,8 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
+from compression.forward import predicts_next
 from compression.new_student import StudentShape, make_student
-from compression.objective import predicts_next
 from compression.options import OptionError
 from compression.recipe import Facts
 from compression.training import Training, derive_seed

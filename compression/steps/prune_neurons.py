@@ -6,7 +6,7 @@ from torch import nn
 
 from compression.config_sizes import tell_neurons
 from compression.context import Context
-from compression.objective import predicts_next
+from compression.forward import predicts_next
 from compression.prune_by_importance import UnitOptions as Options
 from compression.prune_by_importance import prune_by_importance
 from compression.recipe import Facts

@@ -9,8 +9,8 @@ from torch import nn
 
 from compression.context import Context
 from compression.fake_quantise import fake_quantise, fake_quantise_embeddings, learn_all_scales
+from compression.forward import run_body
 from compression.layers import match_names, select_linears
-from compression.objective import run_body
 from compression.options import OptionError
 from compression.recipe import Facts
 from compression.sampling import draw_batches

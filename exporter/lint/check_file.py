@@ -21,7 +21,7 @@ from exporter.lint.rule import Finding, Rule, run_rules
 from exporter.lint.tensorrt import RULES as TENSORRT_RULES
 from exporter.lint.tensorrt.output_pair import bypass_all
 from exporter.passes.prepare import name_nodes
-from exporter.trace import write_model
+from exporter.write_model import write_model
 from runtimes.errors import UsageError
 from runtimes.ort import describe_onnx, describe_onnx_files
 

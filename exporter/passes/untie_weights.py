@@ -6,6 +6,8 @@ table twice; in int8 each use wants its own layout, and two tables of integers a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 
@@ -30,3 +32,10 @@ def untie_weights(model: ir.Model) -> int:
     if changed:
         remove_dead(model)
     return changed
+
+
+def open_for_lowering(fused: Path) -> ir.Model:
+    """Load a fused graph as calibration, plans and lowering see it: every linear with a weight of its own."""
+    model = ir.load(fused)
+    untie_weights(model)
+    return model

@@ -1,14 +1,8 @@
 import pytest
 import torch
 
-from compression.drop_layers import (
-    choose_by_loss,
-    choose_by_score,
-    choose_evenly,
-    drop_layers,
-    find_stack,
-    score_layers,
-)
+from compression.drop_layers import choose_by_loss, choose_by_score, choose_evenly, drop_layers, score_layers
+from compression.layers import find_stack
 from runtimes.errors import DataError, UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert, measure_loss
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from compression import next_token
+from compression.forward import predicts_next
 from compression.measure import measure
 from compression.next_token import check_head, find_asked, measure_next, sum_in_pieces
-from compression.objective import SpecialTokens, make_task_objective, predicts_next
+from compression.objective import SpecialTokens, make_task_objective
 from compression.samples import Samples, read_batches
 from runtimes.errors import DataError, UnsupportedModel
 from tests.unit.compression.made_decoders import FAMILIES, make_decoder, make_windows

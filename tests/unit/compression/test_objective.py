@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from compression.objective import SpecialTokens, make_task_objective, mask_tokens, measure_loss, predicts_tokens
+from compression.forward import predicts_tokens
+from compression.objective import SpecialTokens, make_task_objective, mask_tokens, measure_loss
 from compression.samples import read_batches
 from runtimes.errors import DataError
 from tests.unit.compression.made_encoders import make_bert

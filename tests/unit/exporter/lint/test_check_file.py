@@ -107,7 +107,7 @@ def test_branches_are_looked_into(path, out):
 
 
 def test_weights_lie_beside_a_model_that_one_file_cannot_hold(path, out, tmp_path, monkeypatch):
-    monkeypatch.setattr("exporter.trace._INLINE_LIMIT_BYTES", 100)
+    monkeypatch.setattr("exporter.write_model._INLINE_LIMIT_BYTES", 100)
     save_linear(path, weight_zero=100)
     assert fix_file(path, out, "tensorrt").left == ()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["fixed.onnx", "fixed.onnx.data", "model.onnx"]
@@ -304,7 +304,7 @@ def test_what_is_added_takes_no_name_that_is_there(path, out):
 
 
 def test_weights_past_2_gb_replace_no_file_unless_asked(path, out, monkeypatch):
-    monkeypatch.setattr("exporter.trace._INLINE_LIMIT_BYTES", 100)
+    monkeypatch.setattr("exporter.write_model._INLINE_LIMIT_BYTES", 100)
     weights = out.with_name("fixed.onnx.data")
     weights.write_text("somebody else's")
     save_linear(path, weight_zero=100)
