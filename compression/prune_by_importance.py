@@ -27,8 +27,7 @@ from compression.moments import collect_moments
 from compression.objective import make_task_objective
 from compression.options import OptionError
 from compression.prune_structure import prune_units
-from compression.samples import Samples
-from compression.sampling import draw_batches
+from compression.samples import Samples, draw_batches
 from compression.training import Training, derive_seed
 from compression.units import UnitGroup
 from runtimes.errors import DataError

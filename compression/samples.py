@@ -18,6 +18,8 @@ Row = Mapping[str, NDArray[np.generic]]
 
 # Samples are shuffled, then sorted by length inside windows of so many batches: little padding, and still random.
 _WINDOW_BATCHES = 32
+# Of batches to look at a model with, where nothing learns.
+_LOOK_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,3 +136,15 @@ def _stack(rows: Sequence[Row], padding: Mapping[str, int]) -> dict[str, torch.T
             filled[place, : len(array)] = array
         stacked[name] = torch.from_numpy(filled)
     return stacked
+
+
+def draw_samples(samples: Samples, count: int, generator: torch.Generator) -> Samples:
+    """Return ``count`` of the samples, drawn without replacement; all where there are no more."""
+    if count >= len(samples):
+        return samples
+    return samples.subset(sorted(torch.randperm(len(samples), generator=generator)[:count].tolist()))
+
+
+def draw_batches(samples: Samples, count: int, generator: torch.Generator) -> list[Batch]:
+    """Return batches of ``count`` samples, those of one length together."""
+    return list(read_batches(draw_samples(samples, count, generator), _LOOK_BATCH))

@@ -14,7 +14,7 @@ from compression.layers import find_stack, match_names
 from compression.measure import measure
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.sampling import draw_batches, draw_samples
+from compression.samples import draw_batches, draw_samples
 from compression.training import Training
 from runtimes.errors import UsageError
 

@@ -16,7 +16,7 @@ from compression.measure import measure
 from compression.options import OptionError
 from compression.rank_limits import RankLimits
 from compression.recipe import Facts
-from compression.sampling import draw_samples
+from compression.samples import draw_samples
 from compression.training import Training
 
 _PURPOSE = "low-rank"

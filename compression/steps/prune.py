@@ -18,7 +18,7 @@ from compression.options import OptionError
 from compression.patterns import PATTERNS, NOfM
 from compression.permutation import permute_inputs
 from compression.recipe import Facts
-from compression.sampling import draw_batches
+from compression.samples import draw_batches
 from compression.second_order import prune_second_order
 from compression.training import Training
 from runtimes.errors import UsageError

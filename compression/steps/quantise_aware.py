@@ -13,7 +13,7 @@ from compression.forward import run_body
 from compression.layers import match_names, select_linears
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.sampling import draw_batches
+from compression.samples import draw_batches
 from compression.training import Training
 from runtimes.errors import UsageError
 
