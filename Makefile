@@ -61,7 +61,7 @@ docs: $(STAMP)
 	$(BIN)/python -m exporter.cli.reference > docs/cli.md
 
 picture: $(STAMP)
-	$(BIN)/python -m exporter.picture out/minilm/report.json docs/result-table.svg
+	$(BIN)/python -m exporter.reporting.picture out/minilm/report.json docs/result-table.svg
 
 # From a clean environment: torch first (the newest is not what was tested), then everything the tests need.
 constraints:

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from bench.gate import GateLimits
     from bench.gate_history import FoundStep
     from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
-    from exporter.compressing import CompressOptions, CompressResult, compress
+    from exporter.compressing.compress import CompressOptions, CompressResult, compress
     from exporter.doctor import Finding, examine_machine
-    from exporter.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
-    from exporter.gate import Gated, GateOptions, gate, gate_history
-    from exporter.inspect_model import Inspection, Layer, inspect_model
+    from exporter.inspecting.model import Inspection, Layer, inspect_model
+    from exporter.judging.evaluate import EvalData, Evaluated, Evaluation, evaluate, evaluate_cosine
+    from exporter.measuring.gate import Gated, GateOptions, gate, gate_history
     from exporter.options import ExportOptions
     from exporter.packing.options import PackOptions, PackResult
     from exporter.packing.pack import pack
     from exporter.pipeline import ExportResult, export
     from exporter.progress import Progress, SilentProgress
-    from exporter.report import CandidateRow, Ratio, Report
+    from exporter.reporting.report import CandidateRow, Ratio, Report
     from exporter.subject import open_subject
     from exporter.tracing.exported_decoder import load_for_transformers
     from runtimes.bundle.install import Installed, InstallOptions, collect_garbage, install, roll_back
@@ -134,17 +134,17 @@ _MODULES = {
     "bench.gate": ("GateLimits",),
     "bench.gate_history": ("FoundStep",),
     "bench.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
-    "exporter.compressing": ("CompressOptions", "CompressResult", "compress"),
+    "exporter.compressing.compress": ("CompressOptions", "CompressResult", "compress"),
     "exporter.doctor": ("Finding", "examine_machine"),
-    "exporter.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
-    "exporter.gate": ("GateOptions", "Gated", "gate", "gate_history"),
-    "exporter.inspect_model": ("Inspection", "Layer", "inspect_model"),
+    "exporter.judging.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),
+    "exporter.measuring.gate": ("GateOptions", "Gated", "gate", "gate_history"),
+    "exporter.inspecting.model": ("Inspection", "Layer", "inspect_model"),
     "exporter.options": ("ExportOptions",),
     "exporter.packing.options": ("PackOptions", "PackResult"),
     "exporter.packing.pack": ("pack",),
     "exporter.pipeline": ("ExportResult", "export"),
     "exporter.progress": ("Progress", "SilentProgress"),
-    "exporter.report": ("CandidateRow", "Ratio", "Report"),
+    "exporter.reporting.report": ("CandidateRow", "Ratio", "Report"),
     "exporter.subject": ("open_subject",),
     "exporter.tracing.exported_decoder": ("load_for_transformers",),
     "runtimes.bundle.install": ("InstallOptions", "Installed", "collect_garbage", "install", "roll_back"),

@@ -30,13 +30,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save
 from torch import nn
 
-from compression.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
-from compression.gated_channels import Absorbed, GatedConv2d, GatedFeedForward
-from compression.gated_layer import GatedLayer
-from compression.level_modules import LevelEmbedding, LevelLinear
-from compression.low_rank import LowRankEmbedding, LowRankLinear
-from compression.prune_structure import count_heads, resize_attention
-from compression.turned_linear import TurnedLinear
+from compression.factors.low_rank import LowRankEmbedding, LowRankLinear
+from compression.gates.gated_channels import Absorbed, GatedConv2d, GatedFeedForward
+from compression.gates.gated_layer import GatedLayer
+from compression.models.turned_linear import TurnedLinear
+from compression.rounding.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
+from compression.rounding.level_modules import LevelEmbedding, LevelLinear
+from compression.structure.prune_structure import count_heads, resize_attention
 from runtimes.atomic import write_bytes, write_text
 from runtimes.errors import UnsupportedModel
 

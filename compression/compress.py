@@ -18,17 +18,17 @@ from torch import nn
 
 from compression.checkpoint import CHECKPOINT_FILES, Record, read_record, save_compressed
 from compression.context import Context
-from compression.forward import predicts_next
-from compression.measure import check_measurable
-from compression.objective import SpecialTokens
+from compression.factors.rank_limits import Gain
+from compression.models.forward import predicts_next
+from compression.objectives.measure import check_measurable
+from compression.objectives.objective import SpecialTokens
+from compression.objectives.precision import Precision
 from compression.options import OptionError, plain_options
-from compression.precision import Precision
 from compression.prediction import HELD_OUT_BEFORE
-from compression.rank_limits import Gain
 from compression.recipe import ENCODER_STEPS, Facts, MakesModel, Recipe, Step, import_step
 from compression.samples import SampleSets
-from compression.training import Logbook
-from compression.workplace import Workplace, open_workplace
+from compression.training.loop import Logbook
+from compression.training.workplace import Workplace, open_workplace
 from runtimes.atomic import new_directory
 from runtimes.errors import BudgetMissed, UnsupportedModel, UsageError
 

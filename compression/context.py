@@ -15,17 +15,17 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from compression.distillation import DistilOptions, make_objective
-from compression.forward import predicts_next
-from compression.kept_states import KeptStates
-from compression.masks import KeepZeros
-from compression.measure import measure
-from compression.objective import Objective, SpecialTokens, make_task_objective
-from compression.precision import Precision
-from compression.rank_limits import Gain
+from compression.distillation.kept_states import KeptStates
+from compression.distillation.objective import DistilOptions, make_objective
+from compression.distillation.token_objective import make_token_objective
+from compression.factors.rank_limits import Gain
+from compression.models.forward import predicts_next
+from compression.objectives.measure import measure
+from compression.objectives.objective import Objective, SpecialTokens, make_task_objective
+from compression.objectives.precision import Precision
+from compression.pruning.masks import KeepZeros
 from compression.samples import Samples, SampleSets
-from compression.token_distillation import make_token_objective
-from compression.training import Hook, Logbook, Task, Training, derive_seed, run_training
+from compression.training.loop import Hook, Logbook, Task, Training, derive_seed, run_training
 from runtimes.atomic import write_text
 from runtimes.errors import DataError, UsageError
 

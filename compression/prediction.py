@@ -29,7 +29,7 @@ class Prediction:
         speedup: Of the exported model against the model as it was in float, at ``shape``; 0 where nothing was timed.
         shape: Batch x sequence.
         reference_cost: Time of the model as it was in float at ``shape``, over that of a fixed product timed in turns
-            with it (exporter/yardstick.py): it turns later timings into speedups, whatever the machine's mood.
+            with it (exporter/planning/yardstick.py): it turns later timings into speedups, whatever the machine's mood.
     """
 
     drop: float

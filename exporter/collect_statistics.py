@@ -38,9 +38,9 @@ def collect_statistics(options: CollectOptions, progress: Progress) -> Calibrati
         UnsupportedModel: the model has no linear layer with constant weights.
     """
     from calibration.data import open_dataset
+    from exporter.candidates.static_plans import collect_for_plans
     from exporter.source import open_source
-    from exporter.static_plans import collect_for_plans
-    from exporter.trace import trace
+    from exporter.tracing.trace import trace
     from runtimes.errors import UnsupportedModel
 
     source = open_source(options.model, task=options.task)

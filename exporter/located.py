@@ -36,7 +36,7 @@ def open_artifact(reference: str, *, task: str | None = None) -> Iterator[Locate
         yield Located(reference=reference, task=task)
         return
     from exporter.source import open_source
-    from exporter.trace import trace
+    from exporter.tracing.trace import trace
 
     with tempfile.TemporaryDirectory(prefix="stepdown.") as scratch:
         traced = trace(open_source(reference, task=task), Path(scratch))

@@ -17,22 +17,22 @@ from typing import Any
 
 from calibration.memory import give_back
 from calibration.statistics import CalibrationStatistics
-from exporter.generation_files import check_configuration, write_generation_files
-from exporter.held_out import HeldOut, open_held_out
-from exporter.onnxruntime_target import TARGET as ONNXRUNTIME
-from exporter.onnxruntime_target import export_onnxruntime
+from exporter.candidates.static_plans import collect_for_plans, read_complete, require_statistics_of
+from exporter.candidates.target import Job, TargetResult
+from exporter.judging.held_out import HeldOut, open_held_out
+from exporter.onnxruntime.generation_files import check_configuration, write_generation_files
+from exporter.onnxruntime.target import TARGET as ONNXRUNTIME
+from exporter.onnxruntime.target import export_onnxruntime
 from exporter.options import CALIBRATED_PRECISIONS, ExportOptions, check_options
-from exporter.prediction import add_comparison
+from exporter.planning.prediction import add_comparison
 from exporter.probe_feeds import fit_shapes
 from exporter.progress import Progress
-from exporter.report import Report
-from exporter.report_file import REPORT_NAME
+from exporter.reporting.report import Report
+from exporter.reporting.report_file import REPORT_NAME
 from exporter.source import open_source
-from exporter.static_plans import collect_for_plans, read_complete, require_statistics_of
 from exporter.stopwatch import Stopwatch
-from exporter.target import Job, TargetResult
-from exporter.tensorrt_target import export_tensorrt
-from exporter.trace import Traced, trace
+from exporter.tensorrt.target import export_tensorrt
+from exporter.tracing.trace import Traced, trace
 from runtimes.artifact import Manifest, record_files, write_manifest
 from runtimes.atomic import new_directory, write_text
 from runtimes.errors import UsageError

@@ -68,7 +68,7 @@ def _gate(
 ) -> GateResult:
     from bench.ci.findings import summarise
     from bench.gate import GateLimits
-    from exporter.gate import GateOptions, gate
+    from exporter.measuring.gate import GateOptions, gate
 
     options = GateOptions(
         limits=GateLimits(max_regression=max_regression, max_growth=max_growth),

@@ -78,7 +78,7 @@ def _open_onnx(model: Path, options: OrtOptions, task: str | None, directory: Pa
 def _open_traced(reference: str, task: str | None, threads: int | None) -> Iterator[Subject]:
     """Trace a checkpoint to plain float ONNX in a temporary directory: the same arithmetic that is served."""
     from exporter.source import open_source
-    from exporter.trace import trace
+    from exporter.tracing.trace import trace
 
     source = open_source(reference, task=task)
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ _TRACE = """
 import sys
 from pathlib import Path
 from exporter.source import open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 trace(open_source(sys.argv[1]), Path(sys.argv[2]))
 """
 # A small process between: Linux counts what a parent held when it started a child into the child's peak.

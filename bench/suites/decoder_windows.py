@@ -19,7 +19,7 @@ from runtimes.generation.generator import Generator
 
 # Tokens of a window, where the model takes so many.
 _LENGTH = 512
-# What a position is labelled with that is not judged (exporter/perplexity.py).
+# What a position is labelled with that is not judged (exporter/judging/perplexity.py).
 _IGNORED = -100
 
 

@@ -1,1 +1,1 @@
-"""The steps a recipe can name: thin modules with ``Options`` and ``apply``; the algorithms lie in ``compression``."""
+"""The steps a recipe can name: thin modules with ``Options`` and ``apply``; the algorithms lie in the other folders."""

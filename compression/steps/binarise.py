@@ -6,8 +6,8 @@ from torch import nn
 
 from compression.context import Context
 from compression.recipe import Facts
-from compression.train_levels import LevelOptions as Options
-from compression.train_levels import reduce_to_levels
+from compression.rounding.train_levels import LevelOptions as Options
+from compression.rounding.train_levels import reduce_to_levels
 
 __all__ = ["Options", "apply"]
 

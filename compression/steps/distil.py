@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from compression.context import Context
-from compression.distillation import DistilOptions
+from compression.distillation.objective import DistilOptions
+from compression.distillation.teaching import join_samples
 from compression.recipe import Facts
-from compression.teaching import join_samples
-from compression.training import Training
+from compression.training.loop import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,13 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
-from compression.drop_layers import choose_by_loss, choose_by_score, choose_evenly, drop_layers, score_layers
-from compression.layers import find_stack, match_names
-from compression.measure import measure
+from compression.models.layers import find_stack, match_names
+from compression.objectives.measure import measure
 from compression.options import OptionError
 from compression.recipe import Facts
 from compression.samples import draw_batches, draw_samples
-from compression.training import Training
+from compression.structure.drop_layers import choose_by_loss, choose_by_score, choose_evenly, drop_layers, score_layers
+from compression.training.loop import Training
 from runtimes.errors import UsageError
 
 _PURPOSE = "layers"

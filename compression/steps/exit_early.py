@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from compression.context import Context
-from compression.early_exit import learn_doubt, learn_exits
-from compression.gate_training import freeze_all_but, measure_runs
-from compression.gated_layer import GatedLayer, gate_layer
-from compression.layers import find_stack
-from compression.objective import Objective
+from compression.gates.early_exit import learn_doubt, learn_exits
+from compression.gates.gate_training import freeze_all_but, measure_runs
+from compression.gates.gated_layer import GatedLayer, gate_layer
+from compression.gates.row_gates import RowGate, let_gates_learn, measure_width, to_score
+from compression.models.layers import find_stack
+from compression.objectives.objective import Objective
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.row_gates import RowGate, let_gates_learn, measure_width, to_score
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import DataError, UnsupportedModel
 
 _CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)

@@ -8,7 +8,7 @@ from torch import nn
 
 from compression.context import Context
 from compression.recipe import Facts
-from compression.training import Training
+from compression.training.loop import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compression.context import Context
-from compression.divide_channels import add_gates, list_divisible
-from compression.gate_training import learn_gates, measure_runs
-from compression.layers import match_names
+from compression.gates.divide_channels import add_gates, list_divisible
+from compression.gates.gate_training import learn_gates, measure_runs
+from compression.models.layers import match_names
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.training import Training
+from compression.training.loop import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

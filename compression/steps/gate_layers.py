@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compression.context import Context
-from compression.gate_training import learn_gates, measure_runs
-from compression.gated_layer import GatedLayer, gate_layer
-from compression.layers import find_stack, match_names
+from compression.gates.gate_training import learn_gates, measure_runs
+from compression.gates.gated_layer import GatedLayer, gate_layer
+from compression.gates.row_gates import FIRST_SCORE, RowGate, measure_width
+from compression.models.layers import find_stack, match_names
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.row_gates import FIRST_SCORE, RowGate, measure_width
-from compression.training import Training
+from compression.training.loop import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

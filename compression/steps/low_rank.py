@@ -9,15 +9,15 @@ from typing import Literal
 
 from torch import nn
 
-from compression.choose_ranks import choose_by_energy, choose_by_loss
 from compression.context import Context
-from compression.factorise_layers import Layers, Whole, decompose_layers, select_layers
-from compression.measure import measure
+from compression.factors.choose_ranks import choose_by_energy, choose_by_loss
+from compression.factors.factorise_layers import Layers, Whole, decompose_layers, select_layers
+from compression.factors.rank_limits import RankLimits
+from compression.objectives.measure import measure
 from compression.options import OptionError
-from compression.rank_limits import RankLimits
 from compression.recipe import Facts
 from compression.samples import draw_samples
-from compression.training import Training
+from compression.training.loop import Training
 
 _PURPOSE = "low-rank"
 

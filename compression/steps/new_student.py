@@ -8,11 +8,11 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
-from compression.forward import predicts_next
-from compression.new_student import StudentShape, make_student
+from compression.models.forward import predicts_next
 from compression.options import OptionError
 from compression.recipe import Facts
-from compression.training import Training, derive_seed
+from compression.structure.new_student import StudentShape, make_student
+from compression.training.loop import Training, derive_seed
 from runtimes.errors import UnsupportedModel
 
 # Neurons of a layer where none are named: four times the width, and where gates are a third linear as many weights.

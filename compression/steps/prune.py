@@ -9,18 +9,18 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
-from compression.gradual import CubicSchedule, Goal, PruneGradually
-from compression.layers import select_linears
-from compression.magnitude import apply_masks, choose_masks, draw_scores, score_magnitude
-from compression.masks import KeepZeros, measure_zeros
-from compression.movement import PruneByMovement
+from compression.models.layers import select_linears
 from compression.options import OptionError
-from compression.patterns import PATTERNS, NOfM
-from compression.permutation import permute_inputs
+from compression.pruning.gradual import CubicSchedule, Goal, PruneGradually
+from compression.pruning.magnitude import apply_masks, choose_masks, draw_scores, score_magnitude
+from compression.pruning.masks import KeepZeros, measure_zeros
+from compression.pruning.movement import PruneByMovement
+from compression.pruning.patterns import PATTERNS, NOfM
+from compression.pruning.permutation import permute_inputs
+from compression.pruning.second_order import prune_second_order
 from compression.recipe import Facts
 from compression.samples import draw_batches
-from compression.second_order import prune_second_order
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import UsageError
 
 

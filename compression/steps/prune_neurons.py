@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from compression.config_sizes import tell_neurons
 from compression.context import Context
-from compression.forward import predicts_next
-from compression.prune_by_importance import UnitOptions as Options
-from compression.prune_by_importance import prune_by_importance
+from compression.models.forward import predicts_next
+from compression.models.units import list_neuron_groups
 from compression.recipe import Facts
-from compression.units import list_neuron_groups
+from compression.structure.config_sizes import tell_neurons
+from compression.structure.prune_by_importance import UnitOptions as Options
+from compression.structure.prune_by_importance import prune_by_importance
 
 __all__ = ["Options", "apply"]
 

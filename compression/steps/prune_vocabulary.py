@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compression.context import Context
-from compression.embedding_rows import keep_rows, list_special_ids
 from compression.options import OptionError
 from compression.recipe import Facts
 from compression.samples import Samples
-from compression.tokenizer_files import read_tokenizer, write_smaller
-from compression.training import Training
-from compression.vocabulary import choose_pieces, read_vocabulary
+from compression.training.loop import Training
+from compression.words.embedding_rows import keep_rows, list_special_ids
+from compression.words.tokenizer_files import read_tokenizer, write_smaller
+from compression.words.vocabulary import choose_pieces, read_vocabulary
 from runtimes.errors import DataError, UnsupportedModel
 
 

@@ -8,13 +8,13 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
-from compression.fake_quantise import fake_quantise, fake_quantise_embeddings, learn_all_scales
-from compression.forward import run_body
-from compression.layers import match_names, select_linears
+from compression.models.forward import run_body
+from compression.models.layers import match_names, select_linears
 from compression.options import OptionError
 from compression.recipe import Facts
+from compression.rounding.fake_quantise import fake_quantise, fake_quantise_embeddings, learn_all_scales
 from compression.samples import draw_batches
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import UsageError
 
 # Samples that show how large the inputs of linears are; training goes on from there.

@@ -20,8 +20,8 @@ from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.record import Recorded
-    from exporter.bench_accuracy import AccuracyPlan
-    from exporter.bench_run import BenchOptions
+    from exporter.measuring.accuracy import AccuracyPlan
+    from exporter.measuring.run import BenchOptions
     from exporter.progress import Progress
 
 SUMMARY = "Measure models against each other: latency, throughput, loading, size, memory, accuracy."
@@ -130,8 +130,8 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
         return bench_generation(arguments, progress)
     _check_outputs(arguments)
-    from exporter.bench_run import run_bench
     from exporter.cli.bench_result import describe_recording, render_tables, tell_recording
+    from exporter.measuring.run import run_bench
 
     recorded = run_bench(_make_options(arguments), progress)
     written = _write_outputs(arguments, recorded)
@@ -168,8 +168,8 @@ def _make_options(arguments: argparse.Namespace) -> BenchOptions:
 
     from bench.alone import AlonePlan
     from bench.record import ROUNDS, RecordPlan
-    from exporter.bench_run import BenchOptions
-    from exporter.bench_subjects import SubjectOptions
+    from exporter.measuring.run import BenchOptions
+    from exporter.measuring.subjects import SubjectOptions
 
     return BenchOptions(
         subjects=tuple(arguments.subjects),
@@ -194,8 +194,8 @@ def _make_options(arguments: argparse.Namespace) -> BenchOptions:
 
 
 def _make_accuracy_plan(arguments: argparse.Namespace) -> AccuracyPlan | None:
-    from exporter.bench_accuracy import AccuracyPlan
-    from exporter.evaluate import EvalData
+    from exporter.judging.evaluate import EvalData
+    from exporter.measuring.accuracy import AccuracyPlan
 
     if arguments.data is None:
         return None

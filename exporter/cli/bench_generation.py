@@ -10,7 +10,7 @@ from exporter.cli.parsing import refuse_existing, require_folder
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
-    from exporter.bench_generation import GenerationOptions
+    from exporter.measuring.generation import GenerationOptions
     from exporter.progress import Progress
 
 # What is measured of single runs only, by the attribute of its option.
@@ -24,9 +24,9 @@ def bench_generation(arguments: argparse.Namespace, progress: Progress) -> Outco
     """Measure generation, and write the file that was asked for."""
     _check(arguments)
     from bench.generation_tables import describe_generation
-    from exporter.bench_generation import run_generation
     from exporter.cli.bench_generation_result import render_tables, tell_recording
     from exporter.cli.outcome import format_json
+    from exporter.measuring.generation import run_generation
     from runtimes.atomic import write_text
 
     options = _make_options(arguments)
@@ -61,7 +61,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _make_options(arguments: argparse.Namespace) -> GenerationOptions:
     from bench.generation import GenerationPlan, GenerationShape
-    from exporter.bench_generation import GenerationOptions
+    from exporter.measuring.generation import GenerationOptions
 
     streams = tuple(dict.fromkeys(arguments.streams or (1,)))
     contexts = tuple(dict.fromkeys(arguments.context))

@@ -11,8 +11,8 @@ from exporter.cli.outcome import Outcome, format_bytes
 from exporter.cli.parsing import add_output, parse_positive, parse_seed, refuse_existing
 
 if TYPE_CHECKING:
-    from exporter.compressing import CompressOptions, CompressResult
-    from exporter.prediction import Compared
+    from exporter.compressing.compress import CompressOptions, CompressResult
+    from exporter.planning.prediction import Compared
     from exporter.progress import Progress
 
 SUMMARY = "Prune, distil, factorise, quantise-aware train: carry out a recipe on a PyTorch model."
@@ -59,15 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Carry out the recipe."""
     refuse_existing(arguments.output, force=arguments.force)
-    from exporter.compress_progress import Narrator
-    from exporter.compressing import compress
+    from exporter.compressing.compress import compress
+    from exporter.compressing.progress import Narrator
 
     try:
         with Narrator(progress) as narrator:
             result = compress(_read_options(arguments), narrator.tell)
     except KeyboardInterrupt as stopped:
         raise KeyboardInterrupt("the same command goes on from here") from stopped
-    from exporter.prediction import compare_drop
+    from exporter.planning.prediction import compare_drop
 
     compared = compare_drop(result.record.recipe, result.record.steps)
     document = {**result.to_json(), **({"prediction": compared} if compared else {})}
@@ -75,7 +75,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _read_options(arguments: argparse.Namespace) -> CompressOptions:
-    from exporter.compressing import CompressOptions
+    from exporter.compressing.compress import CompressOptions
 
     return CompressOptions(
         model=arguments.model,
@@ -96,7 +96,7 @@ def _read_options(arguments: argparse.Namespace) -> CompressOptions:
 
 
 def _describe(result: CompressResult, compared: Compared) -> Iterator[str]:
-    from exporter.prediction import tell_comparison
+    from exporter.planning.prediction import tell_comparison
 
     done = ", ".join(str(step["do"]) for step in result.record.steps)
     yield f"{result.output}: {done}; weights {format_bytes(result.weights_bytes)}"

@@ -14,9 +14,9 @@ from exporter.cli.parsing import add_host_code, parse_positive, parse_shape
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
-    from exporter.evaluate import Evaluation
+    from exporter.judging.evaluate import Evaluation
     from exporter.located import Located
-    from exporter.measure_artifact import Measured
+    from exporter.measuring.artifact import Measured
     from exporter.progress import Progress
 
 SUMMARY = "Measure any model, exported or not: its answers on data, its latency, size and memory."
@@ -91,14 +91,14 @@ def _check(arguments: argparse.Namespace) -> None:
     if not arguments.data and arguments.metric:
         raise UsageError("there is no data to judge by", where="--metric", cure="give --data, or leave it out")
     if arguments.metric:
-        from exporter.evaluate import METRICS, check_metric
-        from exporter.perplexity import PERPLEXITY
+        from exporter.judging.evaluate import METRICS, check_metric
+        from exporter.judging.perplexity import PERPLEXITY
 
         check_metric(arguments.metric, (*METRICS, PERPLEXITY))
     if not arguments.measure and arguments.shape:
         raise UsageError("nothing is timed", where="--shape", cure="add --measure latency, or leave it out")
     if arguments.measure:
-        from exporter.measure_artifact import check_measures
+        from exporter.measuring.artifact import check_measures
 
         check_measures(_list_measures(arguments))
 
@@ -111,8 +111,8 @@ def _evaluate(
     opened: list[Located], arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Return what the data says, and what opening the models noted."""
-    from exporter.evaluate import EvalData, Evaluated, choose_metric, evaluate, evaluate_cosine
-    from exporter.perplexity import PERPLEXITY, measure_perplexity
+    from exporter.judging.evaluate import EvalData, Evaluated, choose_metric, evaluate, evaluate_cosine
+    from exporter.judging.perplexity import PERPLEXITY, measure_perplexity
     from exporter.subject import open_subject
 
     data = EvalData(
@@ -137,8 +137,8 @@ def _evaluate(
 
 
 def _measure(artifact: Located, arguments: argparse.Namespace, progress: Progress) -> Measured:
-    from exporter.bench_subjects import SubjectOptions
-    from exporter.measure_artifact import MeasureOptions, measure_artifact
+    from exporter.measuring.artifact import MeasureOptions, measure_artifact
+    from exporter.measuring.subjects import SubjectOptions
 
     options = MeasureOptions(
         measures=_list_measures(arguments),

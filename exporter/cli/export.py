@@ -17,7 +17,7 @@ from exporter.cli.parsing import (
     parse_sms,
     refuse_existing,
 )
-from exporter.export_hints import choose_precision, read_export_hints
+from exporter.compressing.export_hints import choose_precision, read_export_hints
 from exporter.options import (
     CACHE_PRECISIONS,
     METHODS,
@@ -35,7 +35,7 @@ from runtimes.trt.profiles import FORM, parse_profile
 
 if TYPE_CHECKING:
     from exporter.progress import Progress
-    from exporter.report import Report
+    from exporter.reporting.report import Report
 
 SUMMARY = "Take a model down to a runtime: build candidates, time and check them, keep the best."
 EXAMPLE = "stepdown export ./model --target onnxruntime --calibration-data texts.jsonl -o out"
@@ -195,7 +195,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     options = _check_options(arguments)
     _require_builders(options)
     from exporter.pipeline import export
-    from exporter.report import render_ledger, render_table
+    from exporter.reporting.report import render_ledger, render_table
 
     result = export(options, progress)
     return Outcome(
@@ -209,7 +209,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _tell(report: Report) -> Iterator[str]:
-    from exporter.prediction import tell_comparison
+    from exporter.planning.prediction import tell_comparison
 
     yield report.verdict
     yield from tell_comparison(report.prediction)

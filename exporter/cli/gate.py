@@ -25,7 +25,7 @@ from runtimes.errors import Inconclusive, Regression, StepdownError, UsageError
 if TYPE_CHECKING:
     from bench.ci.findings import Finding
     from bench.verdict import GateResult
-    from exporter.gate import Gated
+    from exporter.measuring.gate import Gated
     from exporter.progress import Progress
 
 SUMMARY = "Fail if a model became slower or larger: two models run interleaved here, two sample files, or a history."
@@ -146,7 +146,7 @@ def _refuse_with_history(arguments: argparse.Namespace) -> None:
 
 def _judge(arguments: argparse.Namespace, progress: Progress) -> Gated:
     from bench.gate import GateLimits
-    from exporter.gate import GateOptions, gate, gate_history
+    from exporter.measuring.gate import GateOptions, gate, gate_history
 
     limits = GateLimits(max_regression=arguments.max_regression, max_growth=arguments.allow_growth)
     if arguments.history:

@@ -11,8 +11,8 @@ from exporter.cli.outcome import Outcome, format_bytes, format_table
 from exporter.cli.parsing import add_host_code
 
 if TYPE_CHECKING:
-    from exporter.inspect_model import Inspection, Layer
-    from exporter.inspect_plan import PlanInspection
+    from exporter.inspecting.model import Inspection, Layer
+    from exporter.inspecting.plan import PlanInspection
     from exporter.progress import Progress
 
 SUMMARY = (
@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     progress.step(f"reading {arguments.model}")
     if arguments.model.suffix == ".plan":
         return _inspect_plan(arguments.model, allow_host_code=arguments.allow_host_code)
-    from exporter.inspect_model import inspect_model
+    from exporter.inspecting.model import inspect_model
 
     inspection = inspect_model(arguments.model)
     document = {**asdict(inspection), "zeros": round(inspection.mean_zeros(), 6)}
@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _inspect_plan(plan: Path, *, allow_host_code: bool) -> Outcome:
-    from exporter.inspect_plan import inspect_plan
+    from exporter.inspecting.plan import inspect_plan
 
     inspection = inspect_plan(plan, allow_host_code=allow_host_code)
     return Outcome(document=asdict(inspection), text=_describe_plan(inspection))

@@ -18,8 +18,8 @@ from exporter.cli.parsing import (
 from exporter.options import TARGETS
 
 if TYPE_CHECKING:
-    from exporter.plan_result import Plan
-    from exporter.planning import PlanOptions
+    from exporter.planning.plan import PlanOptions
+    from exporter.planning.result import Plan
     from exporter.progress import Progress
 
 SUMMARY = "Measure what each layer can bear, and propose a recipe with its size, speed and drop."
@@ -74,7 +74,7 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     if arguments.output is not None:
         refuse_existing(arguments.output, force=arguments.force)
         require_folder(arguments.output)
-    from exporter.planning import plan
+    from exporter.planning.plan import plan
     from runtimes.atomic import write_text
 
     found = plan(_read_options(arguments), progress)
@@ -85,8 +85,8 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _read_options(arguments: argparse.Namespace) -> PlanOptions:
-    from exporter.plan_subject import SubjectOptions
-    from exporter.planning import PlanOptions
+    from exporter.planning.plan import PlanOptions
+    from exporter.planning.subject import SubjectOptions
 
     return PlanOptions(
         subject=SubjectOptions(

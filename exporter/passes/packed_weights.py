@@ -10,7 +10,7 @@ MatMulNBits with 2 bits ran MiniLM's layers at 0.1 to 2 times the speed of float
 
 The nodes are standard operators in a function of the model's own, ``ai.stepdown.weights::Unpack<bits>``, then a product
 with the scales, and for int8 a QuantizeLinear with the scale of the lowering. The order of bits is that of
-:mod:`compression.low_bit`.
+:mod:`compression.rounding.low_bit`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from calibration.few_levels import Levels, find_levels
 from calibration.lower.edits import add_constant, remove_dead, take_over
-from compression.low_bit import Bits, find_width, pack_levels, unpack_levels
+from compression.rounding.low_bit import Bits, find_width, pack_levels, unpack_levels
 from exporter.passes.graph import constant
 
 DOMAIN = "ai.stepdown.weights"

@@ -19,7 +19,7 @@ from calibration.lower.onnxruntime.sites import Site, find_sites
 from calibration.quantise import quantise_weight
 from exporter.passes.activations import find_activation
 from exporter.passes.graph import constant
-from exporter.sparsity import Block, name_block
+from exporter.weights.zeros import Block, name_block
 from runtimes.errors import CorruptArtifact
 from runtimes.sparse.library import DOMAIN
 from runtimes.sparse.storage import StoredWeight, encode

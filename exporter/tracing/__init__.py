@@ -1,1 +1,1 @@
-"""PyTorch to ONNX, step by step; :mod:`exporter.trace` puts the steps together. The one part of exporter with torch."""
+"""PyTorch to ONNX, step by step, put together in ``trace.py``. The one part of exporter with torch."""

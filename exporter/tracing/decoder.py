@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.export import Dim
 from transformers import DynamicCache
 
-from compression.level_modules import spell_out
+from compression.rounding.level_modules import spell_out
 from exporter.source import GENERATION, Source
 from exporter.tracing.failure import TRACE_FAILURES, explain_failure
 from exporter.tracing.huggingface import find_max_length, load_model

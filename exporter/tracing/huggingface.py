@@ -22,7 +22,7 @@ from transformers import AutoConfig
 from transformers.exporters import OnnxConfig, OnnxExporter
 
 from compression.checkpoint import STRUCTURE_NAME, load_compressed
-from compression.level_modules import spell_out
+from compression.rounding.level_modules import spell_out
 from exporter.source import Source
 from exporter.tracing.failure import TRACE_FAILURES, explain_failure
 from exporter.tracing.opset import choose_opset

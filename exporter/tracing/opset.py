@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from compression.fake_quantise import find_oldest_opset
+from compression.rounding.fake_quantise import find_oldest_opset
 from runtimes.errors import UnsupportedModel
 
 

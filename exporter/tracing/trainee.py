@@ -16,8 +16,8 @@ import torch
 from torch.export import Dim
 
 from compression.checkpoint import load_compressed
-from compression.level_modules import spell_out
-from compression.turned_linear import turn_conv1d
+from compression.models.turned_linear import turn_conv1d
+from compression.rounding.level_modules import spell_out
 from exporter.source import GENERATION, Source
 from exporter.tracing.companions import CONFIG
 from exporter.tracing.huggingface import FreshHead, find_max_length, list_labels, load_model, name_inputs

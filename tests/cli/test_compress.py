@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from compression.checkpoint import read_record
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 
 TASK = ("--task", "text-classification")
 RECIPE = """name = "try"

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from exporter.perplexity import PERPLEXITY
-from exporter.token_judge import CACHED
+from exporter.judging.perplexity import PERPLEXITY
+from exporter.judging.token_judge import CACHED
 from stepdown import GenerationOptions, load_for_transformers, open_generator
 from tests.unit.exporter.tracing.made_gguf import make_llama, write_llama
 

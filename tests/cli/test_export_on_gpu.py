@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from bench.measure import MeasurePlan
-from exporter.bench_run import read_ledger
-from exporter.bench_subjects import SubjectOptions, resolve_subjects
 from exporter.cli.main import make_parser
+from exporter.measuring.run import read_ledger
+from exporter.measuring.subjects import SubjectOptions, resolve_subjects
 from runtimes.artifact import read_manifest
 from runtimes.errors import MissingDependency
 from runtimes.trt.device import read_compute_capability
@@ -35,7 +35,7 @@ BRIEF = MeasurePlan(blocks=2, block_seconds=0.001, min_runs=1, discard=0, warmup
 @pytest.fixture(autouse=True)
 def _time_briefly(monkeypatch):
     for name in ("SCREENING", "FINAL"):
-        monkeypatch.setattr(f"exporter.timing.{name}", BRIEF)
+        monkeypatch.setattr(f"exporter.candidates.timing.{name}", BRIEF)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_plan_that_cannot_be_recorded_is_out_and_the_export_goes_on(export, mo
 def test_turing_is_exported_in_half_precision(export, monkeypatch, sm, words):
     make_machine("rtx", monkeypatch, sm=sm)
     # Untimed, no provider takes the place of a plan.
-    monkeypatch.setattr("exporter.tensorrt_target.available_providers", lambda: ("CUDAExecutionProvider",))
+    monkeypatch.setattr("exporter.tensorrt.target.available_providers", lambda: ("CUDAExecutionProvider",))
     report = read_report(export("--sm", "75", *words))
     assert [(row["name"], row["chosen"]) for row in report["rows"]] == [("fp16", True)]
     assert (report["tier"], report["timed"]) == ("built", False)
@@ -250,7 +250,7 @@ def test_a_provider_that_is_faster_than_every_plan_ships_as_what_it_is(export, m
     """ONNX Runtime's CPU provider stands for CUDA's: the plans are slow."""
     make_machine("11", monkeypatch)
     provider = "CPUExecutionProvider"
-    monkeypatch.setattr("exporter.tensorrt_target.CUDA", provider)
+    monkeypatch.setattr("exporter.tensorrt.target.CUDA", provider)
     execute = IExecutionContext.execute_async_v3
     monkeypatch.setattr(
         IExecutionContext,

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from bench.recording import read_recording
 from exporter.source import open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 from runtimes.artifact import hash_file
 from runtimes.sparse import library
 from tests.corpus.architectures import FEATURES, VOCABULARY_SIZE, Case, build, list_linears

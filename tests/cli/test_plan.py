@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from compression.proposal import Search
-from compression.sensitivity import Ruler
-from exporter import planning
+from compression.planning.proposal import Search
+from compression.planning.sensitivity import Ruler
+from exporter.planning import plan as planning
 from tests.cli.test_compress import write_data
 from tests.unit.compression.made_decoders import make_decoder
 

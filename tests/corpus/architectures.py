@@ -67,7 +67,7 @@ def train_quantised(model: Any) -> None:
     """Every linear of the encoder rounds to int8 with its own learned scales."""
     import torch
 
-    from compression.fake_quantise import fake_quantise
+    from compression.rounding.fake_quantise import fake_quantise
 
     ids = torch.arange(5, 5 + 32).reshape(2, 16)
     fake_quantise(model, list_linears(model), lambda it: it.eval()(input_ids=ids))

@@ -14,7 +14,7 @@ import pytest
 from tests.corpus.architectures import CASES, build
 
 if TYPE_CHECKING:
-    from exporter.trace import Traced
+    from exporter.tracing.trace import Traced
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def case_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
 def traced_case(case_model: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Traced]:
     """``traced_case(name)``: the case as float32 ONNX, compared with PyTorch on the way."""
     from exporter.source import open_source
-    from exporter.trace import trace
+    from exporter.tracing.trace import trace
 
     traced: dict[str, Traced] = {}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.source import GENERATION, TASKS, open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel
 from tests.corpus.architectures import CASES, MAX_LENGTH
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from calibration.linears import find_linears
-from exporter.fuse import fuse_for_cpu
+from exporter.onnxruntime.fuse import fuse_for_cpu
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.passes.untie_weights import open_for_lowering
 from exporter.pipeline import export_traced

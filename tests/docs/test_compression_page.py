@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from bench.suites.compression import PARTS
-from compression.augment import AugmentOptions
-from compression.distillation import DistilOptions
-from compression.patterns import PATTERNS
+from compression.distillation.augment import AugmentOptions
+from compression.distillation.objective import DistilOptions
+from compression.pruning.patterns import PATTERNS
 from compression.recipe import RECIPES, STEPS, import_step, parse_recipe
-from compression.training import Training
+from compression.training.loop import Training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "compression.md").read_text(encoding="utf-8")
 ROWS = [line.split(" | ") for line in PAGE.splitlines() if line.startswith("| `")]

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from safetensors.numpy import load, save
 
-from exporter.genai_config import describe
+from exporter.onnxruntime.genai_config import describe
 from runtimes.bundle.generation_safety import check_config, check_decoder
 from runtimes.bundle.tokenizer_safety import check_tokenizer
 from runtimes.errors import CorruptArtifact, DataError

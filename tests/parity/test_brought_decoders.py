@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from exporter.source import GENERATION, open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import LOGITS, find_cache
 from runtimes.generation.feeds import make_step

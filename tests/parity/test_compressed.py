@@ -9,8 +9,8 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel
 
 

@@ -8,10 +8,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM
 
 from compression.checkpoint import save_compressed
-from exporter.compressing import CompressOptions, compress
+from exporter.compressing.compress import CompressOptions, compress
 from exporter.source import GENERATION, open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel, UsageError
 from tests.unit.compression.made_decoders import FAMILIES, make_decoder
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from exporter.source import GENERATION, open_source
-from exporter.trace import trace
 from exporter.tracing.step_module import Step, one_node_each
+from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel
 from runtimes.generation.cache_spec import LOGITS, find_cache
 from runtimes.generation.feeds import carry_cache, make_step, place_tokens

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from compression.divide_channels import add_gates, list_divisible
+from compression.gates.divide_channels import add_gates, list_divisible
 from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.quiet import quiet_libraries
+from exporter.tracing.trace import trace
 from tests.corpus.architectures import CASES, SENTENCE, build
 
 NETWORK = '''"""A convolutional network whose convolutions have gates."""
@@ -23,7 +23,7 @@ NETWORK = '''"""A convolutional network whose convolutions have gates."""
 import torch
 from torch import nn
 
-from compression.divide_channels import add_gates, list_divisible
+from compression.gates.divide_channels import add_gates, list_divisible
 
 
 def make(wanted={wanted}):

@@ -9,14 +9,14 @@ import onnxruntime
 import pytest
 import torch
 
-from compression.gated_layer import gate_layer
-from compression.row_gates import RowGate, summarise
+from compression.gates.gated_layer import gate_layer
+from compression.gates.row_gates import RowGate, summarise
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 from tests.corpus.architectures import CASES, SENTENCE, build, train_quantised
 
 LAYERS = ("bert.encoder.layer.0", "bert.encoder.layer.1", "bert.encoder.layer.2")

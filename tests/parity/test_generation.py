@@ -8,11 +8,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, pipeline
 
-from exporter.fuse import fuse_for_cpu
-from exporter.generation_files import write_generation_files
+from exporter.onnxruntime.fuse import fuse_for_cpu
+from exporter.onnxruntime.generation_files import write_generation_files
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.exported_decoder import load_for_transformers
+from exporter.tracing.trace import trace
 from runtimes.generation.generator import open_generator
 from runtimes.generation.options import GenerationOptions
 from tests.corpus.decoders import DECODERS, VOCABULARY_SIZE, build

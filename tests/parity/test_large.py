@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.source import open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 
 FACTORY = '''
 import torch

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from compression.checkpoint import save_compressed
-from compression.fake_quantise import fake_quantise
-from compression.level_modules import LevelEmbedding, LevelLinear, use_levels
-from compression.low_bit import BITS
-from exporter.compressing import CompressOptions, compress
-from exporter.inspect_model import inspect_model
+from compression.rounding.fake_quantise import fake_quantise
+from compression.rounding.level_modules import LevelEmbedding, LevelLinear, use_levels
+from compression.rounding.low_bit import BITS
+from exporter.compressing.compress import CompressOptions, compress
+from exporter.inspecting.model import inspect_model
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.passes.packed_weights import find_few_levels
 from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 from exporter.tracing.trainee import PROGRAM_NAME, open_trainee
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.trt.options import BuildOptions

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from exporter.source import open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 
 
 @pytest.fixture(scope="module")

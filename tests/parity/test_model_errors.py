@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from exporter.source import open_source
 from exporter.tolerances import read_tolerance
-from exporter.trace import trace
 from exporter.tracing.parity import check_parity
 from exporter.tracing.program import ParityCase, Program
+from exporter.tracing.trace import trace
 from exporter.write_model import write_model
 from runtimes.errors import CorruptArtifact, ParityFailure, UnsupportedModel, UsageError
 from runtimes.ort import describe_onnx

@@ -30,7 +30,7 @@ from exporter.pipeline import export_traced
 from exporter.progress import SilentProgress
 from exporter.source import open_source
 from exporter.stopwatch import Stopwatch
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 from runtimes.isa import detect, saturates_u8s8
 from tests.parity import answer_models
 

@@ -5,9 +5,9 @@ import pytest
 
 from bench.per_op import profile_ops
 from bench.subject import SubjectSpec
-from exporter.fuse import fuse_for_cpu
+from exporter.onnxruntime.fuse import fuse_for_cpu
 from exporter.source import open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 
 IDS = np.random.default_rng(0).integers(1000, 20000, (1, 128)).astype(np.int64)
 FEEDS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS), "token_type_ids": np.zeros_like(IDS)}

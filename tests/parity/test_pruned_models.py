@@ -7,13 +7,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from exporter.compressing import CompressOptions, compress
+from exporter.compressing.compress import CompressOptions, compress
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
-from exporter.sparsity import describe_sparsity
-from exporter.trace import trace
+from exporter.tracing.trace import trace
+from exporter.weights.zeros import describe_sparsity
 from tests.corpus.architectures import CASES, build
 
 _TEXTS = "the small boat left\nrain fell on the quiet town\nshe reads the long letter\n"

@@ -10,14 +10,14 @@ import torch
 from onnx import numpy_helper
 from tokenizers import Tokenizer
 
-from compression.low_rank import LowRankEmbedding, LowRankLinear
-from exporter.compressing import CompressOptions, compress
+from compression.factors.low_rank import LowRankEmbedding, LowRankLinear
+from exporter.compressing.compress import CompressOptions, compress
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 from tests.corpus.architectures import CASES, SENTENCE, build
 
 RECIPE = """

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer
 
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.companions import copy_companions
+from exporter.tracing.trace import trace
 from runtimes.errors import UsageError
 from runtimes.ort import OnnxRuntime
 from tests.corpus.architectures import write_cnn
@@ -135,7 +135,7 @@ def test_tracing_gives_the_same_bytes_in_other_processes_and_places(tmp_path):
     """What ``export --statistics`` relies on: the sha256 of the traced file says which model it is."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom exporter.source import open_source\n"
-        "from exporter.trace import trace\n"
+        "from exporter.tracing.trace import trace\n"
         "trace(open_source(sys.argv[1] + '/tagger.py:make', task='token-classification'), Path(sys.argv[1]))"
     )
     for seed in ("1", "2"):

@@ -9,9 +9,9 @@ from calibration.data import open_dataset
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.static import lower_static
 from calibration.plan import make_static_plan
-from exporter.evaluate import cosine_rows
+from exporter.judging.evaluate import cosine_rows
 from exporter.source import open_source
-from exporter.trace import trace
+from exporter.tracing.trace import trace
 from runtimes.ort import OnnxRuntime, describe_onnx
 from runtimes.serving.pool import pool_outputs
 

@@ -8,15 +8,15 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from compression.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
-from exporter.compressing import CompressOptions, compress
-from exporter.fuse import fuse_for_cpu, require_equal
+from compression.rounding.fake_quantise import FakeQuantisedEmbedding, FakeQuantisedLinear
+from exporter.compressing.compress import CompressOptions, compress
+from exporter.onnxruntime.fuse import fuse_for_cpu, require_equal
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.pipeline import export
 from exporter.progress import SilentProgress
 from exporter.source import open_source
-from exporter.trace import trace
 from exporter.tracing.huggingface import load_model
+from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel, UsageError
 from tests.corpus.architectures import CASES, SENTENCE, build
 

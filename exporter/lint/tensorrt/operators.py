@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from exporter.blockwise_weights import is_packed
+from exporter.inspecting.blockwise_weights import is_packed
 from exporter.lint.pairs import name_of
 from exporter.lint.rule import Note
 from exporter.lint.tensorrt.dynamic_ops import DYNAMIC

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead, take_over
-from exporter.blockwise_weights import is_packed, unpack_weight
+from exporter.inspecting.blockwise_weights import is_packed, unpack_weight
 from exporter.lint.pairs import name_of
 from exporter.lint.requantise import quantise_weight
 from exporter.lint.rule import Note

@@ -5,9 +5,9 @@ import torch
 import transformers
 
 from compression.context import Context
-from compression.objective import SpecialTokens
+from compression.models.turned_linear import turn_conv1d
+from compression.objectives.objective import SpecialTokens
 from compression.samples import Samples
-from compression.turned_linear import turn_conv1d
 
 VOCABULARY = 64
 _BODY = {

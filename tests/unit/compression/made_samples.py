@@ -3,7 +3,7 @@
 import numpy as np
 
 from compression.context import Context
-from compression.objective import SpecialTokens
+from compression.objectives.objective import SpecialTokens
 from compression.samples import Samples
 from tests.unit.compression.made_encoders import CONFIG
 

@@ -1,11 +1,11 @@
 """Models made smaller in one call, without a recipe or data: what tests of all that comes behind begin with."""
 
-from compression.gated_layer import GatedLayer
-from compression.low_rank import decompose, make_low_rank
-from compression.magnitude import apply_masks, choose_masks, score_magnitude
-from compression.patterns import PATTERNS
-from compression.prune_structure import prune_units
-from compression.units import list_head_groups, list_neuron_groups
+from compression.factors.low_rank import decompose, make_low_rank
+from compression.gates.gated_layer import GatedLayer
+from compression.models.units import list_head_groups, list_neuron_groups
+from compression.pruning.magnitude import apply_masks, choose_masks, score_magnitude
+from compression.pruning.patterns import PATTERNS
+from compression.structure.prune_structure import prune_units
 
 
 def prune_heads(model, keep):

@@ -11,7 +11,7 @@ from torch import nn
 
 from compression import checkpoint
 from compression.checkpoint import CHECKPOINT_FILES, Record, load_compressed, read_record, save_compressed
-from compression.low_rank import LowRankLinear
+from compression.factors.low_rank import LowRankLinear
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_smaller import factorise

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from compression.context import Context
-from compression.distillation import DistilOptions
-from compression.objective import SpecialTokens
+from compression.distillation.objective import DistilOptions
+from compression.objectives.objective import SpecialTokens
 from compression.samples import SampleSets
-from compression.training import Logbook, Training
+from compression.training.loop import Logbook, Training
 from runtimes.errors import DataError, UsageError
 from tests.unit.compression.made_encoders import make_bert
 from tests.unit.compression.made_samples import make_context, make_samples

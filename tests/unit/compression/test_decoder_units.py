@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from compression.checkpoint import load_compressed, save_compressed
-from compression.config_sizes import tell_heads, tell_neurons
-from compression.importance import score_by_gradient, score_by_magnitude
-from compression.next_token import measure_next
-from compression.patterns import PATTERNS
-from compression.permutation import permute_inputs
+from compression.models.units import UnitSource, list_head_groups, list_neuron_groups
+from compression.objectives.next_token import measure_next
+from compression.pruning.patterns import PATTERNS
+from compression.pruning.permutation import permute_inputs
 from compression.samples import read_batches
-from compression.units import UnitSource, list_head_groups, list_neuron_groups
+from compression.structure.config_sizes import tell_heads, tell_neurons
+from compression.structure.importance import score_by_gradient, score_by_magnitude
 from runtimes.errors import UnsupportedModel
 from tests.unit.compression.made_decoders import FAMILIES, make_decoder, make_windows
 from tests.unit.compression.made_smaller import prune_heads, prune_neurons

@@ -8,11 +8,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from compression.context import Context
-from compression.distillation import DistilOptions
-from compression.objective import SpecialTokens
+from compression.distillation.objective import DistilOptions
+from compression.objectives.objective import SpecialTokens
 from compression.samples import Samples
 from compression.steps import distil, quantise_aware
-from compression.training import Logbook, Training
+from compression.training.loop import Logbook, Training
 from runtimes.errors import DataError, UsageError
 
 TOKENS = SpecialTokens(padding=0, mask=3, every=(0, 1, 2, 3))

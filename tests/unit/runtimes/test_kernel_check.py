@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.bench_subjects import SubjectOptions, resolve_subjects
-from exporter.inspect_model import inspect_model
+from exporter.inspecting.model import inspect_model
+from exporter.measuring.subjects import SubjectOptions, resolve_subjects
 from exporter.subject import open_subject
 from runtimes import kernel_check
 from runtimes.artifact import read_manifest, write_manifest

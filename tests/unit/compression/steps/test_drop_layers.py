@@ -2,7 +2,7 @@ import pytest
 
 from compression.options import OptionError
 from compression.steps.drop_layers import Options, apply
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context, make_samples

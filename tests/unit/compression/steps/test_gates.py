@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from compression.checkpoint import load_compressed, save_compressed
-from compression.distillation import DistilOptions
+from compression.distillation.objective import DistilOptions
 from compression.recipe import import_step, parse_recipe
 from compression.steps import exit_early, gate_layers
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import DataError, UnsupportedModel, UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context

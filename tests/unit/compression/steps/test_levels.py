@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from compression.checkpoint import load_compressed, save_compressed
-from compression.level_modules import LevelEmbedding, LevelLinear
 from compression.recipe import import_step, parse_recipe
+from compression.rounding.level_modules import LevelEmbedding, LevelLinear
 from compression.steps.ternarise import Options
-from compression.training import Logbook, Training
+from compression.training.loop import Logbook, Training
 from runtimes.errors import UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context

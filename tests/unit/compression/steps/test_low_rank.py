@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from compression.checkpoint import load_compressed, save_compressed
-from compression.low_rank import LowRankEmbedding, LowRankLinear
+from compression.factors.low_rank import LowRankEmbedding, LowRankLinear
 from compression.options import OptionError
 from compression.steps.low_rank import Options, apply
-from compression.training import Logbook, Training
+from compression.training.loop import Logbook, Training
 from runtimes.errors import UsageError
 from tests.unit.compression.made_decoders import make_decoder, make_decoder_context
 from tests.unit.compression.made_encoders import make_batch, make_bert

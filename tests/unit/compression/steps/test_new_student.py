@@ -8,7 +8,7 @@ from compression.options import OptionError
 from compression.recipe import parse_recipe
 from compression.steps import new_student
 from compression.steps.new_student import Options
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import UnsupportedModel, UsageError
 from tests.unit.compression.made_decoders import make_decoder, make_decoder_context
 from tests.unit.compression.made_encoders import make_bert

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from compression.masks import measure_zeros
 from compression.options import OptionError
+from compression.pruning.masks import measure_zeros
 from compression.recipe import parse_recipe
 from compression.steps.prune import Options, apply
-from compression.training import Logbook, Training
+from compression.training.loop import Logbook, Training
 from runtimes.errors import DataError, UnsupportedModel, UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context, make_samples

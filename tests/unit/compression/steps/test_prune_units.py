@@ -5,7 +5,7 @@ import torch
 
 from compression.options import OptionError
 from compression.steps import prune_heads, prune_neurons
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import DataError, UnsupportedModel, UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 from tests.unit.compression.made_samples import make_context, make_samples

@@ -7,11 +7,11 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from compression.objective import SpecialTokens
+from compression.objectives.objective import SpecialTokens
 from compression.options import OptionError
 from compression.samples import Samples, SampleSets
 from compression.steps.prune_vocabulary import Options, apply
-from compression.training import Training
+from compression.training.loop import Training
 from runtimes.errors import DataError, UnsupportedModel
 from tests.corpus.architectures import VOCABULARY_SIZE, write_tokenizer
 from tests.unit.compression.made_encoders import make_bert

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from compression.gate_training import measure_runs
-from compression.masks import list_weights, measure_zeros
+from compression.gates.gate_training import measure_runs
+from compression.pruning.masks import list_weights, measure_zeros
 from compression.recipe import import_step
-from compression.training import Training
+from compression.training.loop import Training
 from tests.unit.compression.made_encoders import make_bert
 from tests.unit.compression.made_samples import make_context, make_samples
 from tests.unit.compression.made_smaller import list_gated

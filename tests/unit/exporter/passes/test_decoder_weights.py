@@ -7,7 +7,7 @@ import pytest
 from calibration.weights.blocks import BlockFormat
 from calibration.weights.inputs import collect_inputs
 from calibration.weights.plan import FLOAT_ARITHMETIC, WeightPlan
-from exporter.blockwise_weights import unpack_weight
+from exporter.inspecting.blockwise_weights import unpack_weight
 from exporter.passes.cached_attention import fuse_attention
 from exporter.passes.decoder_weights import list_inputs, quantise_decoder
 from runtimes.errors import DataError, UsageError

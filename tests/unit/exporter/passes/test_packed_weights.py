@@ -9,11 +9,11 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from exporter.candidates import CandidateSpec, FloatGraphs, Workshop
-from exporter.exactness import is_exact_anywhere
-from exporter.inspect_model import inspect_model
+from exporter.inspecting.model import inspect_model
+from exporter.onnxruntime.candidates import CandidateSpec, FloatGraphs, Workshop
+from exporter.onnxruntime.exactness import is_exact_anywhere
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights, read_packed
-from exporter.stored_bytes import count_stored
+from exporter.sparsity.stored_bytes import count_stored
 from runtimes.isa import named
 
 RANDOM = np.random.default_rng(0)

@@ -18,7 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from exporter.genai_config import GenerationFacts, write_genai_config
+from exporter.onnxruntime.genai_config import GenerationFacts, write_genai_config
 from runtimes.artifact import Manifest, record_files, write_manifest
 from runtimes.generation.cache_spec import CacheSpec
 from runtimes.generation.feeds import make_step

@@ -1,0 +1,1 @@
+"""What a training makes small, and what a model is measured by."""

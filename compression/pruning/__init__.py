@@ -1,0 +1,1 @@
+"""Zeros in weights: which, when, and how they stay."""

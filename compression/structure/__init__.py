@@ -1,0 +1,1 @@
+"""What leaves a model as a whole, so that its checkpoint is smaller: heads, neurons, layers."""

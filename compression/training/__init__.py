@@ -1,0 +1,1 @@
+"""The training loop, and going on after a kill."""

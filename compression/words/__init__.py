@@ -1,0 +1,1 @@
+"""The vocabulary, and the embeddings that belong to it."""

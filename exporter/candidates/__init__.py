@@ -1,0 +1,1 @@
+"""What every target does with its candidates: build, judge, time, choose."""

@@ -1,0 +1,1 @@
+"""``stepdown compress``: files, texts and models of the user, for compression/ to work on."""

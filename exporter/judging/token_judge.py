@@ -1,0 +1,141 @@
+"""How much a decoder loses against float: the perplexity of held-out text, and whether its cache changes its answers.
+
+In: sessions and held-out batches. Out: a Judgement. Must not import torch.
+
+The float model is open only while its answers are looked at: beside each candidate it would double what is in memory.
+
+The drop is the relative increase of perplexity: 0.01 is one percent. A whole row of logits is as wide as the
+vocabulary, so of the float model only what is compared is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.judging.cross_entropy import cost_tokens
+from exporter.judging.judge import Judgement
+from exporter.judging.perplexity import PERPLEXITY
+from runtimes.errors import UnsupportedModel
+from runtimes.generation.cache_spec import IDS, LOGITS, MASK, CacheSpec
+from runtimes.generation.feeds import carry_cache, make_step
+from runtimes.protocol import Session, Tensors
+
+TOP, CACHED = "top-1 agreement", "same with a cache"
+# Sums taken in another order land some activations on the next level, which decides between two tokens that are all but
+# equal: 0.8 % of the tokens of SmolLM2-135M with weights of 8 bits. Scales that depend on how many tokens come at once
+# change more (microsoft/onnxruntime#10322).
+NEAR_TIES = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Of every token that has one before it: what it cost (natural logarithm), and what was most likely instead.
+
+    ``same`` is the share of the next tokens of the longest text that are the same with a cache.
+    """
+
+    losses: NDArray[np.float64]
+    likeliest: NDArray[np.int64]
+    same: float
+
+
+class TokenJudge:
+    """Compares how candidates tell the tokens of held-out batches with how the float model does."""
+
+    def __init__(self, open_reference: Callable[[], Session], batches: Sequence[Tensors], cache: CacheSpec) -> None:
+        """Keep how to open the float model, which is closed again once it has answered ``batches``."""
+        self._open_reference, self._batches, self._cache = open_reference, batches, cache
+        self._reference: Told | None = None
+
+    def look_at_reference(self) -> Told:
+        """Return what the float model tells. It is opened the first time: best before a candidate is."""
+        if self._reference is None:
+            with closing(self._open_reference()) as session:
+                self._reference = self._tell(session)
+        return self._reference
+
+    def judge(self, session: Session) -> Judgement:
+        """Return perplexity, top-1 agreement with float, and how often the next token is the same with a cache.
+
+        Raises:
+            UnsupportedModel: the candidate answers NaN or infinity.
+        """
+        reference, told = self.look_at_reference(), self._tell(session)
+        wanted, got = (math.exp(one.losses.mean()) for one in (reference, told))
+        same, top = told.same, float((told.likeliest == reference.likeliest).mean())
+        return Judgement(
+            metrics={PERPLEXITY: got, TOP: top, CACHED: same},
+            drop=max(0.0, got / wanted - 1.0),
+            fault=_object_to_cache(same, reference.same),
+        )
+
+    def _tell(self, session: Session) -> Told:
+        parts = [tell_tokens(session.run(feeds)[LOGITS], feeds) for feeds in self._batches]
+        return Told(
+            losses=np.concatenate([losses for losses, _ in parts]),
+            likeliest=np.concatenate([best for _, best in parts]),
+            same=self._compare_cached(session),
+        )
+
+    def _compare_cached(self, session: Session) -> float:
+        """Answer the longest row whole, and once more in a prompt and one token at a time."""
+        ids = self._longest_row()
+        count, start = ids.shape[1], max(1, ids.shape[1] // 2)
+        ones = np.ones((1, count), np.int64)
+        whole = session.run(make_step(ids, ones, self._cache.empty(1)))[LOGITS][0].argmax(axis=-1)
+        outputs = session.run(make_step(ids[:, :start], ones[:, :start], self._cache.empty(1)))
+        parts = [outputs[LOGITS][0].argmax(axis=-1)]
+        for place in range(start, count):
+            past = carry_cache(self._cache, outputs)
+            outputs = session.run(make_step(ids[:, place : place + 1], ones[:, : place + 1], past))
+            parts.append(outputs[LOGITS][0].argmax(axis=-1))
+        return float((np.concatenate(parts) == whole).mean())
+
+    def _longest_row(self) -> NDArray[np.int64]:
+        rows = [
+            np.asarray(ids)[np.asarray(mask) != 0][None]
+            for feeds in self._batches
+            for ids, mask in zip(feeds[IDS], feeds[MASK], strict=True)
+        ]
+        return max(rows, key=lambda row: row.shape[1]).astype(np.int64)
+
+
+def _object_to_cache(same: float, wanted: float) -> str:
+    """Return why answers that change with a cache rule a candidate out, or nothing."""
+    return f"{1 - same:.1%} of its next tokens change with a cache" if same < wanted - NEAR_TIES else ""
+
+
+def tell_tokens(logits: NDArray[np.generic], feeds: Tensors) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return (negative log-likelihood, likeliest token) at every position whose next token is given.
+
+    Args:
+        logits: [batch, sequence, vocabulary], behind an empty cache.
+        feeds: What the model was fed; padding before a row counts for nothing.
+
+    Raises:
+        UnsupportedModel: a logit is NaN or infinite.
+    """
+    ids, mask = np.asarray(feeds[IDS]), np.asarray(feeds[MASK]) != 0
+    kept = mask[:, :-1] & mask[:, 1:]
+    # Text by text: what counts of a batch is a copy nearly as large as its logits.
+    told = [
+        _tell_row(answers[counts], tokens[counts])
+        for answers, tokens, counts in zip(logits[:, :-1], ids[:, 1:], kept, strict=True)
+    ]
+    return np.concatenate([losses for losses, _ in told]), np.concatenate([best for _, best in told])
+
+
+def _tell_row(
+    logits: NDArray[np.generic], wanted: NDArray[np.generic]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    if not np.isfinite(logits).all():
+        raise UnsupportedModel(
+            "a candidate answers NaN or infinity on the held-out data", where=LOGITS, cure="check the float model"
+        )
+    return cost_tokens(logits, wanted), logits.argmax(axis=-1)

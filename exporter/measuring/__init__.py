@@ -1,0 +1,1 @@
+"""``stepdown bench`` and ``stepdown gate``: from the words of the user to a measurement."""

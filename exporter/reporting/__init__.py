@@ -1,0 +1,1 @@
+"""What an export measured and decided: written, read again, drawn."""

@@ -1,0 +1,1 @@
+"""What a stored matrix looks like. Plain data."""

@@ -1,0 +1,105 @@
+"""What timing opens, it closes, it times what serves, and a sparse candidate beside its dense twin."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from exporter.candidates import timing
+from exporter.candidates.timing import TimingPlan, time_trials
+from exporter.candidates.trial import PLAIN
+from runtimes.artifact import TensorSpec
+from runtimes.errors import UsageError
+
+PLAN = TimingPlan(shapes=((1, 1),), vocabulary=2, seed=0)
+
+
+class Session:
+    """Counts what is asked of it."""
+
+    inputs = ()
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+        self.prepared = self.called = self.closed = 0
+
+    def prepare(self, feeds):
+        assert feeds == {}
+        self.prepared += 1
+        return self.call
+
+    def call(self):
+        time.sleep(self.seconds)
+        self.called += 1
+
+    def close(self):
+        self.closed += 1
+
+
+def make_trial(name, *, twin=None, objection=""):
+    dense = SimpleNamespace(name=twin) if twin is not None else None
+    spec = SimpleNamespace(plain=name == PLAIN, dense_twin=dense)
+    return SimpleNamespace(name=name, spec=spec, object_to_drop=lambda _: objection)
+
+
+def time_them(open_trial, *trials):
+    return time_trials(
+        [make_trial(PLAIN), *(trials or [make_trial("fp16")])], PLAN, open_trial, lambda _: None, max_drop=0.01
+    )
+
+
+@pytest.fixture(autouse=True)
+def _briefly(monkeypatch):
+    brief = timing.MeasurePlan(blocks=2, block_seconds=0.001, min_runs=1, discard=0, warmup_seconds=0, time_budget_s=1)
+    for name in ("SCREENING", "FINAL"):
+        monkeypatch.setattr(timing, name, brief)
+
+
+def test_prepared_calls_are_timed_and_every_session_closed():
+    sessions = {}
+    found = time_them(lambda trial: sessions.setdefault(trial.name, Session()))
+    assert set(found.speeds) == {PLAIN, "fp16"}
+    assert all(one.called > one.prepared > 0 and one.closed == 1 for one in sessions.values())
+
+
+def test_a_session_that_does_not_open_leaves_none_open():
+    first = Session()
+
+    def open_trial(trial):
+        if trial.name != PLAIN:
+            raise UsageError("no memory")
+        return first
+
+    with pytest.raises(UsageError, match="no memory"):
+        time_them(open_trial)
+    assert first.closed == 1
+
+
+def time_twins(**settings):
+    """Time a candidate of 1 ms, its dense twin of 3, and plain float of 4: the twin is too far behind to win."""
+    # Far enough apart that a busy machine, where sleeping takes longer, does not change their order.
+    seconds = {PLAIN: 24e-3, "sparse": 2e-3, "dense": 8e-3}
+    trials = [make_trial("sparse", twin="dense"), make_trial("dense", **settings)]
+    return time_them(lambda trial: Session(seconds[trial.name]), *trials)
+
+
+def test_a_sparse_finalist_is_timed_closely_beside_its_dense_twin():
+    found = time_twins()
+    assert found.finalists == (PLAIN, "sparse", "dense")
+    assert set(found.twins) == {"sparse"}
+    assert 1 < found.twins["sparse"]["1x1"].ratio < found.speeds["sparse"]["1x1"].ratio
+
+
+def test_a_twin_that_misses_the_budget_is_no_twin():
+    found = time_twins(objection="drops 9%")
+    assert found.finalists == (PLAIN, "sparse")
+    assert found.twins == {}
+
+
+def test_a_decoder_is_timed_on_prompts_and_behind_a_cache():
+    shapes = {"input_ids": ("batch", "sequence"), "past_key_values.0.key": ("batch", 2, "past", 4)}
+    inputs = [TensorSpec(name=name, dtype="int64", shape=shape) for name, shape in shapes.items()]
+    plan = TimingPlan(shapes=((1, 16), (8, 16)), vocabulary=9, seed=0, contexts=(32,))
+    found = {name: feeds["past_key_values.0.key"].shape[2] for name, feeds in plan.feed(inputs)}
+    assert found == {"1x16": 0, "8x16": 0, "1x1+32": 32}
+    assert len(plan) == len(found)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from exporter.judging.held_out import open_held_out
+from exporter.options import ExportOptions
+from exporter.tracing.trace import Traced
+from runtimes.artifact import Artifact, TensorSpec
+from runtimes.errors import DataError
+from runtimes.generation.cache_spec import CacheSpec
+from tests.unit.runtimes.generation.tiny_decoder import VOCABULARY, write_tokenizer
+
+
+@pytest.fixture
+def open_samples(tmp_path):
+    """Open ``count`` samples of one number each, all different unless ``different`` says how many are."""
+
+    def open_(count, *, asked=256, different=None):
+        numbers = np.arange(count, dtype=np.float32) % (different or count)
+        np.savez(tmp_path / "data.npz", x=numbers[:, None])
+        inputs = (TensorSpec(name="x", dtype="float32", shape=("batch", 1)),)
+        artifact = Artifact(path=tmp_path / "m", kind="onnx", sha256="", inputs=inputs, outputs=(), files=())
+        traced = Traced(
+            artifact=artifact, task="custom", tokenizer=None, labels=(), parity=(), max_length=None, findings=()
+        )
+        options = ExportOptions(
+            model="m", output=tmp_path / "out", calibration_data=str(tmp_path / "data.npz"), calibration_samples=asked
+        )
+        return open_held_out(traced, options, calibrated=None)
+
+    return open_
+
+
+def _numbers(batches):
+    return {float(number) for feeds in batches for number in feeds["x"].reshape(-1)}
+
+
+@pytest.mark.parametrize("count", [3, 4, 20, 1000])
+def test_calibration_tuning_and_judging_share_no_sample(open_samples, count):
+    held_out = open_samples(count)
+    parts = [_numbers(held_out.calibration.batches()), _numbers(held_out.tuning), _numbers(held_out.judging)]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(set().union(*parts))
+
+
+@pytest.mark.parametrize("asked", [1, 64, 256])
+def test_no_more_samples_calibrate_than_were_asked_for(open_samples, asked):
+    assert len(open_samples(1000, asked=asked).calibration) == asked
+
+
+@pytest.mark.parametrize(("count", "different"), [(1, 1), (2, 2), (50, 1)])
+def test_too_few_samples_say_how_many_are_needed(open_samples, count, different):
+    with pytest.raises(DataError, match="at least"):
+        open_samples(count, different=different)
+
+
+@pytest.mark.parametrize(("width", "drawn_below"), [(9, 9), ("vocabulary", VOCABULARY), (10**6, VOCABULARY)])
+def test_a_decoder_is_not_fed_tokens_that_it_has_no_logit_for(tmp_path, width, drawn_below):
+    """A tokenizer may know more of them, as one with tokens that were added to it."""
+    write_tokenizer(tmp_path)
+    ids = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", "sequence", width))
+    artifact = Artifact(path=tmp_path / "m", kind="onnx", sha256="", inputs=(ids,), outputs=(logits,), files=())
+    traced = Traced(
+        artifact=artifact,
+        task="text-generation",
+        tokenizer=tmp_path / "tokenizer.json",
+        labels=(),
+        parity=(),
+        max_length=64,
+        findings=(),
+        cache=CacheSpec(layers=1, kv_heads=1, head_dim=8),
+    )
+    held_out = open_held_out(traced, ExportOptions(model="m", output=tmp_path / "out"), calibrated=None)
+    assert held_out.vocabulary == drawn_below
+    assert max(int(feeds["input_ids"].max()) for feeds in held_out.judging) < drawn_below

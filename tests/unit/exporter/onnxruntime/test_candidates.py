@@ -1,0 +1,164 @@
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from calibration.linears import find_linears
+from exporter.candidates.linear_inputs import LinearInputs
+from exporter.onnxruntime.block_rounding import BlockRounding
+from exporter.onnxruntime.cache_range import CacheRange
+from exporter.onnxruntime.candidates import PLAIN, CandidateSpec, FloatGraphs, Workshop, offer_candidates
+from exporter.passes.cached_attention import fuse_attention
+from runtimes.generation.cache_spec import find_cache
+from runtimes.generation.feeds import make_step
+from runtimes.isa import named
+from tests.unit.exporter.passes.decoders import CACHE, draw_tokens, make_decoder
+from tests.unit.exporter.passes.graphs import attention_model
+
+
+def _names(precision, **options):
+    settings = {"calibrated": True, "providers": (), "timed": True, **options}
+    return [spec.name for spec in offer_candidates(precision, **settings)]
+
+
+def test_plain_float_is_always_there_to_compare_with():
+    assert all(_names(precision)[0] == PLAIN for precision in ("auto", "fp32", "int8", "weights-4"))
+
+
+def test_static_needs_calibration():
+    assert "int8-static" in _names("auto")
+    assert "int8-static" not in _names("auto", calibrated=False)
+
+
+def test_untimed_exports_offer_nothing_that_differs_in_speed_alone():
+    assert not [name for name in _names("auto", timed=False) if "merged" in name]
+
+
+def test_a_provider_that_is_present_is_offered():
+    assert "float, CUDA" in _names("auto", providers=("CUDAExecutionProvider",))
+
+
+def test_all_but_plain_float_keep_the_narrower_cache_that_is_asked_for():
+    first, *others = _names("auto", narrow_cache=True)
+    assert first == PLAIN
+    assert "float, int8 cache" in others
+    assert all(name.endswith(", int8 cache") for name in others)
+
+
+@pytest.mark.parametrize(("arithmetic", "rounds"), [("float", False), ("weights-4", True)])
+def test_a_narrower_cache_is_declared_by_the_graph(arithmetic, rounds, tmp_path):
+    model = make_decoder()
+    fuse_attention(model)
+    ir.save(model, tmp_path / "fused.onnx")
+    ir.save(make_decoder(), tmp_path / "float.onnx")
+    (tmp_path / "inputs").mkdir()
+    data = _Prompts()
+    inputs = LinearInputs(graph=tmp_path / "fused.onnx", data=None, directory=tmp_path / "inputs", threads=1)
+    workshop = Workshop(
+        graphs=FloatGraphs(
+            traced=tmp_path / "float.onnx", fused=tmp_path / "fused.onnx", merged=tmp_path / "fused.onnx"
+        ),
+        directory=tmp_path,
+        isa=named("avx2"),
+        make_plan=None,
+        blocks=BlockRounding(inputs=inputs, isa=named("avx2")),
+        cache_range=CacheRange(graph=tmp_path / "fused.onnx", data=data, longest=None, threads=1),
+    )
+    wide, narrow = (workshop.build(CandidateSpec(arithmetic=arithmetic, narrow_cache=asked)) for asked in (False, True))
+    assert [find_cache(one.inputs).dtype for one in (wide, narrow)] == ["float32", "int8"]
+    assert any(node.op_type == "MatMulNBits" for node in ir.load(narrow.path).graph) == rounds
+    workshop.build(CandidateSpec(arithmetic=arithmetic, narrow_cache=True))
+    assert data.reads == 1
+
+
+class _Prompts:
+    """What a dataset gives, and how often it was read."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def batches(self):
+        self.reads += 1
+        ids, mask = draw_tokens()
+        return iter([make_step(ids, mask, CACHE.empty(len(ids)))])
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "weights-4"])
+def test_no_provider_gets_around_a_forced_precision(precision):
+    offered = offer_candidates(precision, calibrated=True, providers=("CUDAExecutionProvider",), timed=True)
+    assert [spec.name for spec in offered if spec.arithmetic == "float"] == [PLAIN]
+
+
+def test_names_tell_candidates_apart():
+    specs = offer_candidates("auto", calibrated=True, providers=(), timed=True)
+    assert len({spec.name for spec in specs}) == len(specs)
+    assert CandidateSpec(arithmetic="int8-dynamic", float_layers=("a", "b")).name == "int8-dynamic, 2 in float"
+
+
+@pytest.mark.parametrize(("level", "limit"), [("avx2", 63), ("avx512", 63), ("vnni", 127), ("amx", 127)])
+def test_weights_leave_a_bit_free_where_products_saturate(tmp_path, level, limit):
+    path = tmp_path / "float.onnx"
+    onnx.save(ir.to_proto(attention_model(decomposed=True)), path)
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(graphs=graphs, directory=tmp_path, isa=named(level), make_plan=None)
+    artifact = workshop.build(CandidateSpec(arithmetic="int8-dynamic"))
+    stored = [
+        value.const_value.numpy()
+        for name, value in ir.load(artifact.path).graph.initializers.items()
+        if value.dtype == ir.DataType.INT8 and not name.endswith("_zero")
+    ]
+    assert max(int(np.abs(array.astype(int)).max()) for array in stored) == limit
+
+
+def test_sparse_forms_are_offered_where_zeros_may_pay():
+    assert not [name for name in _names("auto") if "sparse" in name]
+    found = [name for name in _names("auto", sparse=True) if "sparse" in name]
+    assert found == ["float, sparse", "float, sparse, merged", "int8-dynamic, sparse", "int8-dynamic, sparse, merged"]
+    assert not [name for name in _names("int8-static", sparse=True) if "sparse" in name]
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "sparse_op", "others"),
+    [("float", "SparseLinear", "MatMul"), ("int8-dynamic", "SparseLinearInt8", "DynamicQuantizeMatMul")],
+)
+def test_what_is_not_sparse_is_lowered_as_without_it(tmp_path, arithmetic, sparse_op, others):
+    path = tmp_path / "float.onnx"
+    model = attention_model(decomposed=True)
+    onnx.save(ir.to_proto(model), path)
+    linears = [linear.node for linear in find_linears(ir.load(path))]
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(
+        graphs=graphs,
+        directory=tmp_path,
+        isa=named("vnni"),
+        make_plan=None,
+        choose_blocks=lambda graph, values: dict.fromkeys(linears[1:3], (1, 1)),  # noqa: ARG005
+    )
+    spec = CandidateSpec(arithmetic=arithmetic, sparse=True)
+    counts = Counter(node.op_type for node in ir.load(workshop.build(spec).path).graph)
+    assert counts[sparse_op] == 2
+    assert counts[others] > 0
+    left = spec.leave_in_float((linears[1], linears[3]))
+    counts = Counter(node.op_type for node in ir.load(workshop.build(left).path).graph)
+    assert counts["SparseLinear"] + counts["SparseLinearInt8"] == 2
+    assert counts["SparseLinear"] == (1 if arithmetic == "int8-dynamic" else 2)
+
+
+def test_the_blocks_of_a_decoder_are_rounded_in_every_way_there_is_data_for():
+    methods = ("rtn", "gptq", "awq")
+    assert _names("weights-4", methods=methods)[1:] == ["weights-4", "weights-4, gptq", "weights-4, awq"]
+    assert _names("weights-2", methods=("rtn",))[1:] == ["weights-2"]
+    assert [name for name in _names("auto", methods=methods) if "weights-8" in name] == ["weights-8"]
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_weights_of_any_model_go_to_blocks(bits, tmp_path):
+    path = tmp_path / "float.onnx"
+    onnx.save(ir.to_proto(attention_model(decomposed=True)), path)
+    graphs = FloatGraphs(traced=path, fused=path, merged=path)
+    workshop = Workshop(graphs=graphs, directory=tmp_path, isa=named("avx2"), make_plan=None)
+    built = ir.load(workshop.build(CandidateSpec(arithmetic=f"weights-{bits}")).path).graph
+    assert {node.attributes["bits"].as_int() for node in built if node.op_type == "MatMulNBits"} == {bits}
+    assert not [node for node in built if node.op_type == "MatMul" and node.inputs[1].const_value is not None]
