@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.samples import Samples
-from bench.verdict import Verdict
 from runtimes.errors import DataError, UsageError
+
+Verdict = Literal["faster", "same", "slower", "inconclusive"]
 
 _Vector = NDArray[np.float64]
 

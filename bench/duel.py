@@ -12,17 +12,10 @@ from pathlib import Path
 
 from bench.answers import Answers, MakeFeeds, collect_answers, make_tolerance, require_alike
 from bench.gate import GateLimits, is_tight
-from bench.measure import MeasurePlan
 from bench.recording import Timing
-from bench.rounds import Measured, measure_rounds
-from bench.samples import Samples
+from bench.rounds import ROUND_PLAN, Measured, measure_rounds, pair_timings
 from bench.subject import SubjectSpec
 from bench.worker_process import TIMEOUT_S
-
-# Twenty runs of a 5 ms model in ten turns; one run wakes it for each. Stopped, the other needs no pause.
-DUEL_PLAN = MeasurePlan(
-    blocks=400, block_seconds=0.1, min_runs=4, max_runs=30, pause_s=0.0, discard=1, warmup_seconds=0.3
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +77,7 @@ def run_duel(
     measured = measure_rounds(
         (base, head),
         feeds,
-        replace(DUEL_PLAN, time_budget_s=left_s, seed=plan.seed),
+        replace(ROUND_PLAN, time_budget_s=left_s, seed=plan.seed),
         is_enough=is_enough,
         on_round=on_round,
         timeout_s=plan.timeout_s,
@@ -92,13 +85,3 @@ def run_duel(
     for error in measured.failures.values():
         raise error
     return Duel(answers=answers, feeds=feeds, timings=measured.timings)
-
-
-def pair_timings(timings: tuple[Timing, ...], base: str, head: str) -> dict[str, tuple[Samples, Samples]]:
-    """Return the samples of base and head by shape, for the shapes that both have."""
-    found: dict[tuple[str, str], Samples] = {
-        (one.label, one.shape): Samples(label=one.label, ns=one.ns, warmup_ns=one.warmup_ns, machine={})
-        for one in timings
-    }
-    shapes = dict.fromkeys(one.shape for one in timings)
-    return {s: (found[base, s], found[head, s]) for s in shapes if (base, s) in found and (head, s) in found}

@@ -20,10 +20,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.compare import MIN_ROUNDS, Bootstrap, resample_apart, resample_paired
+from bench.compare import MIN_ROUNDS, Bootstrap, Verdict, resample_apart, resample_paired
 from bench.recording import Figures
 from bench.samples import Samples
-from bench.verdict import FigureVerdict, ShapeVerdict, Verdict
+from bench.verdict import FigureVerdict, ShapeVerdict
 from runtimes.errors import UsageError
 
 # Of memory after loading: the same file in a new process differs by as much (allocator, page cache), and by some of the

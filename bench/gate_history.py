@@ -20,12 +20,13 @@ from statistics import NormalDist, median, median_low
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.compare import Verdict
 from bench.gate import JUDGED_FIGURES, GateLimits, apply_rule, decide, judge_figures
 from bench.gate_files import Side, make_side
 from bench.recording import Figures, Recording
 from bench.series import Series, choose_label, collect_series, find_subject, is_comparable, is_relative
 from bench.steps import MIN_ENTRIES, Step, estimate_noise, find_steps
-from bench.verdict import GateResult, ShapeVerdict, Verdict
+from bench.verdict import GateResult, ShapeVerdict
 from runtimes.errors import Inconclusive
 
 _Vector = NDArray[np.float64]

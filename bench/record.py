@@ -19,17 +19,16 @@ from bench.answers import MakeFeeds
 from bench.commit import find_commit
 from bench.compare import MIN_ROUNDS, compare
 from bench.conditions import Watch, describe_conditions, watch_machine
-from bench.duel import DUEL_PLAN, pair_timings
 from bench.machine import describe_machine
 from bench.measure import MeasurePlan
 from bench.recording import Recording, SubjectRecord, Timing
-from bench.rounds import Measured, measure_rounds
+from bench.rounds import ROUND_PLAN, Measured, measure_rounds, pair_timings
 from bench.subject import SubjectSpec
 from runtimes.artifact import hash_file
 from runtimes.errors import StepdownError
 
 # The scheme of a duel, with blocks long enough for quantiles and rounds enough for a bound.
-ROUNDS = replace(DUEL_PLAN, blocks=15, block_seconds=0.2)
+ROUNDS = replace(ROUND_PLAN, blocks=15, block_seconds=0.2)
 # With a time budget rounds go on until the bounds are narrow.
 MOST_ROUNDS = 400
 

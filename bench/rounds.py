@@ -28,12 +28,17 @@ from pathlib import Path
 from bench.measure import MeasurePlan, choose_runs, find_typical_ns
 from bench.process import Opened, SubjectProcess
 from bench.recording import Timing
+from bench.samples import Samples
 from bench.subject import SubjectSpec
 from bench.worker_process import TIMEOUT_S
 from runtimes.errors import StepdownError, UsageError
 
 # What takes longer to start is started once: a compiler's minute in every round would leave no time to measure.
 SLOW_START_S = 5.0
+# Twenty runs of a 5 ms model in ten turns; one run wakes it for each. Stopped, the other needs no pause.
+ROUND_PLAN = MeasurePlan(
+    blocks=400, block_seconds=0.1, min_runs=4, max_runs=30, pause_s=0.0, discard=1, warmup_seconds=0.3
+)
 _ROUNDS_PER_PROCESS = 4
 # A block is given in at most so many turns; the slowest subject, which makes the fewest runs, may set fewer.
 _TURNS = 10
@@ -219,3 +224,13 @@ def _collect(subjects: Sequence[_Subject], feeds: Mapping[str, Path]) -> Measure
         opened={subject.spec.label: subject.opened for subject in subjects if subject.opened is not None},
         failures={subject.spec.label: subject.failure for subject in subjects if subject.failure is not None},
     )
+
+
+def pair_timings(timings: tuple[Timing, ...], base: str, head: str) -> dict[str, tuple[Samples, Samples]]:
+    """Return the samples of base and head by shape, for the shapes that both have."""
+    found: dict[tuple[str, str], Samples] = {
+        (one.label, one.shape): Samples(label=one.label, ns=one.ns, warmup_ns=one.warmup_ns, machine={})
+        for one in timings
+    }
+    shapes = dict.fromkeys(one.shape for one in timings)
+    return {s: (found[base, s], found[head, s]) for s in shapes if (base, s) in found and (head, s) in found}

@@ -6,9 +6,8 @@ In: nothing. Out: the frozen shapes that the gate fills and that text, JSON, JUn
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Verdict = Literal["faster", "same", "slower", "inconclusive"]
+from bench.compare import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

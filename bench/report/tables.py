@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+from bench.compare import Verdict
 from bench.recording import Recording, SubjectRecord
 from bench.report.cells import Cell, Column, Table, Tone
 from bench.report.ratios import Ratio
@@ -20,7 +21,7 @@ from bench.report.units import (
     format_share,
 )
 from bench.summary import CONFIDENCE
-from bench.verdict import FigureVerdict, GateResult, Verdict
+from bench.verdict import FigureVerdict, GateResult
 
 _NONE = Cell(MISSING)
 

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import msgspec
 
-from bench.duel import DUEL_PLAN, DuelPlan, pair_timings
+from bench.compare import Verdict
+from bench.duel import DuelPlan
 from bench.gate import GateLimits
 from bench.gate_files import Comparability, judge_sides, make_side
 from bench.gate_models import record_duel
 from bench.process import SubjectProcess
-from bench.rounds import measure_rounds
+from bench.rounds import ROUND_PLAN, measure_rounds, pair_timings
 from bench.samples import Samples
 from bench.subject import SubjectSpec
-from bench.verdict import Verdict
 from runtimes.errors import CorruptArtifact
 
 SHAPE = "1x128"
@@ -148,7 +148,7 @@ def run_in_sequence(base: SubjectSpec, head: SubjectSpec, feeds: Path) -> tuple[
 
 def measure_pair(base: SubjectSpec, head: SubjectSpec, feeds: Path, seconds: float) -> tuple[Samples, Samples]:
     """Measure the two interleaved for so long, as the gate does, without judging."""
-    timings = measure_rounds((base, head), {SHAPE: feeds}, replace(DUEL_PLAN, time_budget_s=seconds)).timings
+    timings = measure_rounds((base, head), {SHAPE: feeds}, replace(ROUND_PLAN, time_budget_s=seconds)).timings
     return pair_timings(timings, base.label, head.label)[SHAPE]
 
 
