@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.gate import GateLimits
-    from bench.gate_history import FoundStep
-    from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
+    from bench.gating.history import FoundStep
+    from bench.gating.rule import GateLimits
+    from bench.gating.verdict import FigureVerdict, GateResult, ShapeVerdict
     from exporter.compressing.compress import CompressOptions, CompressResult, compress
     from exporter.doctor import Finding, examine_machine
     from exporter.inspecting.model import Inspection, Layer, inspect_model
@@ -131,9 +131,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "bench.gate": ("GateLimits",),
-    "bench.gate_history": ("FoundStep",),
-    "bench.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
+    "bench.gating.rule": ("GateLimits",),
+    "bench.gating.history": ("FoundStep",),
+    "bench.gating.verdict": ("FigureVerdict", "GateResult", "ShapeVerdict"),
     "exporter.compressing.compress": ("CompressOptions", "CompressResult", "compress"),
     "exporter.doctor": ("Finding", "examine_machine"),
     "exporter.judging.evaluate": ("EvalData", "Evaluated", "Evaluation", "evaluate", "evaluate_cosine"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from bench.verdict import GateResult
+    from bench.gating.verdict import GateResult
 
 
 class StepdownGate(Protocol):
@@ -67,7 +67,7 @@ def _gate(
     skip_inconclusive: bool = False,
 ) -> GateResult:
     from bench.ci.findings import summarise
-    from bench.gate import GateLimits
+    from bench.gating.rule import GateLimits
     from exporter.measuring.gate import GateOptions, gate
 
     options = GateOptions(

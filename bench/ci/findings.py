@@ -1,6 +1,6 @@
 """The gate's answer taken apart: one finding for each shape and each figure, in words.
 
-In: a :class:`~bench.verdict.GateResult`, or the error that kept the gate from one. Out: :class:`Finding`, which
+In: a :class:`~bench.gating.verdict.GateResult`, or the error that kept the gate from one. Out: :class:`Finding`, which
 terminal, JUnit and annotations are made from. Must not import anything heavy.
 """
 
@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.gating.verdict import FigureVerdict, GateResult, ShapeVerdict
 from bench.report.units import format_bytes, format_duration
-from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
 from runtimes.errors import Inconclusive, StepdownError
 
 Status = Literal["passed", "failed", "undecided", "error"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from bench.ci.findings import FIGURE_NAMES, format_bound, format_change, format_figure, name_answer
+from bench.gating.verdict import GateResult
 from bench.report.units import format_duration, make_printable
 from bench.table import render_markdown as render_table
-from bench.verdict import GateResult
 from runtimes.errors import StepdownError
 
 # Every sign that Markdown or HTML may read as more than itself. A minus, a dot or a bracket in a table cell is none.

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.peers.onnxruntime_tools import Reader, quiet_quantisers
 from bench.peers.stepdown_cli import run_measured
-from bench.texts import Feeds
+from bench.subjects.texts import Feeds
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 
 Preset = Literal["default", "u8s8", "percentile", "operators", "optimum-tensorrt"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.texts import Feeds, encode_texts, open_tokenizer
+from bench.subjects.texts import Feeds, encode_texts, open_tokenizer
 
 if TYPE_CHECKING:
     from onnxruntime.quantization import CalibrationMethod

@@ -13,7 +13,9 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench.recording import Recording
+from bench.gating.verdict import GateResult
+from bench.recordings.recording import Recording
+from bench.recordings.summary import CONFIDENCE
 from bench.report.facts import list_conditions, list_facts, list_notices, list_plan, write_byline
 from bench.report.headline import format_limit, write_headline
 from bench.report.latency import draw_latencies
@@ -30,8 +32,6 @@ from bench.report.tables import (
 from bench.report.tradeoff import draw_tradeoffs
 from bench.report.trend import describe_trend
 from bench.report.units import format_share, make_printable
-from bench.summary import CONFIDENCE
-from bench.verdict import GateResult
 from runtimes.atomic import write_text
 from runtimes.errors import MissingDependency
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bench.recording import Recording
+from bench.gating.verdict import GateResult
+from bench.recordings.recording import Recording
 from bench.report.units import MISSING, format_bytes, format_share
-from bench.verdict import GateResult
 
 # What a plan could not measure, one sentence each.
 _LEFT_OUT = "left_out"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from bench.recording import Recording
+from bench.gating.verdict import GateResult
+from bench.recordings.recording import Recording
 from bench.report.ratios import Ratio
 from bench.report.units import format_duration, format_share
-from bench.verdict import GateResult
 
 
 def write_headline(recording: Recording, ratios: Sequence[Ratio], gate: GateResult | None) -> str:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.recording import Recording
+from bench.recordings.recording import Recording
 from bench.report.palette import ACCENT, INK, MUTED
 from bench.report.svg import WIDTH, Chart, Margins, Words, draw_chart
 from bench.report.ticks import set_ratio_axis
 from bench.report.units import TimeUnit, choose_time_unit, format_duration, make_printable
-from bench.samples import Samples
+from bench.timing.samples import Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.ledger import LedgerRow, average_gain, group_rows, join_reasons
-from bench.recording import Recording
+from bench.recordings.ledger import LedgerRow, average_gain, group_rows, join_reasons
+from bench.recordings.recording import Recording
 from bench.report.cells import Cell, Column, Table
 from bench.report.units import MISSING, format_bytes, format_share
 

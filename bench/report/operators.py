@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bench.recording import OpTime, Recording
+from bench.recordings.recording import OpTime, Recording
 from bench.report.cells import Cell, Column, Table
 from bench.report.palette import ACCENT, INK, MUTED, RULE
 from bench.report.svg import SMALL_FONT_SIZE, Chart, Margins, Words, draw_chart

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.compare import Verdict
-from bench.recording import Recording
+from bench.gating.verdict import GateResult
+from bench.recordings.recording import Recording
+from bench.recordings.summary import compare_with_reference
 from bench.report.palette import ACCENT, ALERT, INK, MUTED, WASH
 from bench.report.svg import WIDTH, Chart, Margins, Words, draw_chart
 from bench.report.ticks import set_ratio_axis
 from bench.report.units import VERDICT_WORDS, format_bound, format_ratio, make_printable
-from bench.summary import compare_with_reference
-from bench.verdict import GateResult
+from bench.timing.compare import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from bench.compare import Verdict
-from bench.recording import Recording, SubjectRecord
+from bench.gating.verdict import FigureVerdict, GateResult
+from bench.recordings.recording import Recording, SubjectRecord
+from bench.recordings.summary import CONFIDENCE
 from bench.report.cells import Cell, Column, Table, Tone
 from bench.report.ratios import Ratio
 from bench.report.units import (
@@ -20,8 +21,7 @@ from bench.report.units import (
     format_ratio,
     format_share,
 )
-from bench.summary import CONFIDENCE
-from bench.verdict import FigureVerdict, GateResult
+from bench.timing.compare import Verdict
 
 _NONE = Cell(MISSING)
 

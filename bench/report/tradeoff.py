@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bench.recording import Recording
+from bench.recordings.recording import Recording
 from bench.report.labels import Box, place_labels
 from bench.report.palette import ACCENT, INK, MUTED, PAPER
 from bench.report.svg import FONT_SIZE, WIDTH, Chart, Margins, Words, draw_chart

@@ -9,15 +9,15 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.gate_files import Side
-from bench.gate_history import WINDOW
-from bench.recording import Recording
+from bench.gating.files import Side
+from bench.gating.history import WINDOW
+from bench.gating.series import Series, collect_series, is_comparable, is_relative
+from bench.gating.steps import Step, find_steps
+from bench.recordings.recording import Recording
 from bench.report.cells import Cell, Column, Table
 from bench.report.palette import ACCENT, ALERT, INK, MUTED, RULE
 from bench.report.svg import SMALL_FONT_SIZE, Chart, Margins, Words, draw_chart
 from bench.report.units import choose_time_unit, format_change, format_duration, make_printable
-from bench.series import Series, collect_series, is_comparable, is_relative
-from bench.steps import Step, find_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from dataclasses import dataclass
 
-from bench.compare import Verdict
+from bench.timing.compare import Verdict
 
 # What stands for a figure that was not taken.
 MISSING = "\N{EN DASH}"

@@ -17,10 +17,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from bench.compare import compare
-from bench.machine import describe_machine, probe_gemm_peak
-from bench.measure import MeasurePlan, measure_interleaved
+from bench.machine.description import describe_machine, probe_gemm_peak
 from bench.table import render_markdown
+from bench.timing.compare import compare
+from bench.timing.measure import MeasurePlan, measure_interleaved
 
 LAYERS, HEADS, SIZE = 6, 12, 32
 HIDDEN = HEADS * SIZE

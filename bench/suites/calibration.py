@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import assets
-from bench.machine import describe_machine, probe_gemm_peak
+from bench.machine.description import describe_machine, probe_gemm_peak
 from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.table import render_markdown

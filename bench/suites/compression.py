@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import assets
-from bench.commit import find_commit
-from bench.machine import describe_machine
-from bench.measure import MeasurePlan
+from bench.machine.commit import find_commit
+from bench.machine.description import describe_machine
 from bench.packages import cache_directory
 from bench.suites.compression_commands import Commands
 from bench.suites.compression_data import MOVIES, SOURCES, TaskData, prepare_task
@@ -37,6 +36,7 @@ from bench.suites.compression_rows import ROWS
 from bench.suites.compression_tables import render_records
 from bench.suites.encoder_goals import Goal
 from bench.suites.results import run_and_report
+from bench.timing.measure import MeasurePlan
 from runtimes.errors import Inconclusive, MissingDependency, UnsupportedModel
 
 _RESUME = "resume"

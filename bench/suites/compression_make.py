@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.measure import MeasurePlan
 from bench.peers.stepdown_cli import trace_float
 from bench.suites.compression_commands import Commands
 from bench.suites.compression_data import TaskData
@@ -28,6 +27,7 @@ from bench.suites.compression_records import (
 )
 from bench.suites.compression_rows import TRAIN_PRECISION, Row, describe_row, read_recipe, read_shipped
 from bench.suites.compression_times import find_model, time_artifact
+from bench.timing.measure import MeasurePlan
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.atomic import write_text
 from runtimes.errors import UnsupportedModel

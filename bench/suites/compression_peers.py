@@ -19,11 +19,11 @@ from bench.packages import cache_directory
 from bench.peers import modelopt_pruning
 from bench.peers.sklearn_svd import open_sklearn, truncate_checkpoint
 from bench.peers.torch_pruning import Pruning, open_torch_pruning, prune_checkpoint
+from bench.subjects.texts import encode_texts, open_tokenizer
 from bench.suites.compression_data import MOVIES, TaskData
 from bench.suites.compression_make import CONFIG, TOKENIZER, WEIGHTS, Bench, Teacher, start_anew
 from bench.suites.compression_records import Origin, describe_origin, keep
 from bench.suites.encoder_goals import Goal, decide
-from bench.texts import encode_texts, open_tokenizer
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text
 

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.compare import Comparison
-from bench.machine import describe_machine
+from bench.machine.description import describe_machine
 from bench.suites.compression_data import TaskData
 from bench.suites.compression_rows import ROWS, describe_row
 from bench.suites.compression_times import Timed
+from bench.timing.compare import Comparison
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 
-from bench.compare import Comparison
 from bench.suites.compression_goals import LARGEST_LOSS, Records, find_best, lost_points
 from bench.suites.compression_records import Record
 from bench.suites.compression_rows import ROWS
 from bench.suites.encoder_goals import Goal
 from bench.table import render_markdown
+from bench.timing.compare import Comparison
 
 _TITLES = {
     "headline": "Against the FP32 PyTorch teacher, mean and spread over seeds",

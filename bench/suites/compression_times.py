@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.compare import Comparison, compare
-from bench.machine import probe_gemm_peak
-from bench.measure import MeasurePlan, measure_interleaved
-from bench.texts import Feeds, encode_texts, open_tokenizer, select_feeds
+from bench.machine.description import probe_gemm_peak
+from bench.subjects.texts import Feeds, encode_texts, open_tokenizer, select_feeds
+from bench.timing.compare import Comparison, compare
+from bench.timing.measure import MeasurePlan, measure_interleaved
 from runtimes.artifact import read_manifest
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import assets
-from bench.machine import describe_machine
+from bench.machine.description import describe_machine
 from bench.packages import cache_directory
 from bench.peers.llama_cpp import open_llama_cpp
 from bench.suites.compression_commands import Commands

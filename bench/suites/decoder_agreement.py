@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import Rows
+from bench.generation.decoding import Rows
 from bench.peers.stepdown_cli import run_measured
-from bench.process_memory import read_resident_bytes
+from bench.processes.memory import read_resident_bytes
 from bench.suites.decoder_models import PRECISIONS, Workplace, name_export
 from bench.suites.decoder_prompts import ask_in_chat, write_prompts
 from bench.suites.encoder_goals import Goal, decide

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.assets import PlainTexts
-from bench.commit import find_commit
-from bench.machine import describe_machine, fingerprint
+from bench.machine.commit import find_commit
+from bench.machine.description import describe_machine, fingerprint
 from bench.peers.stepdown_cli import run_measured
 from bench.suites.compression_commands import Commands
 from runtimes.artifact import MANIFEST_NAME, hash_file, read_manifest, record_files

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import Rows, continue_rows
+from bench.generation.decoding import Rows, continue_rows
 from bench.suites.decoder_models import BITS, FLOAT, PRECISIONS, TRIED, Workplace, name_export
 from bench.suites.decoder_prompts import write_prompts
 from bench.suites.decoder_tokens import NEW_TOKENS, count_agreeing, open_decoder

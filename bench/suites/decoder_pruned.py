@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.generation import GenerationPlan, GenerationShape, draw_prompts, measure_generation
-from bench.generation_subject import GenerationSpec
-from bench.generation_tables import HEADER, describe_generation, list_rows
+from bench.generation.measure import GenerationPlan, GenerationShape, draw_prompts, measure_generation
+from bench.generation.subject import GenerationSpec
+from bench.generation.tables import HEADER, describe_generation, list_rows
 from bench.suites.decoder_models import FLOAT, Workplace, find_folder, name_export, name_shipped
 from bench.suites.decoder_perplexity import read_perplexity
 from bench.suites.decoder_windows import write_windows

@@ -11,9 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.generation import GenerationPlan, GenerationRecording, GenerationShape, draw_prompts, measure_generation
-from bench.generation_subject import GenerationSpec
-from bench.generation_tables import HEADER, describe_generation, list_memory, list_rows
+from bench.generation.measure import (
+    GenerationPlan,
+    GenerationRecording,
+    GenerationShape,
+    draw_prompts,
+    measure_generation,
+)
+from bench.generation.subject import GenerationSpec
+from bench.generation.tables import HEADER, describe_generation, list_memory, list_rows
 from bench.peers.llama_cpp import DESCRIPTION, Form, make_form, read_build
 from bench.suites.decoder_models import BITS, FLOAT, PRECISIONS, Workplace, find_folder, name_export
 from bench.suites.encoder_goals import Goal, judge_ratio

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import Rows, continue_rows, predict_rows
-from bench.generation_process import GenerationProcess
-from bench.generation_subject import GenerationSpec
+from bench.generation.decoding import Rows, continue_rows, predict_rows
+from bench.generation.process import GenerationProcess
+from bench.generation.subject import GenerationSpec
 from bench.suites.decoder_models import FLOAT, Workplace, find_folder, name_export
 from bench.suites.decoder_prompts import ask_in_chat, encode_prompts, write_prompts
 from bench.suites.encoder_goals import Goal, decide

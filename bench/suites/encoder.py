@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import assets
-from bench.compare import Comparison, compare
-from bench.machine import describe_machine, fingerprint, probe_gemm_peak
-from bench.measure import MeasurePlan, measure_interleaved
+from bench.machine.description import describe_machine, fingerprint, probe_gemm_peak
+from bench.measuring.quality import compare_embeddings, embed_texts, read_pairs, score_pairs
 from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
-from bench.quality import compare_embeddings, embed_texts, read_pairs, score_pairs
-from bench.samples import Samples
+from bench.subjects.texts import encode_texts, make_feeds, open_tokenizer, select_feeds
 from bench.suites.encoder_goals import Goal, Quality, judge_cost, judge_quality, judge_speed, show_ratio
 from bench.suites.encoder_subjects import TITLES, Ingredients, Subject, open_subject
 from bench.suites.results import write_results
 from bench.table import render_markdown
-from bench.texts import encode_texts, make_feeds, open_tokenizer, select_feeds
+from bench.timing.compare import Comparison, compare
+from bench.timing.measure import MeasurePlan, measure_interleaved
+from bench.timing.samples import Samples
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text
 from runtimes.errors import StepdownError

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.compare import Comparison
-from bench.quality import Agreement
+from bench.measuring.quality import Agreement
+from bench.timing.compare import Comparison
 
 Verdict = Literal["met", "unsure", "missed"]
 

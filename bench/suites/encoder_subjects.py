@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.peers import onnxruntime_tools
 from bench.peers.build_once import Built, build_once
 from bench.peers.openvino_session import open_openvino
-from bench.texts import Feeds, select_feeds
+from bench.subjects.texts import Feeds, select_feeds
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.errors import CorruptArtifact
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from bench import assets
-from bench.compare import resample_paired
 from bench.packages import cache_directory
 from bench.peers import stepdown_cli
-from bench.process import SubjectProcess
+from bench.subjects.process import SubjectProcess
+from bench.subjects.texts import make_feeds, open_tokenizer, select_feeds
 from bench.suites.gate_slowdown import tune_work
 from bench.suites.gate_tables import render_tables
 from bench.suites.gate_trials import (
@@ -36,7 +36,7 @@ from bench.suites.gate_trials import (
     run_trial,
     widen,
 )
-from bench.texts import make_feeds, open_tokenizer, select_feeds
+from bench.timing.compare import resample_paired
 from runtimes.errors import Inconclusive, StepdownError
 
 BASE, COPY = "base", "copy"

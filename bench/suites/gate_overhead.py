@@ -3,7 +3,8 @@
 In: the models of the gate suite, at 16 tokens, where a run takes about 1 ms. Out: Markdown on stdout. Three questions,
 each answered in one interleaved run:
 
-- timing: blocks of :func:`bench.measure.run_block` against bare loops of as many calls, in one process and session;
+- timing: blocks of :func:`bench.timing.measure.run_block` against bare loops of as many calls, in one process and
+  session;
 - turns: runs in turns of ten beside another model, as the gate takes them, against blocks in one piece;
 - bias: a model against a slower one, and the slower one against it: without a bias the product of the ratios is 1.
 """
@@ -22,15 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.compare import Comparison, compare
-from bench.measure import Clock, MeasurePlan, run_block
 from bench.packages import cache_directory
-from bench.process import SubjectProcess
-from bench.samples import Samples
-from bench.subject_session import open_session
+from bench.subjects.process import SubjectProcess
+from bench.subjects.session import open_session
 from bench.suites.gate import BASE, COPY, prepare_models
 from bench.suites.gate_trials import make_spec, measure_pair
 from bench.table import render_markdown
+from bench.timing.compare import Comparison, compare
+from bench.timing.measure import Clock, MeasurePlan, run_block
+from bench.timing.samples import Samples
 from runtimes.errors import StepdownError
 
 # MiniLM in INT8 takes about 1 ms at 16 tokens on the machine of docs/benchmarks.md.

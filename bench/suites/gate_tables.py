@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from bench.compare import Verdict, compare
-from bench.gate import judge_times
+from bench.gating.rule import judge_times
 from bench.peers.latency_gates import RULES
-from bench.samples import Samples
 from bench.suites.gate_trials import LIMITS, SHAPE, Trial
 from bench.table import render_markdown
+from bench.timing.compare import Verdict, compare
+from bench.timing.samples import Samples
 from runtimes.errors import Regression
 
 IDENTICAL = ("same", "busy")

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import msgspec
 
-from bench.compare import Verdict
-from bench.duel import DuelPlan
-from bench.gate import GateLimits
-from bench.gate_files import Comparability, judge_sides, make_side
-from bench.gate_models import record_duel
-from bench.process import SubjectProcess
-from bench.rounds import ROUND_PLAN, measure_rounds, pair_timings
-from bench.samples import Samples
-from bench.subject import SubjectSpec
+from bench.gating.duel import DuelPlan
+from bench.gating.files import Comparability, judge_sides, make_side
+from bench.gating.models import record_duel
+from bench.gating.rule import GateLimits
+from bench.measuring.rounds import ROUND_PLAN, measure_rounds, pair_timings
+from bench.subjects.process import SubjectProcess
+from bench.subjects.subject import SubjectSpec
+from bench.timing.compare import Verdict
+from bench.timing.samples import Samples
 from runtimes.errors import CorruptArtifact
 
 SHAPE = "1x128"

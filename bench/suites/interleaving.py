@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.packages import cache_directory
-from bench.process import SubjectProcess
+from bench.subjects.process import SubjectProcess
 from bench.suites.gate import BASE, COPY, prepare_models
 from bench.suites.gate_trials import make_spec
 from bench.table import render_markdown

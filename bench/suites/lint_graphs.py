@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.peers import modelopt, nncf, onnxruntime_defaults
 from bench.peers.build_once import Built, build_once
 from bench.peers.onnxruntime_defaults import Preset
-from bench.texts import Feeds, encode_texts, open_tokenizer, select_feeds
+from bench.subjects.texts import Feeds, encode_texts, open_tokenizer, select_feeds
 from runtimes.artifact import hash_file
 from runtimes.ort import describe_onnx
 

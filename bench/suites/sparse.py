@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import assets
-from bench.commit import find_commit
-from bench.fma_peak import open_probe
-from bench.machine import describe_machine, probe_gemm_peak
-from bench.measure import MeasurePlan
+from bench.machine.commit import find_commit
+from bench.machine.description import describe_machine, probe_gemm_peak
+from bench.machine.fma_peak import open_probe
 from bench.packages import cache_directory
 from bench.peers.deepsparse_session import open_deepsparse
-from bench.per_op import profile_ops
-from bench.recording import OpTime
-from bench.subject import SubjectSpec
+from bench.recordings.recording import OpTime
+from bench.subjects.per_op import profile_ops
+from bench.subjects.subject import SubjectSpec
+from bench.subjects.texts import make_feeds, open_tokenizer
 from bench.suites import sparse_layers, sparse_models
 from bench.suites.encoder_goals import Goal
 from bench.suites.results import run_and_report
@@ -31,7 +31,7 @@ from bench.suites.sparse_goals import Models, judge_layers, judge_models
 from bench.suites.sparse_peaks import Part, Peak, describe_peaks, name_pair, name_share
 from bench.suites.sparse_tables import render_layers, render_models, render_profile
 from bench.table import render_markdown
-from bench.texts import make_feeds, open_tokenizer
+from bench.timing.measure import MeasurePlan
 from runtimes.atomic import write_text
 
 SHARES = (0.8, 0.9, 0.95)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.compare import compare
-from bench.samples import Samples
 from bench.suites.encoder_goals import Goal, decide, judge_ratio
 from bench.suites.sparse_layers import DENSE as DENSE_LAYER
 from bench.suites.sparse_layers import DENSE_INT8, LayerTime, find_break_even, share_of_peak
 from bench.suites.sparse_models import DEEPSPARSE, DENSE, FLOAT
 from bench.suites.sparse_peaks import Peak, name_pair, pick_peaks
+from bench.timing.compare import compare
+from bench.timing.samples import Samples
 
 Models = Mapping[float, Mapping[int, Mapping[str, Mapping[str, Samples]]]]
 

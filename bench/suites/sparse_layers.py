@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.measure import MeasurePlan, measure_interleaved
+from bench.timing.measure import MeasurePlan, measure_interleaved
 from runtimes.sparse.library import DOMAIN, library_path
 from runtimes.sparse.storage import BLOCKS, StoredWeight, encode
 from runtimes.torch_rt import TorchOptions, TorchRuntime

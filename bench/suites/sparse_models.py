@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Clock, MeasurePlan, measure_interleaved
 from bench.peers import stepdown_cli
 from bench.peers.build_once import build_once
 from bench.peers.deepsparse_session import DeepSparseSession, export_encoder
 from bench.pruned import prune_checkpoint
-from bench.samples import Samples
-from bench.texts import Feeds, select_feeds
+from bench.subjects.texts import Feeds, select_feeds
+from bench.timing.measure import Clock, MeasurePlan, measure_interleaved
+from bench.timing.samples import Samples
 from runtimes.artifact import hash_file, read_manifest
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.protocol import Session

@@ -6,8 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.compare import compare
-from bench.recording import OpTime
+from bench.recordings.recording import OpTime
 from bench.suites.encoder_goals import show_ratio
 from bench.suites.sparse_goals import Models
 from bench.suites.sparse_layers import CSR, DENSE, DENSE_INT8, DENSITIES, TORCH, LayerTime, find_break_even
@@ -15,6 +14,7 @@ from bench.suites.sparse_models import DENSE as DENSE_MODEL
 from bench.suites.sparse_models import TITLES
 from bench.suites.sparse_peaks import Peak, describe_peaks, name_share, pick_peaks
 from bench.table import render_markdown
+from bench.timing.compare import compare
 from runtimes.sparse.storage import BLOCKS
 
 

@@ -17,19 +17,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import assets
-from bench.commit import find_commit
-from bench.machine import describe_machine
+from bench.machine.commit import find_commit
+from bench.machine.description import describe_machine
+from bench.measuring.quality import (
+    Pair,
+    Vectors,
+    compare_embeddings,
+    embed_texts,
+    embed_tokens,
+    read_pairs,
+    score_pairs,
+)
 from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.peers.build_once import Built
-from bench.quality import Pair, Vectors, compare_embeddings, embed_texts, embed_tokens, read_pairs, score_pairs
+from bench.subjects.texts import open_tokenizer
 from bench.suites.encoder_goals import Goal
 from bench.suites.results import run_and_report
 from bench.suites.tensorrt_goals import Accuracy, Subject, judge_goals
 from bench.suites.tensorrt_graphs import MAX_LENGTH, PEERS, TITLES, Ingredients, make_graph
 from bench.suites.tensorrt_plans import PROFILE, build_plan
 from bench.suites.tensorrt_tables import render_tables
-from bench.texts import open_tokenizer
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text
 from runtimes.errors import StepdownError

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench import assets
-from bench.commit import find_commit
+from bench.machine.commit import find_commit
 from bench.suites.results import run_and_report
 from bench.suites.tensorrt_plans import PlanFacts, describe_plan
 from bench.table import render_markdown

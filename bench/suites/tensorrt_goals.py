@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from bench.quality import Agreement
+from bench.measuring.quality import Agreement
 from bench.suites.encoder_goals import Goal
 from bench.suites.tensorrt_graphs import FLOAT, OURS, PEERS
 from bench.suites.tensorrt_plans import PlanFacts

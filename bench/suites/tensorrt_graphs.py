@@ -15,8 +15,8 @@ import numpy as np
 
 from bench.peers import modelopt, onnxruntime_tools, stepdown_cli
 from bench.peers.build_once import Built, build_once
+from bench.subjects.texts import Feeds, encode_texts, open_tokenizer, select_feeds
 from bench.suites.tensorrt_plans import PROFILE
-from bench.texts import Feeds, encode_texts, open_tokenizer, select_feeds
 from runtimes.artifact import hash_file
 from runtimes.errors import CorruptArtifact
 from runtimes.ort import describe_onnx

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import assets
-from bench.commit import find_commit
+from bench.machine.commit import find_commit
 from bench.packages import cache_directory
 from bench.peers import stepdown_cli
 from bench.peers.stepdown_lint import lint

@@ -12,9 +12,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 
-from bench.compare import MIN_ROUNDS, Comparison, compare
-from bench.measure import MeasurePlan, measure_interleaved
-from bench.samples import Samples
+from bench.timing.compare import MIN_ROUNDS, Comparison, compare
+from bench.timing.measure import MeasurePlan, measure_interleaved
+from bench.timing.samples import Samples
 from exporter.candidates.trial import PLAIN, C, Trial
 from exporter.probe_feeds import make_feeds, make_step_feeds
 from exporter.reporting.report import Ratio

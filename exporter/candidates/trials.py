@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic
 
-from bench.ledger import LedgerRow
-from bench.machine import describe_machine
+from bench.machine.description import describe_machine
+from bench.recordings.ledger import LedgerRow
 from calibration.memory import give_back
 from exporter.candidates.choice import Decision
 from exporter.candidates.sensitivity import group_linears, mend

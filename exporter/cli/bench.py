@@ -19,7 +19,7 @@ from exporter.cli.parsing import (
 from runtimes.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.record import Recorded
+    from bench.measuring.record import Recorded
     from exporter.measuring.accuracy import AccuracyPlan
     from exporter.measuring.run import BenchOptions
     from exporter.progress import Progress
@@ -158,7 +158,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
         check_report_available()
     if arguments.history is not None and arguments.history.exists():
-        from bench.history import read_history
+        from bench.recordings.history import read_history
 
         read_history(arguments.history)
 
@@ -166,8 +166,8 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 def _make_options(arguments: argparse.Namespace) -> BenchOptions:
     from dataclasses import replace
 
-    from bench.alone import AlonePlan
-    from bench.record import ROUNDS, RecordPlan
+    from bench.measuring.alone import AlonePlan
+    from bench.measuring.record import ROUNDS, RecordPlan
     from exporter.measuring.run import BenchOptions
     from exporter.measuring.subjects import SubjectOptions
 
@@ -211,8 +211,8 @@ def _make_accuracy_plan(arguments: argparse.Namespace) -> AccuracyPlan | None:
 
 def _write_outputs(arguments: argparse.Namespace, recorded: Recorded) -> list[Path]:
     """Write samples, history and report; return their places."""
-    from bench.history import append_history, read_history
-    from bench.recording import write_recording
+    from bench.recordings.history import append_history, read_history
+    from bench.recordings.recording import write_recording
 
     recording = recorded.recording
     if arguments.output is not None:

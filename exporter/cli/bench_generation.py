@@ -23,7 +23,7 @@ _OF_RUNS = (
 def bench_generation(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     """Measure generation, and write the file that was asked for."""
     _check(arguments)
-    from bench.generation_tables import describe_generation
+    from bench.generation.tables import describe_generation
     from exporter.cli.bench_generation_result import render_tables, tell_recording
     from exporter.cli.outcome import format_json
     from exporter.measuring.generation import run_generation
@@ -60,7 +60,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _make_options(arguments: argparse.Namespace) -> GenerationOptions:
-    from bench.generation import GenerationPlan, GenerationShape
+    from bench.generation.measure import GenerationPlan, GenerationShape
     from exporter.measuring.generation import GenerationOptions
 
     streams = tuple(dict.fromkeys(arguments.streams or (1,)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.generation import GenerationRecording
-from bench.generation_tables import HEADER, list_memory, list_rows
+from bench.generation.measure import GenerationRecording
+from bench.generation.tables import HEADER, list_memory, list_rows
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bench.compare import MIN_ROUNDS
-from bench.recording import Recording, SubjectRecord
-from bench.summary import Row, summarise
+from bench.recordings.recording import Recording, SubjectRecord
+from bench.recordings.summary import Row, summarise
+from bench.timing.compare import MIN_ROUNDS
 from exporter.cli.outcome import format_bytes
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from runtimes.errors import Inconclusive, Regression, StepdownError, UsageError
 
 if TYPE_CHECKING:
     from bench.ci.findings import Finding
-    from bench.verdict import GateResult
+    from bench.gating.verdict import GateResult
     from exporter.measuring.gate import Gated
     from exporter.progress import Progress
 
@@ -145,7 +145,7 @@ def _refuse_with_history(arguments: argparse.Namespace) -> None:
 
 
 def _judge(arguments: argparse.Namespace, progress: Progress) -> Gated:
-    from bench.gate import GateLimits
+    from bench.gating.rule import GateLimits
     from exporter.measuring.gate import GateOptions, gate, gate_history
 
     limits = GateLimits(max_regression=arguments.max_regression, max_growth=arguments.allow_growth)

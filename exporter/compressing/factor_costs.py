@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bench.compare import MIN_ROUNDS, compare
-from bench.measure import MeasurePlan, measure_interleaved
+from bench.timing.compare import MIN_ROUNDS, compare
+from bench.timing.measure import MeasurePlan, measure_interleaved
 from calibration.lower.edits import add_constant
 from exporter.write_model import write_model
 from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.process import SubjectProcess
-from bench.process_session import ProcessSession
-from bench.recording import Accuracy
-from bench.worker_process import TIMEOUT_S
+from bench.processes.worker_process import TIMEOUT_S
+from bench.recordings.recording import Accuracy
+from bench.subjects.process import SubjectProcess
+from bench.subjects.process_session import ProcessSession
 from exporter.judging.evaluate import (
     Advance,
     EvalData,

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bench.alone import AlonePlan
-from bench.figures import describe_figures
-from bench.record import ROUNDS, RecordPlan
-from bench.recording import Recording
-from bench.summary import summarise
+from bench.measuring.alone import AlonePlan
+from bench.measuring.record import ROUNDS, RecordPlan
+from bench.recordings.recording import Recording
+from bench.recordings.summary import summarise
+from bench.subjects.figures import describe_figures
 from exporter.measuring.feeds import Shape
 from exporter.measuring.run import BenchOptions, run_bench
 from exporter.measuring.subjects import SubjectOptions, resolve_subjects

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.gate import GateLimits
-from bench.gate_files import Comparability, is_sample_file, judge_sides, make_side, read_side, split_place
-from bench.gate_history import FoundStep, judge_history
-from bench.history import read_history
-from bench.recording import Recording, write_recording
-from bench.verdict import GateResult
+from bench.gating.files import Comparability, is_sample_file, judge_sides, make_side, read_side, split_place
+from bench.gating.history import FoundStep, judge_history
+from bench.gating.rule import GateLimits
+from bench.gating.verdict import GateResult
+from bench.recordings.history import read_history
+from bench.recordings.recording import Recording, write_recording
 from exporter.progress import SilentProgress
 from runtimes.artifact import TensorSpec
 from runtimes.errors import UsageError
@@ -93,7 +93,7 @@ def gate(base: str, head: str, options: GateOptions, progress: Progress | None =
 def gate_history(place: str, limits: GateLimits) -> Gated:
     """Judge the last entry of a history (``FILE``, or ``FILE:LABEL`` where entries hold several subjects).
 
-    Raises what :func:`bench.history.read_history` and :func:`bench.gate_history.judge_history` raise.
+    Raises what :func:`bench.recordings.history.read_history` and :func:`bench.gating.history.judge_history` raise.
     """
     path, label = split_place(place)
     history = read_history(path)
@@ -112,8 +112,8 @@ def _gate_files(base: str, head: str, options: GateOptions) -> Gated:
 
 
 def _gate_models(base: str, head: str, options: GateOptions, progress: Progress) -> Gated:
-    from bench.duel import DuelPlan
-    from bench.gate_models import record_duel
+    from bench.gating.duel import DuelPlan
+    from bench.gating.models import record_duel
     from exporter.measuring.feeds import FeedsPlan, merge_inputs, write_feeds
     from exporter.measuring.subjects import SubjectOptions, resolve_subjects
     from exporter.probe_feeds import usable_shapes

@@ -9,8 +9,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.generation import GenerationPlan, GenerationRecording, GenerationShape, draw_prompts, measure_generation
-from bench.generation_subject import GenerationSpec
+from bench.generation.measure import (
+    GenerationPlan,
+    GenerationRecording,
+    GenerationShape,
+    draw_prompts,
+    measure_generation,
+)
+from bench.generation.subject import GenerationSpec
 from exporter.measuring.run import order_words
 from exporter.measuring.subjects import BenchSubject, SubjectOptions, resolve_subjects
 from exporter.source import GENERATION, read_config

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from bench.ledger import LedgerRow
-from bench.record import Recorded, RecordPlan, record
-from bench.recording import Recording
+from bench.measuring.record import Recorded, RecordPlan, record
+from bench.recordings.ledger import LedgerRow
+from bench.recordings.recording import Recording
 from exporter.measuring.accuracy import AccuracyPlan, Judged, measure_accuracies
 from exporter.measuring.feeds import FeedsPlan, Shape, write_feeds
 from exporter.measuring.subjects import BenchSubject, SubjectOptions, resolve_subjects

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from bench.subject import RuntimeName, SubjectSpec
+from bench.subjects.subject import RuntimeName, SubjectSpec
 from exporter.source import open_source
 from runtimes.artifact import MANIFEST_NAME, read_manifest
 from runtimes.errors import UsageError
@@ -54,7 +54,7 @@ _DEVICES: dict[RuntimeName, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectOptions:
-    """What holds for every subject: see :class:`~bench.subject.SubjectSpec`."""
+    """What holds for every subject: see :class:`~bench.subjects.subject.SubjectSpec`."""
 
     threads: int | None = None
     affinity: tuple[int, ...] = ()

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench.ledger import LedgerRow
+from bench.recordings.ledger import LedgerRow
 from exporter.candidates.target import Job, make_timing_plan
 from exporter.candidates.trial import Trial
 from exporter.onnxruntime.candidates import CandidateSpec, FloatGraphs

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine
+from bench.machine.description import describe_machine
 from calibration.memory import give_back
 from exporter.candidates.cast_session import CastSession
 from exporter.candidates.choice import Decision, decide, decide_untimed

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.compare import MIN_ROUNDS, compare
-from bench.measure import MeasurePlan, Subject, measure_interleaved
+from bench.timing.compare import MIN_ROUNDS, compare
+from bench.timing.measure import MeasurePlan, Subject, measure_interleaved
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from exporter.compressing.factor_costs import make_chain

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.ledger import LedgerRow, average_gain, group_rows, join_reasons
+from bench.recordings.ledger import LedgerRow, average_gain, group_rows, join_reasons
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.ledger import LedgerRow
+from bench.recordings.ledger import LedgerRow
 from exporter.reporting.report import CandidateRow, Ratio, Report
 from runtimes.errors import CorruptArtifact
 

@@ -17,8 +17,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bench.compare import MIN_ROUNDS, compare
-from bench.measure import MeasurePlan, measure_interleaved
+from bench.timing.compare import MIN_ROUNDS, compare
+from bench.timing.measure import MeasurePlan, measure_interleaved
 from calibration.linears import find_linears
 from calibration.lower.edits import add_constant
 from calibration.lower.onnxruntime.dynamic import lower_dynamic

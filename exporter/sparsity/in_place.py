@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from bench.measure import MeasurePlan, measure_interleaved
+from bench.timing.measure import MeasurePlan, measure_interleaved
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import Site, find_sites
 from exporter.candidates.timing import TimingPlan

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine, fingerprint
+from bench.machine.description import describe_machine, fingerprint
 from bench.packages import cache_directory
 from runtimes.artifact import hash_file
 from runtimes.atomic import write_text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.ledger import DENSE, LedgerRow, average_gain
+from bench.recordings.ledger import DENSE, LedgerRow, average_gain
 from calibration.linears import find_linears
 from calibration.lower.onnxruntime.sites import Site, find_sites
 from exporter.passes.sparse_linears import OPERATORS, Values

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from bench.ledger import DENSE, LedgerRow, average_gain
+from bench.recordings.ledger import DENSE, LedgerRow, average_gain
 from calibration.linears import find_linears
 from exporter.candidates.timing import Speeds
 from exporter.passes.untie_weights import open_for_lowering

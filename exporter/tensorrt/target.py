@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine
+from bench.machine.description import describe_machine
 from exporter.candidates.cast_session import CastSession
 from exporter.candidates.choice import Decision, decide, decide_untimed
 from exporter.candidates.linear_inputs import open_inputs

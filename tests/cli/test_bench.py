@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bench.history import read_history
-from bench.recording import read_recording
+from bench.recordings.history import read_history
+from bench.recordings.recording import read_recording
 from tests.cli.tiny_artifact import write_texts
 
 QUICK = ("--shape", "1x8", "--time-budget", "0.1")

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bench.measure import MeasurePlan
+from bench.timing.measure import MeasurePlan
 from exporter.cli.main import make_parser
 from exporter.measuring.run import read_ledger
 from exporter.measuring.subjects import SubjectOptions, resolve_subjects

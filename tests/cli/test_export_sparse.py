@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bench.recording import read_recording
+from bench.recordings.recording import read_recording
 from exporter.source import open_source
 from exporter.tracing.trace import trace
 from runtimes.artifact import hash_file

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.history import append_history
-from bench.recording import read_recording, write_recording
+from bench.recordings.history import append_history
+from bench.recordings.recording import read_recording, write_recording
 from tests.cli.tiny_chain import write_chain
 from tests.unit.bench.made_recordings import MACHINE, make_history, make_recording
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.recording import write_recording
+from bench.recordings.recording import write_recording
 from tests.unit.bench.made_recordings import make_recording
 
 pytest_plugins = ["pytester"]

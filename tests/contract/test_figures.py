@@ -1,7 +1,7 @@
 """The counts against what torch itself writes."""
 
-from bench.figures import describe_figures
-from bench.subject import SubjectSpec
+from bench.subjects.figures import describe_figures
+from bench.subjects.subject import SubjectSpec
 from tests.contract.tiny_models import BIAS, WEIGHT, write_pt2
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.per_op import profile_ops
-from bench.subject import SubjectSpec
+from bench.subjects.per_op import profile_ops
+from bench.subjects.subject import SubjectSpec
 from runtimes.torch_profile import profile_call
 
 

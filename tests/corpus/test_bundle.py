@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.texts import encode_texts, open_tokenizer, select_feeds
+from bench.subjects.texts import encode_texts, open_tokenizer, select_feeds
 from exporter.options import ExportOptions, TensorRtOptions
 from exporter.packing.options import PackOptions
 from exporter.packing.pack import pack

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.assets import PlainTexts
-from bench.generation import GenerationShape
+from bench.generation.measure import GenerationShape
 from bench.packages import cache_directory
 from bench.peers.environment import list_installed
 from bench.suites import decoder

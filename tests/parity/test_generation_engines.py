@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.generation_process import GenerationProcess
-from bench.generation_subject import GenerationSpec
+from bench.generation.process import GenerationProcess
+from bench.generation.subject import GenerationSpec
 from bench.packages import cache_directory
 from bench.peers.environment import list_installed
 from bench.peers.llama_cpp import make_form

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.per_op import profile_ops
-from bench.subject import SubjectSpec
+from bench.subjects.per_op import profile_ops
+from bench.subjects.subject import SubjectSpec
 from exporter.onnxruntime.fuse import fuse_for_cpu
 from exporter.source import open_source
 from exporter.tracing.trace import trace

@@ -4,8 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from bench.recording import Accuracy, Conditions, Figures, OpTime, Recording, SubjectRecord, Throughput, Timing
-from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
+from bench.gating.verdict import FigureVerdict, GateResult, ShapeVerdict
+from bench.recordings.recording import (
+    Accuracy,
+    Conditions,
+    Figures,
+    OpTime,
+    Recording,
+    SubjectRecord,
+    Throughput,
+    Timing,
+)
 
 SHAPES = {"1x16": 1.6e6, "1x128": 5.2e6, "8x128": 31e6}
 SPEEDS = {"fp32": 1.0, "int8-static": 2.4, "int8-dynamic": 2.05, "torch-eager": 0.78}

@@ -5,7 +5,7 @@ import dataclasses
 import msgspec
 import pytest
 
-from bench.recording import Conditions, Recording
+from bench.recordings.recording import Conditions, Recording
 from bench.report.document import write_report
 from tests.report.made_recording import SHAPES, SPEEDS, make_gate, make_history, make_recording
 

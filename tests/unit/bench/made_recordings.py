@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 
-from bench.recording import Figures, Recording, SubjectRecord, Timing
+from bench.recordings.recording import Figures, Recording, SubjectRecord, Timing
 
 MACHINE = {"cpu": "x", "cores": 2, "arch": "x86_64", "threads": None, "versions": {"onnxruntime": "1.24.0"}}
 

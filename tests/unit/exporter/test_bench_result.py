@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from bench.recording import Accuracy, Conditions, Figures, OpTime, Throughput
+from bench.recordings.recording import Accuracy, Conditions, Figures, OpTime, Throughput
 from bench.report.facts import list_notices
 from exporter.cli.bench_result import describe_recording, render_tables, tell_recording
 from exporter.cli.outcome import format_json

@@ -10,7 +10,7 @@ from bench.ci.annotations import render_annotations
 from bench.ci.findings import describe_error, format_change, list_findings, summarise
 from bench.ci.junit import render_junit
 from bench.ci.markdown import render_markdown, render_markdown_error
-from bench.verdict import FigureVerdict, GateResult, ShapeVerdict
+from bench.gating.verdict import FigureVerdict, GateResult, ShapeVerdict
 from runtimes.errors import Inconclusive, ParityFailure
 
 SAME = ShapeVerdict(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.recording import Conditions, SubjectRecord, Timing
+from bench.recordings.recording import Conditions, SubjectRecord, Timing
 from bench.report.document import render_report, write_report
 from runtimes.errors import DataError, MissingDependency, OutputError
 from tests.report.made_recording import MACHINE, SPEEDS, make_gate, make_history, make_recording

@@ -1,6 +1,6 @@
 """Facts by the words people use, with their units; notices first."""
 
-from bench.recording import Conditions
+from bench.recordings.recording import Conditions
 from bench.report.facts import Fact, list_conditions, list_facts, write_byline
 from tests.report.made_recording import make_recording
 

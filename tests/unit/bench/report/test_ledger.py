@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from bench.ledger import LedgerRow
-from bench.recording import read_recording, write_recording
+from bench.recordings.ledger import LedgerRow
+from bench.recordings.recording import read_recording, write_recording
 from bench.report.document import render_report
 from bench.report.ledger import tabulate_ledgers
 from tests.unit.bench.made_recordings import make_recording

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.recording import OpTime
+from bench.recordings.recording import OpTime
 from bench.report.operators import NO_MODULE, add_up, keep_largest, name_layer, name_part
 
 

@@ -6,8 +6,6 @@ from hashlib import sha256
 
 import pytest
 
-from bench.compare import Comparison
-from bench.measure import MeasurePlan
 from bench.suites import compression
 from bench.suites.compression import parse_options
 from bench.suites.compression_commands import Commands, read_answer
@@ -30,6 +28,8 @@ from bench.suites.compression_resume import RECIPE, Resumed, read_resumed, write
 from bench.suites.compression_rows import ROWS, describe_row, read_recipe
 from bench.suites.compression_tables import render_records
 from bench.suites.compression_times import Timed, fill_batch
+from bench.timing.compare import Comparison
+from bench.timing.measure import MeasurePlan
 from compression.recipe import STEPS, parse_recipe
 from runtimes.errors import Inconclusive, UnsupportedModel
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from bench.assets import PlainTexts
-from bench.generation import GenerationRecording, GenerationShape, GenerationTimes
-from bench.generation_tables import HEADER
-from bench.samples import Samples
+from bench.generation.measure import GenerationRecording, GenerationShape, GenerationTimes
+from bench.generation.tables import HEADER
 from bench.suites import decoder, decoder_agreement, decoder_models, decoder_prompts, decoder_pruned, decoder_tokens
 from bench.suites.compression_commands import Commands
 from bench.suites.decoder_export import judge_seconds
@@ -18,6 +17,7 @@ from bench.suites.decoder_perplexity import judge_cache, judge_loss
 from bench.suites.decoder_speed import BASE, OURS, judge_recording
 from bench.suites.decoder_windows import cut_windows, label_next, write_windows
 from bench.suites.encoder_goals import Goal
+from bench.timing.samples import Samples
 from runtimes.errors import DataError, Inconclusive, UsageError
 from runtimes.generation.generator import open_generator
 from runtimes.generation.options import GenerationOptions

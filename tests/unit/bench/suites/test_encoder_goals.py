@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.compare import Comparison
-from bench.quality import Agreement
+from bench.measuring.quality import Agreement
 from bench.suites.encoder_goals import Quality, judge_cost, judge_quality, judge_speed
+from bench.timing.compare import Comparison
 
 
 def ratio(value):

@@ -5,8 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bench.recording import OpTime
-from bench.samples import Samples
+from bench.recordings.recording import OpTime
 from bench.suites.sparse import parse_options
 from bench.suites.sparse_goals import judge_layers, judge_models
 from bench.suites.sparse_layers import (
@@ -19,6 +18,7 @@ from bench.suites.sparse_layers import (
 )
 from bench.suites.sparse_peaks import Peak, describe_peaks
 from bench.suites.sparse_tables import render_layers, render_models, render_profile
+from bench.timing.samples import Samples
 from runtimes.sparse.storage import BLOCKS
 
 

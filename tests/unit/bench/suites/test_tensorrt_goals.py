@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.quality import Agreement
+from bench.measuring.quality import Agreement
 from bench.suites.tensorrt_goals import Accuracy, Subject, judge_accuracy, judge_goals, judge_plan
 from bench.suites.tensorrt_plans import PlanFacts
 from bench.suites.tensorrt_tables import render_tables

@@ -1,7 +1,7 @@
 import pytest
 
-from bench.compare import MIN_ROUNDS, compare
-from bench.samples import Samples
+from bench.timing.compare import MIN_ROUNDS, compare
+from bench.timing.samples import Samples
 from exporter.candidates.choice import decide, decide_untimed
 from exporter.candidates.timing import FINAL, SCREENING, Timing, geometric_mean, make_ratio
 from exporter.candidates.trial import Trial

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.process import SubjectProcess
-from bench.process_session import ProcessSession
+from bench.subjects.process import SubjectProcess
+from bench.subjects.process_session import ProcessSession
 from exporter.judging.evaluate import EvalData
 from exporter.measuring.accuracy import AccuracyPlan, measure_accuracies
 from exporter.measuring.subjects import SubjectOptions, resolve_subjects

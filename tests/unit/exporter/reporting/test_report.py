@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from bench.ledger import LedgerRow
+from bench.recordings.ledger import LedgerRow
 from exporter.reporting.report import CandidateRow, Ratio, Report, render_ledger, render_table
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.ledger import LedgerRow
+from bench.recordings.ledger import LedgerRow
 from exporter.reporting.report import CandidateRow, Ratio, Report
 from exporter.reporting.report_file import read_reports
 from runtimes.errors import CorruptArtifact

@@ -1,0 +1,1 @@
+"""What a measurement was taken on, and how quiet it was."""

@@ -1,0 +1,1 @@
+"""A run of ``bench``: rounds of subjects in processes, and each of them alone."""

@@ -1,0 +1,1 @@
+"""A worker process, whatever works in it: requests, replies, time-outs, memory."""

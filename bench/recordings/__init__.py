@@ -1,0 +1,1 @@
+"""What a run found, as a file that later rules can judge."""

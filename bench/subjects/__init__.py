@@ -1,0 +1,1 @@
+"""What is measured: a model that a process of its own opens and runs."""

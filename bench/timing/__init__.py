@@ -1,0 +1,1 @@
+"""Raw timings, interleaved, and the ratio of two of them with its bound."""
