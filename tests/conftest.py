@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import pytest
 
-from bench import assets, gpu
+from bench import assets
+from bench.machine import gpu
 from bench.packages import cache_directory
 from bench.peers.optimum_onnx import open_optimum_onnx
 from runtimes.errors import MissingDependency

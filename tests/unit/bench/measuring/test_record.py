@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from onnx import helper
-from tests.unit.bench.test_process import write_endless, write_model
 
 from bench.measuring.alone import AlonePlan, measure_alone, weigh_subject
 from bench.measuring.record import RecordPlan, is_narrow, record
@@ -16,6 +15,7 @@ from bench.timing.measure import MeasurePlan
 from runtimes.artifact import hash_file
 from runtimes.errors import CorruptArtifact, SubjectFailed
 from tests.unit.bench.made_recordings import make_recording
+from tests.unit.bench.subjects.test_process import write_endless, write_model
 
 QUICK = MeasurePlan(blocks=2, block_seconds=0.001, min_runs=3, max_runs=3, warmup_seconds=0.01, pause_s=0.0)
 PLAN = RecordPlan(rounds=QUICK, loads=2, alone=AlonePlan(timeout_s=60))

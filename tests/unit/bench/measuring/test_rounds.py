@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-from tests.unit.bench.test_process import X, write_endless, write_model
 
 from bench.measuring.rounds import count_turns, measure_rounds
 from bench.subjects.subject import SubjectSpec
 from bench.timing.measure import MeasurePlan
 from runtimes.errors import CorruptArtifact, SubjectFailed, UsageError
+from tests.unit.bench.subjects.test_process import X, write_endless, write_model
 
 PLAN = MeasurePlan(blocks=5, block_seconds=0.001, min_runs=2, max_runs=3, pause_s=0.0, discard=0, warmup_seconds=0.01)
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 from onnx import helper
-from tests.unit.bench.test_onnx_modules import HIDDEN, make_node, save
 
 from bench.recordings.recording import OpTime
 from bench.subjects.per_op import profile_ops, read_events
 from bench.subjects.subject import SubjectSpec
 from runtimes.errors import MissingDependency, UnsupportedModel
+from tests.unit.bench.subjects.test_onnx_modules import HIDDEN, make_node, save
 
 X = {"x": np.ones((2, HIDDEN), np.float32)}
 
