@@ -75,7 +75,9 @@ def make_feeds(shape: tuple[int, int], fill: float, *, padded: bool) -> dict[str
 
 def main(arguments: list[str]) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.suites.attention", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=15)
     options = parser.parse_args(arguments)

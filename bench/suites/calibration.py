@@ -31,7 +31,9 @@ _STRIDE = 7
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; returns 1 where a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.suites.calibration", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3, help="times the programs take turns; the fastest counts (3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the GEMM probe (all cores)")
     parser.add_argument("-o", "--output", type=Path, default=Path("bench/results/calibration.json"))

@@ -26,8 +26,8 @@ import numpy as np
 from bench.packages import cache_directory
 from bench.subjects.process import SubjectProcess
 from bench.subjects.session import open_session
-from bench.suites.gate import BASE, COPY, prepare_models
-from bench.suites.gate_trials import make_spec, measure_pair
+from bench.suites.gate.suite import BASE, COPY, prepare_models
+from bench.suites.gate.trials import make_spec, measure_pair
 from bench.table import render_markdown
 from bench.timing.compare import Comparison, compare
 from bench.timing.measure import Clock, MeasurePlan, run_block
@@ -42,7 +42,9 @@ _SLOWER = "slow-10"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print all three."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.suites.gate_overhead", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60.0, help="for the turns, and for each order of the two (60)")
     parser.add_argument("--work", type=Path, default=cache_directory() / "bench-gate", help="the models")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from bench.packages import cache_directory
 from bench.subjects.process import SubjectProcess
-from bench.suites.gate import BASE, COPY, prepare_models
-from bench.suites.gate_trials import make_spec
+from bench.suites.gate.suite import BASE, COPY, prepare_models
+from bench.suites.gate.trials import make_spec
 from bench.table import render_markdown
 from runtimes.errors import StepdownError
 
@@ -60,7 +60,9 @@ SCHEMES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try every scheme and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.suites.interleaving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--trials", type=int, default=8, help="with new processes, of each scheme (8)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each trial (8)")

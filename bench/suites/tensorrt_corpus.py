@@ -22,7 +22,7 @@ import numpy as np
 from bench import assets
 from bench.machine.commit import find_commit
 from bench.suites.results import run_and_report
-from bench.suites.tensorrt_plans import PlanFacts, describe_plan
+from bench.suites.tensorrt.plans import PlanFacts, describe_plan
 from bench.table import render_markdown
 from runtimes.artifact import read_manifest
 from runtimes.errors import MissingDependency, UsageError

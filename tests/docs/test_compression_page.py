@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.suites.compression import PARTS
+from bench.suites.compression.suite import PARTS
 from compression.distillation.augment import AugmentOptions
 from compression.distillation.objective import DistilOptions
 from compression.pruning.patterns import PATTERNS

@@ -10,10 +10,10 @@ from bench.assets import PlainTexts
 from bench.generation.measure import GenerationShape
 from bench.packages import cache_directory
 from bench.peers.environment import list_installed
-from bench.suites import decoder
-from bench.suites.compression_commands import Commands
-from bench.suites.decoder_models import PRECISIONS, Workplace
-from bench.suites.decoder_speed import measure_speed
+from bench.suites.compression.commands import Commands
+from bench.suites.decoder import suite
+from bench.suites.decoder.models import PRECISIONS, Workplace
+from bench.suites.decoder.speed import measure_speed
 from tests.unit.exporter.tracing import made_gguf
 
 PROMPTS = 4
@@ -39,13 +39,13 @@ def work(tmp_path_factory):
 
 def parse(*parts):
     words = [word for part in parts for word in ("--part", part)]
-    return decoder._parse([*words, "--prompts", str(PROMPTS), "--rounds", "2", "--generations", "20", "--threads", "1"])
+    return suite._parse([*words, "--prompts", str(PROMPTS), "--rounds", "2", "--generations", "20", "--threads", "1"])
 
 
 @pytest.mark.slow
 def test_all_parts_are_measured_once(work):
     options = parse("tokens", "export", "perplexity", "pruned", "agreement")
-    found = decoder.measure_parts(work, options)
+    found = suite.measure_parts(work, options)
     goals = {goal.name: goal for goal in found.goals}
     for part in ("tokens", "agreement"):
         for one in found.parts[part].values():
@@ -58,13 +58,13 @@ def test_all_parts_are_measured_once(work):
     assert abs(measured["weights-8"]["loss"]) < 0.05
     assert set(found.parts["pruned"]["32 bits"]["shipped"]) == {"dense", "pruned"}
     assert found.parts["export"]["fp32"]["stages"]
-    text = decoder.render_results(found)
+    text = suite.render_results(found)
     assert all(name in text for name in goals)
     # All is kept: out of time, and measured at once.
     late = Workplace(
         folder=work.folder, gguf=work.gguf, texts=work.texts, commands=Commands(threads=1, until=time.monotonic())
     )
-    assert json.dumps(decoder.measure_parts(late, options).parts) == json.dumps(found.parts)
+    assert json.dumps(suite.measure_parts(late, options).parts) == json.dumps(found.parts)
 
 
 @pytest.mark.slow

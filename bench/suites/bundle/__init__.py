@@ -1,0 +1,1 @@
+"""The bundle: sizes, starts, the same bytes."""

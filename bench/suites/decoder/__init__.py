@@ -1,0 +1,1 @@
+"""Models that generate, against llama.cpp, ONNX Runtime and PyTorch."""

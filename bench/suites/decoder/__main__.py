@@ -1,0 +1,7 @@
+"""``python -m bench.suites.decoder``."""
+
+import sys
+
+from bench.suites.decoder.suite import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Encoders, exported, against peers."""

@@ -1,0 +1,1 @@
+"""What the gate answers about pairs whose difference is known."""

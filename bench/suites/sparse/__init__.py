@@ -1,0 +1,1 @@
+"""Sparse kernels, layer by layer and in whole models."""

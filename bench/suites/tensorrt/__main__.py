@@ -1,0 +1,7 @@
+"""``python -m bench.suites.tensorrt``."""
+
+import sys
+
+from bench.suites.tensorrt.suite import main
+
+sys.exit(main())
