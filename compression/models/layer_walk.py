@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from compression.models.forward import predicts_next, run_body
+from compression.models.inputs import Run
 from compression.models.layers import find_stack
-from compression.models.moments import Moments, Run, collect_from, collect_moments
+from compression.models.moments import Moments, collect_from, collect_moments
 from compression.samples import Batch
 
 #: The moments of the inputs of some modules, as the model stands when it is asked; in the order of the forward pass.

@@ -5,16 +5,14 @@ In: a model, names of its modules and batches. Out: :class:`Moments` of each, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
 
-from compression.models.forward import run_body
+from compression.models.inputs import Run, run_batches, watch_inputs
 from compression.samples import Batch
-from runtimes.errors import DataError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,60 +62,14 @@ def collect_moments(model: nn.Module, names: Sequence[str], batches: Iterable[Ba
         DataError: there are no batches.
         UsageError: a module was not reached.
     """
-    runs = (
-        Run(mask=one.inputs.get("attention_mask"), run=partial(run_body, model, one.inputs, names)) for one in batches
-    )
-    return collect_from(model, names, runs)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A run of a model, or of a part of it, and which of its tokens count [batch, sequence]; None are all."""
-
-    mask: torch.Tensor | None
-    run: Callable[[], object]
+    return collect_from(model, names, run_batches(model, batches, names))
 
 
 def collect_from(model: nn.Module, names: Sequence[str], runs: Iterable[Run]) -> dict[str, Moments]:
     """Return the moments of the inputs that each named module has in ``runs``. Raises as :func:`collect_moments`."""
     sums = {name: _Sums() for name in names}
-    mask: list[torch.Tensor | None] = [None]
-
-    def note(kept: _Sums, _: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        kept.add(drop_padding(args[0], mask[0]))
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(partial(note, kept)) for name, kept in sums.items()]
-    seen = 0
-    was_training = model.training
-    try:
-        model.eval()
-        with torch.no_grad():
-            for one in runs:
-                mask[0] = one.mask
-                one.run()
-                seen += 1
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    if not seen:
-        raise DataError("there is no data to run through the model", cure="give --data or --unlabelled")
-    for name, kept in sums.items():
-        if not kept.count:
-            raise UsageError("the data never reaches this layer", where=name, cure="leave it out of the recipe")
+    watch_inputs(model, names, runs, lambda name, rows: sums[name].add(rows))
     return {
         name: Moments(mean=kept.first / kept.count, second=kept.second / kept.count, count=kept.count)
         for name, kept in sums.items()
     }
-
-
-def drop_padding(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return the rows of ``values`` [..., features] as [rows, features], those of padding left out.
-
-    Args:
-        values: Rows of tokens [batch, sequence, features], or of anything else, which is kept whole.
-        mask: [batch, sequence], 0 for padding.
-    """
-    if mask is not None and values.shape[:-1] == mask.shape:
-        return values[mask.bool()]
-    return values.reshape(-1, values.shape[-1])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compression.factors.low_rank import Decomposition, decompose, make_low_rank
+from compression.models.inputs import run_batches
 from compression.models.layers import find_stack, select_linears
 from compression.models.moments import Moments, collect_moments
 from compression.models.units import UnitGroup, list_head_groups, list_neuron_groups
@@ -164,7 +165,7 @@ def _prune(model: nn.Module, *, names: Sequence[str], moments: Mapping[str, Mome
 
 
 def _round(model: nn.Module, *, names: Sequence[str], bits: Bits, batch: Batch) -> None:
-    fake_quantise(model, names, lambda it: it(**batch.inputs), bits=bits, rounds_input=bits == 8)
+    fake_quantise(model, names, run_batches(model, [batch], names) if bits == 8 else None, bits=bits)
 
 
 def _factorise(

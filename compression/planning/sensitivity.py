@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compression.models.forward import run_model
-from compression.models.moments import drop_padding
+from compression.models.inputs import drop_padding
 from compression.objectives.measure import correlate
 from compression.samples import Batch, Samples, read_batches
 

@@ -1,6 +1,6 @@
 """Linears and embeddings that train with the rounding of 8 or 4 bits: learned step sizes, exported as Q and DQ.
 
-In: a model, the names of its layers, and a run that shows what their inputs look like. Out: the model with those
+In: a model, the names of its layers, and runs that show what their inputs look like. Out: the model with those
 replaced. Imports torch.
 
 Learned step size quantization: Esser et al., "Learned Step Size Quantization", ICLR 2020 (arXiv:1902.08153). 8-bit
@@ -11,17 +11,17 @@ holds them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import nn
 
+from compression.models.inputs import Run, watch_inputs
 from compression.objectives.precision import compute_in
 from compression.rounding.learned_steps import fit_scales, learn_scales, pick_values, round_rows, round_to_steps
 from compression.rounding.trace_rounding import FIRST_OPSET_OF_4_BITS, trace_input, trace_rows
-from runtimes.errors import UsageError
 
 Bits = Literal[8, 4]
 M = TypeVar("M", bound=nn.Module)
@@ -144,18 +144,25 @@ class FakeQuantisedEmbedding(nn.Module):
 def fake_quantise(
     model: nn.Module,
     names: Iterable[str],
-    run: Callable[[nn.Module], object],
+    runs: Iterable[Run] | None,
     *,
     bits: Bits = 8,
-    rounds_input: bool = True,
 ) -> None:
-    """Replace the named linears of ``model``; ``run`` feeds it some batches to see how large their inputs are.
+    """Replace the named linears of ``model``.
+
+    Args:
+        model: Whose linears they are.
+        names: Linears.
+        runs: Show how large the inputs of linears are; None leaves those as they are.
+        bits: Of the weights; 8 or 4.
 
     Raises:
-        ValueError: a name is not a linear, or ``run`` did not reach it.
+        ValueError: a name is not a linear.
+        DataError: there are no runs.
+        UsageError: no run reached a linear.
     """
     linears = {name: _get(model, name, nn.Linear) for name in names}
-    seen = _watch_inputs(model, linears, run) if rounds_input else {}
+    seen = {} if runs is None else _pick_inputs(model, list(linears), runs)
     for name, linear in linears.items():
         made = FakeQuantisedLinear.from_linear(linear, bits=bits, inputs=seen.get(name))
         model.set_submodule(name, made.train(linear.training))
@@ -189,26 +196,10 @@ def learn_all_scales(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _watch_inputs(
-    model: nn.Module, linears: Mapping[str, nn.Linear], run: Callable[[nn.Module], object]
-) -> dict[str, torch.Tensor]:
+def _pick_inputs(model: nn.Module, names: Sequence[str], runs: Iterable[Run]) -> dict[str, torch.Tensor]:
     """Return some values of each linear's input, its largest among them."""
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in linears}
-    hooks = [
-        linear.register_forward_pre_hook(
-            lambda _, args, note=seen[name].append: note(pick_values(args[0], _KEPT_VALUES))
-        )
-        for name, linear in linears.items()
-    ]
-    try:
-        with torch.no_grad():
-            run(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    unreached = [name for name, values in seen.items() if not values]
-    if unreached:
-        raise UsageError("the data never reaches this layer", where=unreached[0], cure="leave it out of the recipe")
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    watch_inputs(model, names, runs, lambda name, rows: seen[name].append(pick_values(rows, _KEPT_VALUES)))
     return {name: torch.cat(values) for name, values in seen.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 from compression.context import Context
-from compression.models.forward import run_body
+from compression.models.inputs import run_batches
 from compression.models.layers import match_names, select_linears
 from compression.options import OptionError
 from compression.recipe import Facts
@@ -56,12 +56,8 @@ def apply(model: nn.Module, options: Options, context: Context) -> Facts:
     linears = list(select_linears(model, options.layers))
     embeddings = _select_embeddings(model, options.embeddings)
     batches = draw_batches(context.require_samples(), _SHOWN_SAMPLES, context.make_generator("ranges"))
-
-    def run(it: nn.Module) -> None:
-        for batch in batches:
-            run_body(it, batch.inputs, linears)
-
-    fake_quantise(model, linears, run, bits=options.bits, rounds_input=options.rounds_input)
+    runs = run_batches(model, batches, linears) if options.rounds_input else None
+    fake_quantise(model, linears, runs, bits=options.bits)
     fake_quantise_embeddings(model, embeddings, bits=options.bits)
     facts: Facts = {"linears": len(linears), "embeddings": len(embeddings)}
     if context.held_out is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from compression.models.forward import run_body
-from compression.models.moments import drop_padding
+from compression.models.inputs import drop_padding
 from compression.samples import Batch
 from runtimes.errors import DataError
 

@@ -192,11 +192,13 @@ def _predict(costs: CostModel, rows_gone: int, model: Any) -> Costs:  # noqa: AN
 
 def _round(subject: PlanSubject, model: Any) -> None:  # noqa: ANN401 - a torch module
     """Round every linear of a copy to INT8, as the export will."""
+    from compression.models.inputs import run_batches
     from compression.models.layers import select_linears
     from compression.rounding.fake_quantise import fake_quantise
 
     batch = subject.seen.collate(range(min(_BATCH_SIZE, len(subject.seen))))
-    fake_quantise(model, list(select_linears(model)), lambda it: it(**batch.inputs), bits=8)
+    linears = list(select_linears(model))
+    fake_quantise(model, linears, run_batches(model, [batch], linears), bits=8)
 
 
 def _measure_rounding(subject: PlanSubject, ruler: Ruler, options: PlanOptions) -> float:

@@ -67,10 +67,12 @@ def train_quantised(model: Any) -> None:
     """Every linear of the encoder rounds to int8 with its own learned scales."""
     import torch
 
+    from compression.models.inputs import Run
     from compression.rounding.fake_quantise import fake_quantise
 
     ids = torch.arange(5, 5 + 32).reshape(2, 16)
-    fake_quantise(model, list_linears(model), lambda it: it.eval()(input_ids=ids))
+    run = Run(mask=None, run=lambda: model(input_ids=ids))
+    fake_quantise(model, list_linears(model), [run])
 
 
 def sparsify_80(model: Any) -> None:

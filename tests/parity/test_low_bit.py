@@ -158,7 +158,7 @@ def test_it_builds_for_tensorrt(made, data, tmp_path, precision, rtx):
 def test_four_trained_bits_stay_four(data, tmp_path, precision):
     def compress_weights(model):
         names = [name for name, it in model.named_modules() if ".layer." in name and type(it) is torch.nn.Linear]
-        fake_quantise(model, names, lambda _: None, bits=4, rounds_input=False)
+        fake_quantise(model, names, None, bits=4)
 
     (tmp_path / "model").mkdir()
     options = ExportOptions(

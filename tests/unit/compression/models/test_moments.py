@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from compression.models.moments import collect_moments, drop_padding
+from compression.models.moments import collect_moments
 from runtimes.errors import DataError, UsageError
 from tests.unit.compression.made_encoders import make_batch, make_bert
 
@@ -30,12 +30,6 @@ def test_the_model_is_left_as_it_was():
     collect_moments(model, [NAME], [make_batch()])
     assert model.training
     assert not model.get_submodule(NAME)._forward_pre_hooks
-
-
-def test_rows_that_are_no_tokens_are_kept():
-    pooled = torch.randn(2, 4)
-    assert drop_padding(pooled, torch.zeros(2, 3)) is not None
-    assert torch.equal(drop_padding(pooled, torch.zeros(2, 3)), pooled)
 
 
 def test_no_data():

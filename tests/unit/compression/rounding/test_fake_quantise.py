@@ -4,6 +4,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from compression.checkpoint import load_compressed, save_compressed
+from compression.models.inputs import Run, run_batches
 from compression.objectives.precision import compute_in
 from compression.pruning.masks import KeepZeros
 from compression.rounding.fake_quantise import (
@@ -16,6 +17,7 @@ from compression.rounding.fake_quantise import (
 )
 from compression.rounding.learned_steps import limits
 from runtimes.errors import UsageError
+from tests.unit.compression.made_encoders import make_batch
 from tests.unit.compression.made_smaller import factorise
 
 IDS = torch.arange(5, 37).reshape(2, 16)
@@ -38,13 +40,13 @@ def list_linears(model):
     return [name for name, it in model.named_modules() if ".layer." in name and isinstance(it, nn.Linear)]
 
 
-def run(model):
-    model(input_ids=IDS)
+def run(model, *args, **inputs):
+    return [Run(mask=None, run=lambda: model(*args, **inputs))]
 
 
 def quantise(model, bits=8, *, rounds_input=None):
     rounds_input = bits == 8 if rounds_input is None else rounds_input
-    fake_quantise(model, list_linears(model), run, bits=bits, rounds_input=rounds_input)
+    fake_quantise(model, list_linears(model), run(model, input_ids=IDS) if rounds_input else None, bits=bits)
     fake_quantise_embeddings(model, ["bert.embeddings.word_embeddings"], bits=bits)
     return model
 
@@ -109,7 +111,7 @@ def train(model, target, inputs, rate, steps=200):
 def test_weights_and_scales_learn_through_the_rounding(bits):
     torch.manual_seed(0)
     model, target, inputs = nn.Sequential(nn.Linear(64, 8)), nn.Linear(64, 8), torch.randn(64, 64)
-    fake_quantise(model, ["0"], lambda it: it(inputs), bits=bits, rounds_input=bits == 8)
+    fake_quantise(model, ["0"], run(model, inputs) if bits == 8 else None, bits=bits)
     before = model[0].weight_scale.clone()
     losses = train(model, target(inputs).detach(), inputs, rate=1e-2)
     assert losses[-1] < 0.1 * losses[0]
@@ -122,7 +124,7 @@ def test_training_recovers_what_four_bits_lost():
     target, inputs = nn.Linear(64, 8), torch.randn(64, 64)
     model = nn.Sequential(nn.Linear(64, 8))
     model[0].load_state_dict(target.state_dict())
-    fake_quantise(model, ["0"], lambda it: it(inputs), bits=4, rounds_input=False)
+    fake_quantise(model, ["0"], None, bits=4)
     losses = train(model, target(inputs).detach(), inputs, rate=3e-4)
     assert losses[-1] < 0.9 * losses[0]
 
@@ -133,7 +135,7 @@ def test_zeros_stay_zeros_while_the_rest_learns():
     with torch.no_grad():
         model[0].weight[:, ::2] = 0
     inputs = torch.randn(32, 64)
-    fake_quantise(model, ["0"], lambda it: it(inputs))
+    fake_quantise(model, ["0"], run(model, inputs))
     keep = KeepZeros(model)
     with learn_all_scales(model):
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -185,7 +187,7 @@ def test_only_four_bits_need_a_new_operator_set():
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda model: fake_quantise(model, ["1"], id), "a ReLU, not a Linear"),
+        (lambda model: fake_quantise(model, ["1"], None), "a ReLU, not a Linear"),
         (lambda model: fake_quantise_embeddings(model, ["0"]), "a Linear, not a Embedding"),
         (lambda _: FakeQuantisedEmbedding.from_description({"rows": 1, "width": 1, "padding": None, "bits": 3}), "3 b"),
     ],
@@ -195,9 +197,20 @@ def test_what_cannot_be_rounded_is_refused(edit, message):
         edit(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
 
 
+def test_padding_has_no_part_in_the_scale_of_inputs():
+    scales = []
+    for filler in (1, 40):
+        model, batch = make_bert(), make_batch(kept=(7, 2))
+        batch.inputs["input_ids"][1, 2:] = filler
+        names = ["bert.encoder.layer.0.attention.self.query"]
+        fake_quantise(model, names, run_batches(model, [batch], names))
+        scales.append(model.get_submodule(names[0]).input_scale.item())
+    assert scales[0] == scales[1]
+
+
 def test_a_layer_that_no_sample_reaches_has_no_scale():
     with pytest.raises(UsageError, match="never reaches this layer") as caught:
-        fake_quantise(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), ["0"], id)
+        fake_quantise(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), ["0"], [Run(mask=None, run=int)])
     assert (caught.value.where, caught.value.cure) == ("0", "leave it out of the recipe")
 
 
