@@ -38,6 +38,15 @@ def find_linears(model: ir.Model) -> tuple[Linear, ...]:
     return tuple(linear for node in model.graph if (linear := _match(node)) is not None)
 
 
+def find_branch_linears(model: ir.Model) -> tuple[Linear, ...]:
+    """Return those of branches and loops, as a gated layer is one, in the order of the file.
+
+    What they read is seen by no calibration: outside of its branch nothing can name it.
+    """
+    inside = (node for node in model.graph.all_nodes() if node.graph is not model.graph)
+    return tuple(linear for node in inside if (linear := _match(node)) is not None)
+
+
 def _match(node: ir.Node) -> Linear | None:
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm", "Conv") or len(node.inputs) < 2:
         return None

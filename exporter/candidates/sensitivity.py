@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from calibration.linears import find_linears
 from exporter.candidates.trial import C, Trial, Workshop
-from exporter.passes.untie_weights import open_for_lowering
 
 Group = tuple[str, ...]
 # Parts of the budget the search aims at, one after the other.
@@ -39,7 +37,7 @@ class Sensitivity:
 def group_linears(workshop: Workshop[C], spec: C) -> tuple[Group, ...]:
     """Return the names of the candidate's linears, grouped by the activation they read."""
     groups: dict[str, list[str]] = {}
-    for linear in find_linears(open_for_lowering(workshop.find_source(spec))):
+    for linear in workshop.list_linears(spec):
         if linear.kind != "Conv":
             groups.setdefault(linear.activation, []).append(linear.node)
     return tuple(tuple(names) for names in groups.values())

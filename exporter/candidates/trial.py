@@ -6,9 +6,9 @@ In: a target's own candidates. Out: the two protocols a target fulfils, and :cla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
+from calibration.linears import Linear
 from exporter.judging.judge import WORST_SHARE, Judgement
 from runtimes.artifact import Artifact
 
@@ -56,8 +56,8 @@ class Workshop(Protocol[_Taken]):
         """Write the candidate's file and describe it."""
         ...
 
-    def find_source(self, spec: _Taken) -> Path:
-        """Return the float graph that the candidate is made from."""
+    def list_linears(self, spec: _Taken) -> tuple[Linear, ...]:
+        """Return the linears of the float graph that the candidate is made from, as far as it could quantise them."""
         ...
 
 

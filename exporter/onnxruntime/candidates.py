@@ -5,14 +5,14 @@ In: the fused float graphs and the static plan. Out: ONNX files. Nothing is time
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
 import onnx_ir as ir
 
-from calibration.linears import Linear, find_linears
+from calibration.linears import Linear, find_branch_linears, find_linears
 from calibration.lower.edits import remove_dead
 from calibration.lower.fold_smoothing import fold_smoothing
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
@@ -162,11 +162,7 @@ class Workshop:
             return self._write(ir.load(source), spec) if spec.narrow_cache else describe_onnx(source)
         if spec.sparse:
             self._replace(model, spec, source)
-        linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
-        if spec.arithmetic in BITS:
-            # Blocks with scales of their own would round them once more.
-            linears = [linear for linear in linears if linear.weight not in few]
-        self._lower(model, linears, spec, source)
+        self._lower(model, spec, source, few)
         pack_tables(model, few)
         if spec.arithmetic != "float":
             lower_embeddings(model)
@@ -181,6 +177,11 @@ class Workshop:
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         return describe_onnx(write_model(model, directory / "model.onnx"))
+
+    def list_linears(self, spec: CandidateSpec) -> tuple[Linear, ...]:
+        """Return the linears of the float graph that the candidate is made from, those of branches too."""
+        model = open_for_lowering(self.find_source(spec))
+        return (*find_linears(model), *find_branch_linears(model))
 
     def find_source(self, spec: CandidateSpec) -> Path:
         """Return the float graph that the candidate is made from."""
@@ -198,21 +199,23 @@ class Workshop:
         fold_norms(model)
         replace_attention(model)
 
-    def _lower(self, model: ir.Model, linears: Sequence[Linear], spec: CandidateSpec, source: Path) -> None:
+    def _lower(self, model: ir.Model, spec: CandidateSpec, source: Path, few: Collection[str]) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8
+        linears = [linear for linear in find_linears(model) if linear.node not in spec.float_layers]
+        inside = [linear for linear in find_branch_linears(model) if linear.node not in spec.float_layers]
         match spec.arithmetic:
             case "int8-dynamic":
-                lower_dynamic(model, linears, weight_bits=bits)
+                lower_dynamic(model, linears + inside, weight_bits=bits)
             case "int8-static":
                 assert self.make_plan is not None, "static candidates are offered only with calibration data"
-                lower_static(
-                    model,
-                    linears,
-                    fold_smoothing(model, self.make_plan(source, smoothed=spec.smoothed)),
-                    form="integer",
-                )
+                plan = fold_smoothing(model, self.make_plan(source, smoothed=spec.smoothed))
+                lower_static(model, linears, plan, form="integer")
+                # What calibration cannot see is measured as it comes.
+                lower_dynamic(model, inside, weight_bits=bits)
             case "weights-8" | "weights-4" | "weights-2":
-                lower_weight_only(model, linears, bits=BITS[spec.arithmetic])
+                # Blocks with scales of their own would round weights of few levels once more.
+                chosen = [linear for linear in linears + inside if linear.weight not in few]
+                lower_weight_only(model, chosen, bits=BITS[spec.arithmetic])
             case "float":
                 pass
 

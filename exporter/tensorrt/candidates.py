@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import onnx_ir as ir
 
-from calibration.linears import find_linears
+from calibration.linears import Linear, find_linears
 from calibration.lower.tensorrt.lower import Lowered, lower_tensorrt
 from calibration.lower.tensorrt.placement import Placement, place
 from calibration.lower.tensorrt.products import find_products
@@ -186,10 +186,10 @@ class TrtWorkshop:
             self.lowered[key] = replace(lowering, doubtful=_check_rules(path))
         return describe_onnx(path)
 
-    def find_source(self, spec: TrtSpec) -> Path:
-        """Return the float graph that the candidate is made from."""
+    def list_linears(self, spec: TrtSpec) -> tuple[Linear, ...]:
+        """Return the linears of the float graph; those of branches stay in float."""
         del spec
-        return self.prepared
+        return find_linears(open_for_lowering(self.prepared))
 
     def _lower(self, model: ir.Model, spec: TrtSpec) -> Lowering:
         linears = find_linears(model)

@@ -25,26 +25,31 @@ def lower_dynamic(model: ir.Model, linears: Sequence[Linear], *, weight_bits: in
 
     Args:
         model: A float model; its other nodes stay as they are.
-        linears: MatMul and Gemm layers to lower.
+        linears: MatMul and Gemm layers to lower, those of branches too.
         weight_bits: 8, or 7 where the CPU adds two uint8 x int8 products in 16 bits (255 * 64 * 2 < 32768).
     """
     require_contrib(model)
     sites = find_sites(model, linears)
-    readers = Counter(site.linear.activation for site in sites)
-    shared: dict[ir.Value, ir.Node] = {}
+    # A branch that does not run computes nothing for the rest of the graph.
+    readers = Counter((site.node.graph, site.linear.activation) for site in sites)
+    shared: dict[tuple[ir.Graph | None, ir.Value], ir.Node] = {}
     for site in sites:
         weight, scale, zero = _store_weight(model, site, weight_bits)
         bias = add_constant(model.graph, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
-        if readers[site.linear.activation] == 1:
+        if readers[site.node.graph, site.linear.activation] == 1:
             inputs = [site.activation, weight, scale, zero, bias]
             node = ir.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB, name=f"{site.linear.node}_int8")
             replace_site(site, [node])
             continue
-        quantise = shared.get(site.activation)
+        read = (site.node.graph, site.activation)
+        quantise = shared.get(read)
         new = []
         if quantise is None:
             quantise = ir.node("DynamicQuantizeLinear", [site.activation], num_outputs=3, name=f"{site.linear.node}_q")
-            shared[site.activation] = quantise
+            # Named here: a name that is made up for a branch may be taken outside of it.
+            for output, what in zip(quantise.outputs, ("value", "step", "offset"), strict=True):
+                output.name = f"{quantise.name}_{what}"
+            shared[read] = quantise
             new.append(quantise)
         value, step, offset = quantise.outputs
         inputs = [value, weight, step, scale, offset, zero, bias]

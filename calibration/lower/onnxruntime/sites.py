@@ -39,10 +39,12 @@ class Site:
 def find_sites(model: ir.Model, linears: Sequence[Linear]) -> tuple[Site, ...]:
     """Return the site of each MatMul or Gemm among ``linears``, in their order; convolutions are left out.
 
+    A linear may lie in a branch.
+
     Raises:
         UnsupportedModel: a node is not in the graph.
     """
-    nodes = {node.name: node for node in model.graph}
+    nodes = {node.name: node for node in model.graph.all_nodes()}
     sites = []
     for linear in linears:
         if linear.kind == "Conv":

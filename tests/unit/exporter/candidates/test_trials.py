@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from calibration.linears import find_linears
 from exporter.candidates.trial import Trial
 from exporter.candidates.trials import TrialBench, mix
 from exporter.judging.judge import Judgement
@@ -31,10 +32,11 @@ def mend(tmp_path):
         return Judgement(metrics={}, drop=(4 - len(session.spec.float_layers)) * 0.004 + extra, fault=fault)
 
     def call(*specs: CandidateSpec) -> list[CandidateSpec]:
+        linears = find_linears(ir.load(path))
         artifact = Artifact(path=path, kind="onnx", sha256="", inputs=(), outputs=())
         judging = SimpleNamespace(judge=judge)
         bench = TrialBench(
-            workshop=SimpleNamespace(build=lambda _: artifact, find_source=lambda _: path),
+            workshop=SimpleNamespace(build=lambda _: artifact, list_linears=lambda _: linears),
             judge=judging,
             tuner=judging,
             open_built=lambda spec, _: SimpleNamespace(spec=spec, close=lambda: None),
