@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.peers.environment import list_installed, open_environment
 
 DEVICE, TRANSFORMERS = "stepdown[device]", "optimum + transformers + torch"
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _PEERS = ("optimum>=2.0", "requests>=2.31", "torch==2.13.0", "transformers==5.23.0")
 
 

@@ -22,7 +22,7 @@ _ZONES = ("UTC", "Pacific/Kiritimati", "America/St_Johns", "Asia/Kathmandu")
 _LOCALES = ("C", "C.UTF-8", "tr_TR.UTF-8", "ja_JP.UTF-8")
 _UMASKS = (0o022, 0o077, 0o002, 0o007)
 _CLOCKS = ("1999-12-31 23:59:58", "2038-01-19 03:14:06", "2024-02-29 12:00:00")
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 # A file system in memory lists files in the order they were made in, others by their names' hashes.
 _MEMORY = Path("/dev/shm")
 
