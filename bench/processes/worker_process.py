@@ -73,7 +73,7 @@ class WorkerProcess:
         )
         # If it is gone already, whoever asks it first is told how.
         with suppress(SubjectFailed):
-            self._send(greeting)
+            self._send(greeting, "start")
 
     @property
     def pid(self) -> int:
@@ -87,7 +87,7 @@ class WorkerProcess:
             SubjectFailed: the process crashed or did not answer in time; besides, what the subject itself raised.
         """
         self._signal("SIGCONT")
-        self._send({"do": what, "with": arguments})
+        self._send({"do": what, "with": arguments}, what)
         answer = json.loads(self._read_line(what))
         self._signal("SIGSTOP")
         if "error" in answer:
@@ -120,13 +120,13 @@ class WorkerProcess:
         if self._stops:
             self._process.send_signal(signal.Signals[name])
 
-    def _send(self, document: Mapping[str, object]) -> None:
+    def _send(self, document: Mapping[str, object], what: str) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(document).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise self._explain_crash("before it was asked") from error
+            raise self._explain_crash(f"before it was asked to {what}") from error
 
     def _read_line(self, doing: str) -> bytes:
         assert self._process.stdout is not None
