@@ -104,15 +104,27 @@ class CandidateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloatGraphs:
-    """The float forms candidates are made from: as traced, fused, and fused with merged linears."""
+    """The float forms candidates are made from: as traced, fused, and fused with merged linears.
+
+    ``unrounded`` has them once more without the rounding of linears that the model was trained with, if there is any:
+    linears behind it can be neither merged nor stored sparse.
+    """
 
     traced: Path
     fused: Path
     merged: Path
+    unrounded: FloatGraphs | None = None
 
     def choose(self, spec: CandidateSpec) -> Path:
         """Return the form a candidate starts from."""
+        edits = spec.arithmetic == "int8-dynamic" and (spec.merged or spec.sparse)
+        if self.unrounded is not None and edits:
+            return self.unrounded.choose(spec)
         return self.traced if spec.plain else self.merged if spec.merged else self.fused
+
+    def show_linears(self, spec: CandidateSpec) -> Path:
+        """Return the form of a candidate in which every linear has its weight in float: what its ledger is about."""
+        return (self.unrounded or self).choose(replace(spec, plain=False))
 
 
 class MakePlan(Protocol):

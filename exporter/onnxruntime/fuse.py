@@ -24,6 +24,7 @@ from exporter.passes.prepare import name_nodes, prepare
 from exporter.passes.separate_norm import separate_norm
 from exporter.passes.spell_out_int4 import spell_out_int4
 from exporter.passes.store_integers import store_integers
+from exporter.passes.undo_rounding import undo_rounding
 from exporter.passes.unsigned_weights import make_unsigned
 from exporter.tolerances import read_tolerance
 from exporter.write_model import write_model
@@ -35,9 +36,13 @@ from runtimes.parity import compare, require
 
 #: The step that gives a decoder ONNX Runtime's own attention over a cache.
 FUSED_ATTENTION = "attention over a cache fused"
+#: The step that makes linears float again which were trained with their rounding.
+UNROUNDED = "linears unrounded"
 
 
-def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Mapping[str, int]:
+def fuse_for_cpu(
+    source: Path, out: Path, *, merged: bool, unsigned: bool, unrounded: bool = False
+) -> Mapping[str, int]:
     """Write the fused form of ``source`` to ``out`` and return how often each pass applied.
 
     Args:
@@ -45,6 +50,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
         out: The file to write, in an existing directory.
         merged: Also merge linears that read the same tensor.
         unsigned: Store int8 weights that the model brought as uint8, for CPUs that saturate uint8 x int8 products.
+        unrounded: Take out the rounding of linears that the model was trained with.
     """
     model = ir.load(source)
     # Before functions are inlined, while attention over a cache is still one node.
@@ -55,6 +61,7 @@ def fuse_for_cpu(source: Path, out: Path, *, merged: bool, unsigned: bool) -> Ma
         "weights stored as integers": store_integers(model),
         "tables looked up as integers": gather_integers(model),
         "4-bit weights spelled out": spell_out_int4(model),
+        UNROUNDED: undo_rounding(model) if unrounded else 0,
         "weights made unsigned": make_unsigned(model) if unsigned else 0,
         "attention composed": compose_attention(model),
         "attention flattened": flatten_attention(model),
@@ -75,10 +82,9 @@ def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, 
         ParityFailure: they differ by more than ``traced-to-fused`` allows, or where the graph itself rounds
             ``fake-quantised-to-onnx``, which is an error of a pass.
     """
-    rounds = any(node.op_type == "QuantizeLinear" for node in ir.load(traced.path).graph)
     cache = find_cache(traced.inputs)
     exact = "traced-to-fused" if cache is None else "decoder-to-onnx"
-    tolerance = read_tolerance("fake-quantised-to-onnx" if rounds else exact)
+    tolerance = read_tolerance("fake-quantised-to-onnx" if holds(traced.path, "QuantizeLinear") else exact)
     runtime = OnnxRuntime()
     with closing(runtime.open(traced)) as before, closing(runtime.open(describe_onnx(fused))) as after:
         for feeds in batches:
@@ -86,3 +92,8 @@ def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, 
             if cache is not None:
                 pair = blank_padding(cache, feeds, pair[0]), blank_padding(cache, feeds, pair[1])
             require(compare(*pair, tolerance))
+
+
+def holds(path: Path, op_type: str) -> bool:
+    """Whether a graph has an operator."""
+    return any(node.op_type == op_type for node in ir.load(path).graph)

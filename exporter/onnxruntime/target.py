@@ -27,7 +27,7 @@ from exporter.onnxruntime.block_trials import pass_over, shrink_tables
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.onnxruntime.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.onnxruntime.exactness import is_exact_anywhere, rounds_where_it_can
-from exporter.onnxruntime.fuse import FUSED_ATTENTION, fuse_for_cpu, require_equal
+from exporter.onnxruntime.fuse import FUSED_ATTENTION, UNROUNDED, fuse_for_cpu, holds, require_equal
 from exporter.onnxruntime.sparse import describe_kernels, list_findings, make_ledger, plan_sparse
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, make_step_feeds, usable_shapes
@@ -36,7 +36,7 @@ from exporter.tracing.trace import Traced
 from runtimes.artifact import Artifact
 from runtimes.generation.cache_spec import find_cache
 from runtimes.isa import Isa, detect, named, saturates_u8s8
-from runtimes.ort import OnnxRuntime, OrtOptions
+from runtimes.ort import OnnxRuntime, OrtOptions, describe_onnx
 from runtimes.ort_providers import CPU, available_providers
 from runtimes.protocol import Session
 
@@ -69,8 +69,11 @@ def export_onnxruntime(job: Job) -> TargetResult:
     job.progress.step("fusing the float graph")
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
+        probes = _choose_probes(traced, held_out, options)
         for path in (graphs.fused, graphs.merged):
-            require_equal(traced.artifact, path, _choose_probes(traced, held_out, options))
+            require_equal(traced.artifact, path, probes)
+        if graphs.unrounded is not None:
+            require_equal(describe_onnx(graphs.unrounded.fused), graphs.unrounded.merged, probes)
     give_back(traced.artifact.size_bytes())
     plans = _plan(job, graphs, isa)
     sparse, costs = plan_sparse(job, isa, timed=timed)
@@ -192,13 +195,23 @@ def _list_steps(
 
 
 def _fuse(traced: Traced, work: Path, *, unsigned: bool) -> tuple[FloatGraphs, Mapping[str, int]]:
-    graphs = FloatGraphs(
-        traced=traced.artifact.path, fused=work / "fused" / "model.onnx", merged=work / "merged" / "model.onnx"
-    )
+    source = traced.artifact.path
+    graphs = _name_graphs(source, work)
+    fuse_for_cpu(source, graphs.fused, merged=False, unsigned=unsigned)
+    fusions = fuse_for_cpu(source, graphs.merged, merged=True, unsigned=unsigned)
+    if not holds(graphs.fused, "DequantizeLinear"):
+        return graphs, fusions
+    without = _name_graphs(source, work / "unrounded")
+    undone = fuse_for_cpu(source, without.fused, merged=False, unsigned=unsigned, unrounded=True)
+    fuse_for_cpu(source, without.merged, merged=True, unsigned=unsigned, unrounded=True)
+    return (replace(graphs, unrounded=without) if undone[UNROUNDED] else graphs), fusions
+
+
+def _name_graphs(source: Path, work: Path) -> FloatGraphs:
+    graphs = FloatGraphs(traced=source, fused=work / "fused" / "model.onnx", merged=work / "merged" / "model.onnx")
     for path in (graphs.fused, graphs.merged):
-        path.parent.mkdir()
-    fuse_for_cpu(graphs.traced, graphs.fused, merged=False, unsigned=unsigned)
-    return graphs, fuse_for_cpu(graphs.traced, graphs.merged, merged=True, unsigned=unsigned)
+        path.parent.mkdir(parents=True)
+    return graphs
 
 
 def _plan(job: Job, graphs: FloatGraphs, isa: Isa) -> StaticPlans | None:
@@ -222,7 +235,7 @@ def _offer(
         calibrated=plans is not None,
         providers=others,
         timed=timed,
-        sparse=sparse.may_pay(workshop.graphs.fused),
+        sparse=sparse.may_pay(workshop.graphs.show_linears(CandidateSpec(arithmetic="float"))),
         methods=workshop.blocks.methods if workshop.blocks is not None else (),
         narrow_cache=job.options.cache_precision == "int8",
     )

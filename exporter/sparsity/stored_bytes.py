@@ -16,6 +16,8 @@ from exporter.passes.untie_weights import open_for_lowering
 
 # What the lowerings and the sparse pass call the node that multiplies; in float it is the linear itself.
 _SUFFIXES = ("", "_sparse", "_int8", "_w8", "_w4")
+# What may stand between a weight as it is stored and the product.
+_CONVERSIONS = ("Transpose", "DequantizeLinear")
 
 
 def count_stored(model: Path, graph: Path) -> Mapping[str, int]:
@@ -46,6 +48,8 @@ def _list_constants(node: ir.Node, linear: Linear) -> Iterator[ir.Value]:
         producer = value.producer() if value is not None else None
         if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
             yield producer.inputs[0]
+        elif producer is not None and producer.op_type == "DequantizeLinear":
+            yield from (source for source in producer.inputs if source is not None)
         elif value is not None and producer is not None:
             yield from list_packed(value)
         elif value is not None and value.is_initializer() and _is_named_after(value.name or "", linear.weight):
@@ -57,8 +61,8 @@ def _is_named_after(name: str, weight: str) -> bool:
 
 
 def _is_read_by(value: ir.Value, products: Collection[ir.Node]) -> bool:
-    """Whether nothing but ``products`` reads a value, as it is, transposed or unpacked."""
+    """Whether nothing but ``products`` reads a value, as it is, transposed, dequantised or unpacked."""
     readers = [use.node for use in value.uses()]
-    between = [node for node in readers if node.op_type == "Transpose" or unpacks(node)]
+    between = [node for node in readers if node.op_type in _CONVERSIONS or unpacks(node)]
     behind = all(_is_read_by(node.outputs[0], products) for node in between)
     return behind and all(node in products for node in readers if node not in between)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from exporter.source import open_source
 from exporter.tracing.trace import trace
 from runtimes.artifact import hash_file
 from runtimes.sparse import library
-from tests.corpus.architectures import FEATURES, VOCABULARY_SIZE, Case, build, list_linears
+from tests.corpus.architectures import FEATURES, VOCABULARY_SIZE, Case, build, list_linears, train_quantised
 from tests.unit.compression.made_smaller import prune_smallest
 
 needs_kernels = pytest.mark.skipif(library.why_unavailable() is not None, reason=str(library.why_unavailable()))
@@ -34,13 +36,26 @@ _CONFIG = {
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory) -> Path:
     """A BERT of one layer, 97 % of whose linears' weights are zero, as ONNX."""
-    case = Case(
-        name="bert-sparse-97",
-        model_type="bert",
-        task=FEATURES,
-        config=_CONFIG,
-        compress=lambda model: prune_smallest(model, list_linears(model), 0.97),
-    )
+    return _trace("bert-sparse-97", _prune, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def trained_bert(tmp_path_factory) -> Path:
+    """The same, trained with the rounding of its linears."""
+
+    def compress(model: Any) -> None:
+        _prune(model)
+        train_quantised(model)
+
+    return _trace("bert-sparse-97-rounded", compress, tmp_path_factory)
+
+
+def _prune(model: Any) -> None:
+    prune_smallest(model, list_linears(model), 0.97)
+
+
+def _trace(name: str, compress: Callable[[Any], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    case = Case(name=name, model_type="bert", task=FEATURES, config=_CONFIG, compress=compress)
     checkpoint = build(case, tmp_path_factory.mktemp("checkpoint"))
     return trace(open_source(checkpoint), tmp_path_factory.mktemp("onnx")).artifact.path
 
@@ -185,6 +200,26 @@ def test_in_integers_what_is_faster_ships(bert, export, cache):
     assert sparse["drop"] != dense["drop"]
     assert sparse["size_bytes"] < dense["size_bytes"]
     assert sparse["speed"]["2x32"]["ratio"] > 0
+
+
+@needs_kernels
+def test_a_model_trained_with_its_rounding_may_ship_sparse_too(trained_bert, export, cache):
+    """Its rounding is taken out where layers are stored sparse, or merged, and done again there."""
+    words = ("--precision", "int8-dynamic", "--max-drop", "5%")
+    done = export(trained_bert, *words)
+    pruned = [row for row in done.ledger.values() if row["pattern"] == "unstructured"]
+    assert len(pruned) == 6
+    assert all(row["dense_bytes"] > 256 * 256 for row in pruned)
+    _claim_gain(cache, 3.0)
+    done = export(trained_bert, *words)
+    trained = done.candidates["int8-dynamic"]
+    for name in ("int8-dynamic, sparse", "int8-dynamic, merged"):
+        assert 0 < done.candidates[name]["drop"] < 0.01
+        assert done.candidates[name]["drop"] != trained["drop"]
+    assert done.candidates["int8-dynamic, sparse"]["size_bytes"] < trained["size_bytes"]
+    (chosen,) = [row["name"] for row in done.report["rows"] if row["chosen"]]
+    if "sparse" in chosen:
+        _check_sparse(done, "SparseLinearInt8")
 
 
 @needs_kernels

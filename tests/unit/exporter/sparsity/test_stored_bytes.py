@@ -57,6 +57,19 @@ def test_values_indices_scales_and_zero_points_count_and_the_bias_does_not(tmp_p
     assert _count(graph, spec) == {"MatMul_0": expected}
 
 
+def test_integers_that_were_trained_count_as_they_are_stored(tmp_path):
+    """The graph that names the linears has them in float; in the model they are behind DequantizeLinear."""
+    named = _write(tmp_path / "named.onnx", "y = MatMul(x, w)")
+    trained = onnx.load(named)
+    (product,) = trained.graph.node
+    product.input[1] = "floats"
+    arrays = {"q": np.ones((64, 64), np.int8), "s": np.ones(64, np.float32), "z": np.zeros(64, np.int8)}
+    trained.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    trained.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", list(arrays), ["floats"], axis=1))
+    onnx.save(trained, tmp_path / "trained.onnx")
+    assert count_stored(tmp_path / "trained.onnx", named) == {"MatMul_0": _INT8}
+
+
 def test_a_layer_left_in_float_is_float(tmp_path):
     graph = _write(tmp_path / "g.onnx", "m = MatMul(x, w)  y = MatMul(m, v)")
     spec = CandidateSpec(arithmetic="int8-dynamic", float_layers=("MatMul_1",))
