@@ -7,11 +7,10 @@ is no faster than float on a CPU.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, remove_dead
+from exporter.passes.constant_rounding import dequantise
 from exporter.passes.graph import constant
 
 _PRODUCTS = {"MatMul", "Gemm"}
@@ -27,25 +26,15 @@ def spell_out_int4(model: ir.Model) -> int:
 
 def _spell_out(model: ir.Model, node: ir.Node) -> int:
     stored, output = node.inputs[0], node.outputs[0]
-    if stored is None or stored.dtype != ir.DataType.INT4 or any(value is None for value in node.inputs):
+    if stored is None or stored.dtype != ir.DataType.INT4:
         return 0
-    arrays = [array for array in map(constant, node.inputs) if array is not None]
     uses = list(output.uses())
     is_weight = bool(uses) and all(use.node.op_type in _PRODUCTS and use.idx == 1 for use in uses)
-    if len(arrays) != len(node.inputs) or (len(arrays) == 3 and arrays[2].any()) or not is_weight:
+    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    floats = dequantise(node)
+    if floats is None or (zero is not None and zero.any()) or not is_weight:
         return 0
-    floats = arrays[0].astype(np.float32) * _widen(arrays[1].astype(np.float32), node, arrays[0].shape)
-    weight = add_constant(model.graph, f"{stored.name}_floats", floats.astype(np.float32))
+    weight = add_constant(model.graph, f"{stored.name}_floats", floats)
     ir.convenience.replace_all_uses_with(output, weight)
     model.graph.remove(node, safe=True)
     return 1
-
-
-def _widen(scale: NDArray[np.float32], node: ir.Node, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the scales as they broadcast against ``shape``: one, one for each place of an axis, or for each block."""
-    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
-    if block:
-        return np.repeat(scale, block, axis=axis).take(range(shape[axis]), axis=axis)
-    if scale.ndim == 1:
-        return scale.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
-    return scale

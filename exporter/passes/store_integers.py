@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, remove_dead
+from exporter.passes.constant_rounding import spread
 from exporter.passes.graph import constant
 
 _LIMITS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255), ir.DataType.INT4: (-8, 7)}
@@ -29,8 +29,8 @@ def _store(model: ir.Model, node: ir.Node) -> int:
     kind = _find_kind(node)
     if len(arrays) < 2 or len(arrays) != len(node.inputs) or kind not in _LIMITS:
         return 0
-    scale = _spread(arrays[1], arrays[0].shape, node)
-    zero = _spread(arrays[2], arrays[0].shape, node) if len(arrays) == 3 else np.zeros((), np.float32)
+    scale = spread(arrays[1], arrays[0].shape, node)
+    zero = spread(arrays[2], arrays[0].shape, node) if len(arrays) == 3 else np.zeros((), np.float32)
     if scale is None or zero is None:
         return 0
     low, high = _LIMITS[kind]
@@ -51,15 +51,3 @@ def _find_kind(node: ir.Node) -> ir.DataType:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         return node.inputs[2].dtype or ir.DataType.UNDEFINED
     return ir.DataType(node.attributes.get_int("output_dtype", ir.DataType.UINT8) or ir.DataType.UINT8)
-
-
-def _spread(values: NDArray[np.generic], shape: tuple[int, ...], node: ir.Node) -> NDArray[np.float32] | None:
-    """Return scales or zero points as they broadcast against ``shape``; None where they do not fit it."""
-    wide = values.astype(np.float32)
-    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
-    if block:
-        fits = wide.ndim == len(shape) and wide.shape[axis] == -(-shape[axis] // block)
-        return np.repeat(wide, block, axis=axis).take(range(shape[axis]), axis=axis) if fits else None
-    if wide.size == 1:
-        return wide.reshape(())
-    return wide.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])

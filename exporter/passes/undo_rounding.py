@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from calibration.lower.edits import add_constant, remove_dead
+from exporter.passes.constant_rounding import dequantise
 from exporter.passes.graph import constant, made_by
 
 _PRODUCTS = ("MatMul", "Gemm")
@@ -27,11 +27,10 @@ def undo_rounding(model: ir.Model) -> int:
 
 def _undo(model: ir.Model, node: ir.Node) -> int:
     scaled = made_by(node.inputs[1], "DequantizeLinear")
-    floats = _dequantise(scaled) if scaled is not None else None
-    if scaled is None or floats is None:
+    stored = scaled.inputs[0] if scaled is not None else None
+    floats = dequantise(scaled) if scaled is not None else None
+    if floats is None or floats.ndim != 2 or stored is None or stored.dtype not in _INTEGERS:
         return 0
-    stored = scaled.inputs[0]
-    assert stored is not None
     node.replace_input_with(1, add_constant(model.graph, f"{stored.name}_floats", floats))
     node.replace_input_with(0, _read_unrounded(node.inputs[0]))
     return 1
@@ -52,18 +51,3 @@ def _read_unrounded(value: ir.Value | None) -> ir.Value | None:
 def _is_same(one: ir.Value | None, other: ir.Value | None) -> bool:
     left, right = constant(one), constant(other)
     return left is not None and right is not None and np.array_equal(left, right)
-
-
-def _dequantise(node: ir.Node) -> NDArray[np.float32] | None:
-    """Return the matrix that a DequantizeLinear makes of constants of 8 bits, with one scale or one for each row."""
-    stored = node.inputs[0]
-    arrays = [constant(value) for value in node.inputs]
-    if stored is None or stored.dtype not in _INTEGERS or any(array is None for array in arrays):
-        return None
-    integers, scale, *zeros = [array.astype(np.float32) for array in arrays if array is not None]
-    if integers.ndim != 2 or scale.ndim > 1 or node.attributes.get_int("block_size", 0):
-        return None
-    wide = (1, -1) if node.attributes.get_int("axis", 1) % 2 else (-1, 1)
-    zero = zeros[0] if zeros else np.zeros_like(scale)
-    floats: NDArray[np.float32] = (integers - zero.reshape(wide)) * scale.reshape(wide)
-    return floats

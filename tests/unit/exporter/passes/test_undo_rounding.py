@@ -71,6 +71,14 @@ def test_one_scale_for_the_whole_weight():
     assert np.allclose(answer(model, x), x @ (given["q"] * np.float32(0.02)), atol=1e-5)
 
 
+def test_a_scale_for_each_block():
+    scale = RNG.uniform(0.01, 0.02, (2, 4)).astype(np.float32)
+    model, given = make("w = DequantizeLinear<axis=0, block_size=4>(q, k)  y = MatMul(x, w)", k=scale)
+    assert undo_rounding(model) == 1
+    x = RNG.normal(size=(3, 8)).astype(np.float32)
+    assert np.allclose(answer(model, x), x @ (given["q"] * scale.repeat(4, axis=0)), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -90,7 +98,10 @@ def test_what_is_read_stays_rounded_where_it_is_more_than_a_rounding(body):
     [
         ("w = Identity(f)  y = MatMul(x, w)", {"f": np.ones((8, 4), np.float32)}),
         ("w = DequantizeLinear<axis=1>(q, c, z)  y = MatMul(x, w)", {}),
-        ("w = DequantizeLinear<axis=0, block_size=4>(q, k)  y = MatMul(x, w)", {"k": np.ones((2, 4), np.float32)}),
+        (
+            "v = DequantizeLinear(u, p)  d = MatMul(x, v)  i = Constant<value_int=0>()  y = Gather(d, i)",
+            {"u": np.ones((1, 8, 4), np.int8), "p": np.array(0.5, np.float32)},
+        ),
     ],
 )
 def test_other_weights_stay(body, arrays):
