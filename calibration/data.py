@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -89,6 +89,17 @@ class Dataset:
         if not kept:
             raise DataError("all samples but the held-out ones are duplicates of these", cure="give more samples")
         return self.subset(kept), self.subset(sorted(held))
+
+    def sides(self) -> tuple[Self, Self]:
+        """Return the first texts of pairs and the second ones, both with every sample, blank ones too.
+
+        Raises:
+            DataError: the samples are no texts.
+        """
+        source = self.source
+        if not isinstance(source, TextSource):
+            raise DataError("the samples are no pairs of texts", cure="give .jsonl, .csv or .parquet")
+        return replace(self, source=source.take(0)), replace(self, source=source.take(1))
 
     def batches(
         self, *, batch_size: int = DEFAULT_BATCH_SIZE, shard: Shard = (0, 1), indices: Sequence[int] | None = None

@@ -51,6 +51,10 @@ class TextSource:
         self._texts, self._tokeniser = texts, tokeniser
         self.identity = tokeniser.identity
 
+    def take(self, place: int) -> TextSource:
+        """Return the source of one text of each pair."""
+        return TextSource([(texts[place],) for texts in self._texts], self._tokeniser)
+
     def digests(self, limit: int | None) -> list[bytes]:
         """See :class:`Source`."""
         return [hash_texts(texts) for texts in self._texts[:limit]]
