@@ -23,7 +23,7 @@ from typing import Self
 
 from calibration.read_tensors import check_arrays, load_callable, load_npz, refuse_nonfinite
 from calibration.read_texts import TEXT_SUFFIXES, Row, read_rows
-from calibration.sources import CallableSource, Source, TensorSource, TextSource, hash_texts
+from calibration.sources import CallableSource, Source, TensorSource, TextSource, count_samples, hash_texts
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
 from runtimes.serving.tokenise import Feeds, Tokeniser
@@ -297,7 +297,7 @@ def _make_dataset(source: Source, inputs: Sequence[TensorSpec], limit: int | Non
 
 def _fill_batch(feeds: Feeds, size: int | None) -> Feeds:
     """Repeat a short batch's samples until it has ``size`` of them."""
-    count = len(next(iter(feeds.values())))
+    count = count_samples(feeds)
     if size is None or count == size:
         return feeds
     rows = [row % count for row in range(size)]

@@ -39,6 +39,11 @@ class Source(Protocol):
         ...
 
 
+def count_samples(feeds: Feeds) -> int:
+    """Return how many samples a batch has: the first axis of its arrays; 1 where all are single numbers."""
+    return next((len(array) for array in feeds.values() if array.ndim), 1)
+
+
 def hash_texts(texts: tuple[str, ...]) -> bytes:
     """Return a 16-byte digest of a text or pair."""
     return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
