@@ -69,7 +69,7 @@ class HeldOut:
                 spec=options.eval_data,
                 label_column=options.label_column,
                 columns=options.column,
-                max_length=options.max_length,
+                max_length=_find_length(traced, options),
             )
             judge = LabelJudge(subject, data, self.metric)
             yield judge, judge
@@ -93,9 +93,14 @@ def _open_texts(spec: str, traced: Traced, options: ExportOptions, *, limit: int
         traced.artifact.inputs,
         traced.tokenizer,
         columns=options.column,
-        max_length=min(options.max_length, traced.max_length or options.max_length),
+        max_length=_find_length(traced, options),
         limit=limit,
     )
+
+
+def _find_length(traced: Traced, options: ExportOptions) -> int:
+    """Return how many tokens are kept of a text: no more than the model takes."""
+    return min(options.max_length, traced.max_length or options.max_length)
 
 
 def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | None) -> HeldOut:

@@ -1,4 +1,8 @@
+import json
+from contextlib import closing
+
 import numpy as np
+import onnx
 import pytest
 
 from exporter.judging.held_out import open_held_out
@@ -7,6 +11,7 @@ from exporter.tracing.trace import Traced
 from runtimes.artifact import Artifact, TensorSpec
 from runtimes.errors import DataError
 from runtimes.generation.cache_spec import CacheSpec
+from runtimes.ort import OnnxRuntime, describe_onnx
 from tests.unit.runtimes.generation.tiny_decoder import VOCABULARY, write_tokenizer
 
 
@@ -73,3 +78,34 @@ def test_a_decoder_is_not_fed_tokens_that_it_has_no_logit_for(tmp_path, width, d
     held_out = open_held_out(traced, ExportOptions(model="m", output=tmp_path / "out"), calibrated=None)
     assert held_out.vocabulary == drawn_below
     assert max(int(feeds["input_ids"].max()) for feeds in held_out.judging) < drawn_below
+
+
+def test_labelled_texts_are_no_longer_than_the_model_takes(tmp_path):
+    write_tokenizer(tmp_path)
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (int64[batch, sequence] input_ids) => (float[batch, 2] logits) <float[4, 2] table = {1, 0, 0, 1, 1, 1, 1, 0}, int64[1] second = {1}> {
+        length = Shape <start = 1> (input_ids)
+        first = Constant <value = int64[1] {0}> ()
+        places = Slice (table, first, length, first)
+        floats = Cast <to = 1> (input_ids)
+        last = Constant <value = int64[1] {-1}> ()
+        tokens = Unsqueeze (floats, last)
+        sums = Add (tokens, places)
+        logits = ReduceSum <keepdims = 0> (sums, second)
+    }""")
+    onnx.save(model, tmp_path / "m.onnx")
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"text": "a b c d e f", "label": place % 2}) + "\n" for place in range(4)))
+    traced = Traced(
+        artifact=describe_onnx(tmp_path / "m.onnx"),
+        task="text-classification",
+        tokenizer=tmp_path / "tokenizer.json",
+        labels=("no", "yes"),
+        parity=(),
+        max_length=4,
+        findings=(),
+    )
+    options = ExportOptions(model="m", output=tmp_path / "out", eval_data=str(data))
+    held_out = open_held_out(traced, options, calibrated=None)
+    with held_out.judges(traced, options) as (judge, _), closing(OnnxRuntime().open(traced.artifact)) as session:
+        assert judge.judge(session).metrics == {"accuracy": 0.5}
