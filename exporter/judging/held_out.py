@@ -152,8 +152,13 @@ def _divide(dataset: Dataset, options: ExportOptions) -> tuple[Dataset, Dataset,
 
 def _pass_over(dataset: Dataset, calibrated: int) -> tuple[None, Dataset, str]:
     """Return samples to judge by where calibration took ``calibrated``: of this data, it would be the first ones."""
-    if len(dataset) - calibrated >= 2:
-        return None, dataset.subset(range(calibrated, len(dataset))), f"samples after the first {calibrated}"
+    # Where it comes again, a sample that calibration took is still one that it took.
+    first: dict[bytes, int] = {}
+    for place, index in enumerate(dataset.indices):
+        first.setdefault(dataset.digests[index], place)
+    rest = [place for place in first.values() if place >= calibrated]
+    if len(rest) >= 2:
+        return None, dataset.subset(rest), f"samples after the first {calibrated}"
     most = range(min(len(dataset), HELD_OUT_MOST))
     return None, dataset.subset(most), "samples that calibration may have seen"
 
