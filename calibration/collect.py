@@ -21,6 +21,7 @@ from calibration.linears import Linear, find_linears
 from calibration.magnitudes import merge_magnitudes
 from calibration.memory import map_large_blocks
 from calibration.observe import Observer
+from calibration.sources import count_samples
 from calibration.statistics import CalibrationStatistics
 from calibration.tensor_statistics import SAMPLE_ROWS, TensorStatistics
 from runtimes.artifact import hash_files
@@ -79,7 +80,7 @@ def collect(
             observed = observer.run(feeds)
             found.update(pool.map(update, observed.tensors.items()))
             magnitudes = merge_magnitudes(magnitudes, observed.magnitudes)
-            count = len(next(iter(feeds.values())))
+            count = count_samples(feeds)
             samples += count
             advance(count)
     if not samples:

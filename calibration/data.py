@@ -17,13 +17,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from calibration.read_tensors import check_arrays, load_callable, load_npz, refuse_nonfinite
 from calibration.read_texts import TEXT_SUFFIXES, Row, read_rows
-from calibration.sources import CallableSource, Source, TensorSource, TextSource, hash_texts
+from calibration.sources import CallableSource, Source, TensorSource, TextSource, count_samples, hash_texts
 from runtimes.artifact import TensorSpec
 from runtimes.errors import DataError
 from runtimes.serving.tokenise import Feeds, Tokeniser
@@ -89,6 +89,17 @@ class Dataset:
         if not kept:
             raise DataError("all samples but the held-out ones are duplicates of these", cure="give more samples")
         return self.subset(kept), self.subset(sorted(held))
+
+    def sides(self) -> tuple[Self, Self]:
+        """Return the first texts of pairs and the second ones, both with every sample, blank ones too.
+
+        Raises:
+            DataError: the samples are no texts.
+        """
+        source = self.source
+        if not isinstance(source, TextSource):
+            raise DataError("the samples are no pairs of texts", cure="give .jsonl, .csv or .parquet")
+        return replace(self, source=source.take(0)), replace(self, source=source.take(1))
 
     def batches(
         self, *, batch_size: int = DEFAULT_BATCH_SIZE, shard: Shard = (0, 1), indices: Sequence[int] | None = None
@@ -286,7 +297,7 @@ def _make_dataset(source: Source, inputs: Sequence[TensorSpec], limit: int | Non
 
 def _fill_batch(feeds: Feeds, size: int | None) -> Feeds:
     """Repeat a short batch's samples until it has ``size`` of them."""
-    count = len(next(iter(feeds.values())))
+    count = count_samples(feeds)
     if size is None or count == size:
         return feeds
     rows = [row % count for row in range(size)]

@@ -23,8 +23,8 @@ _LARGEST, _SMALLEST = "::largest", "::smallest"
 def list_floats(model: Path) -> tuple[str, ...]:
     """Return the names of the float32 values that the main graph of an ONNX file takes or computes, in its order.
 
-    Values of an unknown type, and those that hold nothing, are left out. Where the file does not say its types, they
-    are inferred, unless its weights are past 2 GB.
+    Values of an unknown type, sequences, and those that hold nothing, are left out. Where the file does not say its
+    types, they are inferred, unless its weights are past 2 GB.
     """
     import onnx_ir as ir
 
@@ -33,7 +33,8 @@ def list_floats(model: Path) -> tuple[str, ...]:
     loaded = ir.load(model)
     if any(value.dtype is None for value in _list_values(loaded)):
         infer_types(loaded)
-    floats = (value for value in _list_values(loaded) if value.dtype == ir.DataType.FLOAT and not _is_empty(value))
+    tensors = (value for value in _list_values(loaded) if isinstance(value.type, ir.TensorType))
+    floats = (value for value in tensors if value.dtype == ir.DataType.FLOAT and not _is_empty(value))
     return tuple(value.name for value in floats if value.name)
 
 

@@ -182,7 +182,9 @@ def _decide(
 ) -> tuple[ActivationGroup, list[LinearPlan]]:
     matrices = [_as_matrix(linear, weights[linear.weight], len(statistics.minimum)) for linear in group]
     known = [matrix for matrix in matrices if matrix is not None]
-    if statistics.is_dead() or len(known) < len(group):
+    # Where a Conv reads it too, the channels of the statistics are those of axis 1, whose rows are none of a product's.
+    is_mixed = len({linear.kind == "Conv" for linear in group}) > 1
+    if statistics.is_dead() or is_mixed or len(known) < len(group):
         return _decide_blindly(group, weights, statistics, options)
     choice = choose(statistics, known, options)
     why = "least measured output error" if options.method == "auto" else f"--method {options.method}"
@@ -204,7 +206,10 @@ def _decide(
 def _decide_blindly(
     group: Sequence[Linear], weights: Mapping[str, FloatArray], statistics: TensorStatistics, options: Options
 ) -> tuple[ActivationGroup, list[LinearPlan]]:
-    """Decide where no output can be computed: a Conv over a window, or an activation that was zero throughout."""
+    """Decide where no output can be computed.
+
+    Of a Conv over a window, of a product that reads what a Conv reads, of an activation that was zero throughout.
+    """
     chosen, error = choose_blindly(statistics, options)
     scale, zero_point, grid = chosen.fit(options.activation_bits, symmetric=options.symmetric)
     dead = statistics.is_dead()

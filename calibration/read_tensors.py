@@ -27,7 +27,7 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Read an ``.npz`` without unpickling; arrays stored uncompressed (``numpy.savez``) are mapped, not loaded.
 
     Raises:
-        DataError: missing, not an npz, or holding pickled objects.
+        DataError: missing, not an npz, or holding pickled objects or a single number, which is no array of samples.
     """
     if not path.is_file():
         raise DataError("there is no such data file", where=str(path), cure="check the path")
@@ -41,6 +41,10 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"not a readable .npz file: {error}", where=str(path), cure=cure) from error
     if not arrays:
         raise DataError("the .npz file holds no array", where=str(path), cure=cure)
+    for name, array in arrays.items():
+        if not array.ndim:
+            cure = "give one a sample; what a model takes once a batch, module:callable can give"
+            raise DataError("a single number, and no first axis that counts samples", where=f"{path}:{name}", cure=cure)
     return arrays
 
 

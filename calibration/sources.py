@@ -39,6 +39,11 @@ class Source(Protocol):
         ...
 
 
+def count_samples(feeds: Feeds) -> int:
+    """Return how many samples a batch has: the first axis of its arrays; 1 where all are single numbers."""
+    return next((len(array) for array in feeds.values() if array.ndim), 1)
+
+
 def hash_texts(texts: tuple[str, ...]) -> bytes:
     """Return a 16-byte digest of a text or pair."""
     return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -50,6 +55,10 @@ class TextSource:
     def __init__(self, texts: Sequence[tuple[str, ...]], tokeniser: Tokeniser) -> None:
         self._texts, self._tokeniser = texts, tokeniser
         self.identity = tokeniser.identity
+
+    def take(self, place: int) -> TextSource:
+        """Return the source of one text of each pair."""
+        return TextSource([(texts[place],) for texts in self._texts], self._tokeniser)
 
     def digests(self, limit: int | None) -> list[bytes]:
         """See :class:`Source`."""

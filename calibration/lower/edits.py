@@ -34,11 +34,12 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.V
 
 
 def remove_dead(model: ir.Model) -> None:
-    """Drop nodes and initializers nothing reads any more."""
+    """Drop nodes and initializers nothing reads any more, those of branches too."""
     common.RemoveUnusedNodesPass()(model)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del model.graph.initializers[name]
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del graph.initializers[name]
 
 
 def _holds(value: ir.Value, array: NDArray[np.generic]) -> bool:

@@ -227,8 +227,8 @@ def _compare_pairs(model: Evaluated, data: EvalData, advance: Advance) -> tuple[
     if len(columns) != 2:
         raise UsageError("spearman compares two texts", where="--column", cure="name two columns")
     label = data.label_column or "score"
-    sides = [_open_labels(model, data, label, (column,)) for column in columns]
-    embedded = [_embed(model, side.dataset, advance) for side in sides]
+    pairs = _open_labels(model, data, label, columns)
+    embedded = [_embed(model, side, advance) for side in pairs.dataset.sides()]
     if len({len(vector) for side in embedded for vector in side}) > 1:
         raise UnsupportedModel(
             "the model answers one number a token: no embedding to compare two texts by",
@@ -236,7 +236,7 @@ def _compare_pairs(model: Evaluated, data: EvalData, advance: Advance) -> tuple[
             cure="use a model that embeds texts, or --metric cosine",
         )
     return cosine_rows(*map(np.stack, embedded)), np.array(
-        [_read_score(score, data.spec, label) for score in sides[0].labels]
+        [_read_score(score, data.spec, label) for score in pairs.labels]
     )
 
 

@@ -69,7 +69,7 @@ class HeldOut:
                 spec=options.eval_data,
                 label_column=options.label_column,
                 columns=options.column,
-                max_length=options.max_length,
+                max_length=_find_length(traced, options),
             )
             judge = LabelJudge(subject, data, self.metric)
             yield judge, judge
@@ -93,9 +93,14 @@ def _open_texts(spec: str, traced: Traced, options: ExportOptions, *, limit: int
         traced.artifact.inputs,
         traced.tokenizer,
         columns=options.column,
-        max_length=min(options.max_length, traced.max_length or options.max_length),
+        max_length=_find_length(traced, options),
         limit=limit,
     )
+
+
+def _find_length(traced: Traced, options: ExportOptions) -> int:
+    """Return how many tokens are kept of a text: no more than the model takes."""
+    return min(options.max_length, traced.max_length or options.max_length)
 
 
 def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | None) -> HeldOut:
@@ -147,8 +152,13 @@ def _divide(dataset: Dataset, options: ExportOptions) -> tuple[Dataset, Dataset,
 
 def _pass_over(dataset: Dataset, calibrated: int) -> tuple[None, Dataset, str]:
     """Return samples to judge by where calibration took ``calibrated``: of this data, it would be the first ones."""
-    if len(dataset) - calibrated >= 2:
-        return None, dataset.subset(range(calibrated, len(dataset))), f"samples after the first {calibrated}"
+    # Where it comes again, a sample that calibration took is still one that it took.
+    first: dict[bytes, int] = {}
+    for place, index in enumerate(dataset.indices):
+        first.setdefault(dataset.digests[index], place)
+    rest = [place for place in first.values() if place >= calibrated]
+    if len(rest) >= 2:
+        return None, dataset.subset(rest), f"samples after the first {calibrated}"
     most = range(min(len(dataset), HELD_OUT_MOST))
     return None, dataset.subset(most), "samples that calibration may have seen"
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from exporter.judging.cross_entropy import cost_tokens
 from exporter.judging.judge import Judgement
 from exporter.judging.perplexity import PERPLEXITY
-from runtimes.errors import UnsupportedModel
+from runtimes.errors import DataError, UnsupportedModel
 from runtimes.generation.cache_spec import IDS, LOGITS, MASK, CacheSpec
 from runtimes.generation.feeds import carry_cache, make_step
 from runtimes.protocol import Session, Tensors
@@ -31,6 +31,8 @@ TOP, CACHED = "top-1 agreement", "same with a cache"
 # equal: 0.8 % of the tokens of SmolLM2-135M with weights of 8 bits. Scales that depend on how many tokens come at once
 # change more (microsoft/onnxruntime#10322).
 NEAR_TIES = 0.02
+# A perplexity of e to this is written down; of e to 710 it is no float.
+_MOST = 700.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,24 +56,31 @@ class TokenJudge:
         self._reference: Told | None = None
 
     def look_at_reference(self) -> Told:
-        """Return what the float model tells. It is opened the first time: best before a candidate is."""
+        """Return what the float model tells. It is opened the first time: best before a candidate is.
+
+        Raises:
+            DataError: no text has a token behind its first.
+        """
         if self._reference is None:
             with closing(self._open_reference()) as session:
                 self._reference = self._tell(session)
+        if not len(self._reference.losses):
+            raise DataError("no held-out text has a second token to be told", cure="give longer texts")
         return self._reference
 
     def judge(self, session: Session) -> Judgement:
         """Return perplexity, top-1 agreement with float, and how often the next token is the same with a cache.
 
         Raises:
+            DataError: no text has a token behind its first.
             UnsupportedModel: the candidate answers NaN or infinity.
         """
         reference, told = self.look_at_reference(), self._tell(session)
-        wanted, got = (math.exp(one.losses.mean()) for one in (reference, told))
+        wanted, got = (float(one.losses.mean()) for one in (reference, told))
         same, top = told.same, float((told.likeliest == reference.likeliest).mean())
         return Judgement(
-            metrics={PERPLEXITY: got, TOP: top, CACHED: same},
-            drop=max(0.0, got / wanted - 1.0),
+            metrics={PERPLEXITY: math.exp(min(got, _MOST)), TOP: top, CACHED: same},
+            drop=max(0.0, math.expm1(min(got - wanted, _MOST))),
             fault=_object_to_cache(same, reference.same),
         )
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes import common
 
+from calibration.infer_types import fill_in_types
 from exporter.passes.graph import opset
 from exporter.passes.identities import remove_identities
 from runtimes.errors import CorruptArtifact, UnsupportedModel
@@ -44,7 +45,7 @@ def open_graph(path: Path) -> ir.Model:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     remove_identities(model)
     # Weights of any size: onnx_ir leaves them out of what it hands to ONNX's inference.
-    common.ShapeInferencePass(strict_mode=False)(model)
+    fill_in_types(model, strict=False)
     return model
 
 

@@ -26,6 +26,7 @@ from exporter.onnxruntime.block_rounding import BITS, BlockRounding
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.passes.narrow_cache import narrow_cache
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
+from exporter.passes.prepare import name_nodes
 from exporter.passes.sparse_attention import replace_attention
 from exporter.passes.sparse_linears import Values, replace_linears
 from exporter.passes.sparse_norm import fold_norms
@@ -186,6 +187,8 @@ class Workshop:
         if spec.narrow_cache:
             assert self.cache_range is not None, "a narrower cache is offered only with calibration data"
             narrow_cache(model, self.cache_range.peaks)
+        # A name that was made up for a value may be that of one in a branch.
+        name_nodes(model)
         directory = self.directory / spec.name.replace(", ", "_").replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         return describe_onnx(write_model(model, directory / "model.onnx"))

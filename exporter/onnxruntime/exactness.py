@@ -23,9 +23,9 @@ _PRODUCTS |= {"QLinearMatMul", "QLinearConv", "QGemm"}
 
 def is_exact_anywhere(path: Path) -> bool:
     """Return whether no product of the graph can saturate on a CPU without VNNI."""
-    model = ir.load(path)
-    stored = any(_may_saturate(value) for value in model.graph.initializers.values())
-    return not stored and not any(_multiplies_large(node) for node in model.graph)
+    graph = ir.load(path).graph
+    stored = any(_may_saturate(value) for one in (graph, *graph.subgraphs()) for value in one.initializers.values())
+    return not stored and not any(_multiplies_large(node) for node in graph.all_nodes())
 
 
 def rounds_where_it_can(path: Path) -> bool:
@@ -33,7 +33,7 @@ def rounds_where_it_can(path: Path) -> bool:
 
     So do blocks of weights: see :func:`calibration.weights.plan.choose_accuracy`.
     """
-    return any(_rounds_blocks(node) for node in ir.load(path).graph)
+    return any(_rounds_blocks(node) for node in ir.load(path).graph.all_nodes())
 
 
 def _rounds_blocks(node: ir.Node) -> bool:

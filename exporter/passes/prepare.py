@@ -38,5 +38,16 @@ def prepare(model: ir.Model, *, oldest_opset: int | None = None) -> None:
 
 
 def name_nodes(model: ir.Model) -> None:
-    """Give every node a name of its own: plans and lowering speak of nodes by name."""
+    """Give every node a name of its own, in branches too: plans and lowering speak of nodes by name.
+
+    A value gets another one where it had that of a value seen from where it is.
+    """
     common.NameFixPass()(model)
+    # The pass lets nodes of different graphs have one name.
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        name, number = node.name, 1
+        while node.name in taken:
+            number += 1
+            node.name = f"{name}_{number}"
+        taken.add(node.name or "")

@@ -142,6 +142,25 @@ def test_weights_beside_the_model_are_read_from_there(tmp_path, encoder, dataset
     assert (outer.sample == inner.sample).all()
 
 
+def test_samples_are_counted_where_the_first_input_is_a_single_number(tmp_path, monkeypatch):
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float factor, float[batch, 2] x) => (float[batch, 2] y) { y = Mul (x, factor) }""")
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "produce_factors.py").write_text(
+        "import numpy as np\n"
+        "def make():\n"
+        "    yield from ({'factor': np.float32(n), 'x': np.ones((3, 2), np.float32)} for n in range(4))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    inputs = (
+        TensorSpec(name="factor", dtype="float32", shape=()),
+        TensorSpec(name="x", dtype="float32", shape=("batch", 2)),
+    )
+    found = collect(tmp_path / "m.onnx", open_dataset("produce_factors:make", inputs, None), ["y"])
+    assert found.samples == 12
+    assert found.tensors["y"].maximum.tolist() == [3, 3]
+
+
 def test_tensors_that_are_outputs_or_inputs_already(tmp_path):
     model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
     g (float[batch, 3, 4, 4] x) => (float[batch, 3, 4, 4] y) { y = Conv <kernel_shape = [1, 1]> (x, w) }""")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from calibration.data import open_dataset, open_labelled
+from calibration.sources import count_samples
 from runtimes.artifact import TensorSpec
 from runtimes.errors import CorruptArtifact, DataError
 
@@ -203,6 +204,22 @@ def test_a_callable_yields_whole_batches(tmp_path, monkeypatch):
     ):
         with pytest.raises(DataError, match=message):
             open_dataset(f"produce_feeds:{name}", X, None, limit=6)
+
+
+def test_a_batch_may_begin_with_a_single_number(tmp_path, monkeypatch):
+    (tmp_path / "produce_flags.py").write_text(
+        "import numpy as np\n"
+        "def make():\n"
+        "    yield from ({'flag': np.array(n < 2), 'x': np.zeros((3, 2), np.float32)} for n in range(4))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    inputs = (TensorSpec(name="flag", dtype="bool", shape=()), *X)
+    batches = list(open_dataset("produce_flags:make", inputs, None).batches())
+    assert [bool(feeds["flag"]) for feeds in batches] == [True, True, False, False]
+    assert [count_samples(feeds) for feeds in batches] == [3] * 4
+    np.savez(tmp_path / "a.npz", flag=np.array(True), x=np.zeros((3, 2), np.float32))
+    with pytest.raises(DataError, match="a single number"):
+        open_dataset(str(tmp_path / "a.npz"), inputs, None)
 
 
 def test_a_fixed_batch_is_filled_with_its_own_samples(tmp_path):

@@ -88,3 +88,15 @@ def test_a_name_the_graph_lacks_is_refused(tmp_path, text_file, inputs, tokenize
     dataset = open_dataset(str(text_file), inputs, tokenizer)
     with pytest.raises(UnsupportedModel, match="no tensor 'scroes'"):
         collect(path, dataset, ["hidden"], measured=["scroes"])
+
+
+@pytest.mark.parametrize("says_types", [True, False])
+def test_a_sequence_is_no_float_value(says_types, tmp_path):
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n, 8] x) => (float[n, m] y) <int64 first = {0}> {
+        h = Neg (x)
+        parts = SplitToSequence <axis = 1> (h)
+        y = SequenceAt (parts, first)
+    }""")
+    onnx.save(onnx.shape_inference.infer_shapes(model) if says_types else model, tmp_path / "m.onnx")
+    assert list_floats(tmp_path / "m.onnx") == ("x", "h", "y")

@@ -140,6 +140,16 @@ def test_a_conv_over_a_window_keeps_its_range_and_needs_no_outputs():
     assert quantise_planned_weight(plan.linears[0], CONV, WEIGHTS["c"], None).shape == (5, 4, 3, 3)
 
 
+def test_what_a_conv_reads_too_tells_nothing_of_a_product():
+    """As many channels as the product has inputs, and along another axis."""
+    point = Linear(node="np", kind="Conv", activation="x", weight="c1", shape=(32, 5), bias=None, transposed=True)
+    weights = {**WEIGHTS, "c1": RANDOM.normal(size=(5, 32, 1)).astype(np.float32)}
+    plan = make_static_plan([point, Q], weights, STATISTICS)
+    assert plan.groups[0].smooth is None
+    assert [part.bias_delta for part in plan.linears] == [None, None]
+    assert make_static_plan([point], weights, STATISTICS).groups[0].smooth is not None
+
+
 def test_a_dead_activation_is_said_to_be_dead():
     plan = make_static_plan([Q], WEIGHTS, gather(x=np.zeros((50, 32), np.float32)))
     assert plan.groups[0].method == "dead"

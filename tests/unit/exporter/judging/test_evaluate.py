@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from exporter.judging.evaluate import (
     EvalData,
@@ -118,6 +119,46 @@ def test_cosine_of_models_of_different_widths_is_an_error(tmp_path):
     one, other = (Evaluated(session=Linear(w), tokenizer=None) for w in (IDENTITY, [[1, 0], [0, 1]]))
     with pytest.raises(UnsupportedModel, match="3 numbers a sample, the other 2"):
         evaluate_cosine(one, other, EvalData(spec=str(path)), advance)
+
+
+class Embedder:
+    """A session that gives each token a vector of its own, and a tokenizer to feed it."""
+
+    inputs = (TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),)
+    outputs = (TensorSpec(name="vectors", dtype="float32", shape=("batch", "sequence", 3)),)
+    vectors = np.array([[1, 0, 0], [4, 1, 0], [2, 2, 1], [0, 1, 1], [0, 0, 1]], np.float32)
+
+    def run(self, feeds):
+        return {"vectors": self.vectors[feeds["input_ids"]]}
+
+    @classmethod
+    def open(cls, folder):
+        built = Tokenizer(models.WordLevel({"[CLS]": 0, "a": 1, "b": 2, "c": 3, "d": 4}, unk_token="[CLS]"))
+        built.pre_tokenizer = pre_tokenizers.Whitespace()
+        built.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 0)])
+        built.save(str(folder / "tokenizer.json"))
+        return Evaluated(session=cls(), tokenizer=folder / "tokenizer.json")
+
+
+def test_pairs_stay_together_where_one_text_is_blank(tmp_path):
+    rows = [("a", "d"), (" ", "d"), ("c", "d"), ("d", ""), ("b", "a"), ("a", "b"), (" ", "")]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"text_a": a, "text_b": b, "score": n}) + "\n" for n, (a, b) in enumerate(rows)))
+    found = evaluate(Embedder.open(tmp_path), EvalData(spec=str(path)), "spearman", advance)
+    means = [
+        [Embedder.vectors[[0, *("abcd".index(word) + 1 for word in text.split())]].mean(axis=0) for text in row]
+        for row in rows[:-1]
+    ]
+    cosines = cosine_rows(*(np.array(side, np.float64) for side in zip(*means, strict=True)))
+    assert found.samples == 6
+    assert found.value == pytest.approx(spearman(cosines, np.arange(6.0)))
+
+
+def test_spearman_of_tensors_is_an_error(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32), score=np.arange(9.0))
+    with pytest.raises(DataError, match="no pairs of texts"):
+        evaluate(Evaluated(session=Linear(IDENTITY), tokenizer=None), EvalData(spec=str(path)), "spearman", advance)
 
 
 def test_spearman_needs_numbers(tmp_path):

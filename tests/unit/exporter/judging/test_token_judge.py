@@ -9,7 +9,7 @@ import pytest
 
 from exporter.judging.perplexity import PERPLEXITY
 from exporter.judging.token_judge import CACHED, TOP, TokenJudge, tell_tokens
-from runtimes.errors import UnsupportedModel
+from runtimes.errors import DataError, UnsupportedModel
 from runtimes.generation.cache_spec import CacheSpec
 from runtimes.generation.feeds import make_step
 from runtimes.ort import OnnxRuntime, describe_onnx
@@ -68,6 +68,18 @@ def test_the_drop_is_the_relative_increase_of_perplexity():
     assert (same.drop, same.fault, same.metrics[TOP], same.metrics[CACHED]) == (0, "", 1, 1)
     assert noisy.drop == pytest.approx(max(0.0, noisy.metrics[PERPLEXITY] / same.metrics[PERPLEXITY] - 1))
     assert noisy.metrics[TOP] < 1
+
+
+def test_texts_of_one_token_tell_nothing():
+    judge = TokenJudge(Decoder, [make_batch([1], [2])], CACHE)
+    with pytest.raises(DataError, match="second token"):
+        judge.judge(Decoder(noise=2.0))
+
+
+def test_an_answer_may_be_as_wrong_as_it_likes():
+    found = TokenJudge(Decoder, BATCHES, CACHE).judge(Decoder(noise=1e5))
+    assert 1e300 < found.drop < math.inf
+    assert 1e300 < found.metrics[PERPLEXITY] < math.inf
 
 
 def test_answers_that_change_with_a_cache_rule_a_candidate_out():

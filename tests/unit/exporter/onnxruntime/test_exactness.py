@@ -46,3 +46,29 @@ def test_blocks_of_weights_say_where_their_activations_are_rounded(tmp_path, lev
     path = _save(tmp_path / "m.onnx", text, w=weight, s=scales)
     assert rounds_where_it_can(path) is rounds
     assert is_exact_anywhere(path)
+
+
+def _write_branches(product):
+    """Return a graph with nothing but a product in each branch."""
+    return f"""g (float[n, 32] x, bool wanted) => (float[n, 2] y) {{ y = If(wanted)<
+    then_branch = t () => (float[n, 2] a) {{ a = com.microsoft.{product} }},
+    else_branch = e () => (float[n, 2] b) {{ b = com.microsoft.{product} }}> }}"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_products_of_branches_count_wherever_their_weights_lie(tmp_path, own):
+    weight, scales = np.full((32, 2), 127, np.int8), np.ones(2, np.float32)
+    path = _save(tmp_path / "m.onnx", _write_branches("DynamicQuantizeMatMul(x, w, s)"), w=weight, s=scales)
+    if own:
+        proto = onnx.load(path)
+        for attribute in proto.graph.node[0].attribute:
+            attribute.g.initializer.extend(proto.graph.initializer)
+        del proto.graph.initializer[:]
+        onnx.save(proto, path)
+    assert not is_exact_anywhere(path)
+
+
+def test_blocks_of_weights_in_branches_round_too(tmp_path):
+    product = "MatMulNBits<K=32, N=2, bits=8, block_size=32, accuracy_level=4>(x, w, s)"
+    weight, scales = np.full((2, 1, 32), 200, np.uint8), np.ones((2, 1), np.float32)
+    assert rounds_where_it_can(_save(tmp_path / "m.onnx", _write_branches(product), w=weight, s=scales))

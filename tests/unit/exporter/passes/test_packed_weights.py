@@ -140,6 +140,20 @@ def test_int8_products_read_what_was_packed(bits, groups, isa, tmp_path):
     assert count_stored(path, tmp_path / "float.onnx")["MatMul_0"] >= stored["w_codes"]
 
 
+def test_what_is_unpacked_for_a_branch_tells_where_it_is_exact(tmp_path):
+    branches = """then_branch = t () => (float[batch, sequence, c] a) { a = MatMul(x, w) },
+        else_branch = e () => (float[batch, sequence, c] b) { b = MatMul(x, v) }"""
+    weights = {name: make_levels(48, 64, 2).T for name in ("w", "v")}
+    model = make_model(f"n = Size(x)  k = Cast<to=9>(n)  y = If(k)<{branches}>", **weights)
+    for number, node in enumerate(model.graph.all_nodes()):
+        node.name = f"n{number}"
+    path = build(model, tmp_path, CandidateSpec(arithmetic="int8-dynamic"))
+    assert not [value for value in ir.load(path).graph.initializers.values() if value.dtype == ir.DataType.FLOAT
+                and value.const_value.size > 1000]  # fmt: skip
+    assert not is_exact_anywhere(path)
+    np.testing.assert_allclose(run(ir.load(path)), run(model), atol=0.1)
+
+
 @pytest.mark.parametrize("arithmetic", ["weights-8", "weights-4"])
 def test_blocks_do_not_round_them_again(arithmetic, tmp_path):
     arrays = {"w": make_levels(64, 64, 2).T, "v": RANDOM.normal(size=(64, 48)).astype(np.float32)}

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from exporter.passes.prepare import prepare
+from exporter.passes.prepare import name_nodes, prepare
 from tests.unit.exporter.passes.graphs import run_all
 
 
@@ -53,3 +53,17 @@ def test_one_value_under_two_names_stays_two_outputs():
 def test_the_default_operator_set_has_one_name():
     _, model = _prepare("g (float[2, 4] x) => (float[2, 4] y) { y = Relu(x) }", domain="ai.onnx")
     assert dict(model.graph.opset_imports) == {"": 21}
+
+
+def test_no_two_nodes_have_one_name_whatever_graph_they_are_in():
+    _, model = _prepare("""
+        g (float[2, 4] x, bool take) => (float[2, 4] y) {
+            h = Relu(x)
+            z = If (take) <then_branch = t () => (float[2, 4] a) { a = Neg(h) },
+                           else_branch = e () => (float[2, 4] b) { i = Abs(h)
+                                                                  b = Neg(i) }>
+            y = Relu(z)
+        }""")
+    name_nodes(model)
+    names = [node.name for node in model.graph.all_nodes()]
+    assert len(set(names)) == len(names) == 6
