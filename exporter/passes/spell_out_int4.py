@@ -29,6 +29,8 @@ def _spell_out(model: ir.Model, node: ir.Node) -> int:
     stored, output = node.inputs[0], node.outputs[0]
     if stored is None or stored.dtype != ir.DataType.INT4 or any(value is None for value in node.inputs):
         return 0
+    if output.is_graph_output():
+        return 0
     arrays = [array for array in map(constant, node.inputs) if array is not None]
     uses = list(output.uses())
     is_weight = bool(uses) and all(use.node.op_type in _PRODUCTS and use.idx == 1 for use in uses)

@@ -4,6 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from exporter.passes.gather_integers import gather_integers
+from exporter.passes.spell_out_int4 import spell_out_int4
 from exporter.passes.store_integers import store_integers
 from exporter.passes.unsigned_weights import make_unsigned
 from exporter.passes.untie_weights import untie_weights
@@ -176,3 +177,24 @@ def test_signed_weights_whose_zero_point_is_fed_stay():
       y = MatMul(x, d) }"""
     model = _model(text, w=np.ones((6, 4), np.int8), s=np.array(0.1, np.float32))
     assert make_unsigned(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "nodes"),
+    [
+        (untie_weights, "kept = Transpose<perm=[1, 0]>(w)  y = MatMul(x, kept)"),
+        (store_integers, "kept = QuantizeLinear(w, s, z)  d = DequantizeLinear(kept, s, z)  y = Gemm<transB=1>(x, d)"),
+        (spell_out_int4, "kept = DequantizeLinear(i4, s)  y = Gemm<transB=1>(x, kept)"),
+    ],
+)
+def test_what_the_graph_gives_out_stays(change, nodes):
+    model = _model(
+        f"g (float[n, 6] x) => (float[n, 4] y) {{ {nodes} }}",
+        w=np.ones((4, 6), np.float32),
+        i4=np.ones((4, 6), ir.DataType.INT4.numpy()),
+        s=np.array(0.1, np.float32),
+        z=np.array(0, np.int8),
+    )
+    (kept,) = [value for node in model.graph for value in node.outputs if value.name == "kept"]
+    model.graph.outputs.append(kept)
+    assert change(model) == 0
