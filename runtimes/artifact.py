@@ -127,7 +127,7 @@ def read_manifest(directory: Path) -> Manifest:
         schema = data["schema"]
     except FileNotFoundError as error:
         raise CorruptArtifact("there is no manifest", where=str(path), cure=cure) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, TypeError, KeyError) as error:
         raise CorruptArtifact("the manifest cannot be read", where=str(path), cure=cure) from error
     if schema != MANIFEST_SCHEMA:
         raise CorruptArtifact(
@@ -138,6 +138,22 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         data["files"] = tuple(FileRecord(**record) for record in data["files"])
         data["steps"] = tuple(data["steps"])
-        return Manifest(**data)
+        manifest = Manifest(**data)
+        _check_types(manifest)
     except (TypeError, KeyError) as error:
         raise CorruptArtifact(f"the manifest lacks a part: {error}", where=str(path), cure=cure) from error
+    return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError where a part is of another type than its readers take."""
+    names = ("tool", "source", "recipe", "artifacts", "machine", "measurements")
+    parts = {name: getattr(manifest, name) for name in names}
+    if isinstance(manifest.artifacts, Mapping):
+        parts |= {f"artifacts.{target}": entry for target, entry in manifest.artifacts.items()}
+    for name, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise TypeError(f"{name} is no object")
+    for record in manifest.files:
+        if not isinstance(record.path, str) or not isinstance(record.bytes, int) or not isinstance(record.sha256, str):
+            raise TypeError(f"files has {record.path!r}, which is no path with a size and a sha256")

@@ -23,8 +23,10 @@ SCHEMA = 2
 KIND = "stepdown-samples"
 _CURE = "measure again with `stepdown bench -o`; a sample file is written whole or not at all"
 
-Positive = Annotated[int, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+# Three centuries of nanoseconds; a larger number would be no float either.
+_MOST = 2**63 - 1
+Positive = Annotated[int, msgspec.Meta(gt=0, le=_MOST)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 # Some values of each output; None is what is not finite, which JSON cannot say.
 Answer = Mapping[str, tuple[float | None, ...]]
 
@@ -221,6 +223,17 @@ def decode_recording(content: bytes, *, where: str) -> Recording:
             raise CorruptArtifact(
                 f"sample schema {head.get('schema')}, this stepdown reads {SCHEMA}", where=f"{where}:schema", cure=_CURE
             )
-        return msgspec.convert(head, _Document).recording
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        recording = msgspec.convert(head, _Document).recording
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptArtifact(f"the sample file cannot be read: {error}", where=where, cure=_CURE) from error
+    _check_labels(recording, where)
+    return recording
+
+
+def _check_labels(recording: Recording, where: str) -> None:
+    labels = [subject.label for subject in recording.subjects]
+    if len(set(labels)) < len(labels):
+        raise CorruptArtifact("two subjects of the sample file have one label", where=where, cure=_CURE)
+    for timing in recording.timings:
+        if timing.label not in labels:
+            raise CorruptArtifact(f"the sample file times {timing.label!r}, no subject of it", where=where, cure=_CURE)

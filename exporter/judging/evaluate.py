@@ -163,12 +163,16 @@ def _rank(values: Floats) -> Floats:
 
 
 def cosine_rows(first: Floats, second: Floats) -> Floats:
-    """Return the cosine of each row of two (samples, width) matrices; of a zero row 1 to another, 0 to the rest."""
+    """Return the cosine of each row of two (samples, width) matrices; of a zero row 1 to another, 0 to the rest.
+
+    A row with an infinity has none: NaN.
+    """
     lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
-    products: Floats = (first * second).sum(axis=1)
-    both_zero = (lengths[0] == 0) & (lengths[1] == 0)
-    norms = lengths[0] * lengths[1]
-    return np.divide(products, norms, out=both_zero.astype(np.float64), where=norms > 0)
+    with np.errstate(invalid="ignore"):
+        products: Floats = (first * second).sum(axis=1)
+        norms = lengths[0] * lengths[1]
+        both_zero = (lengths[0] == 0) & (lengths[1] == 0)
+        return np.divide(products, norms, out=both_zero.astype(np.float64), where=norms > 0)
 
 
 def cosine_samples(first: Floats, second: Floats) -> Floats:

@@ -5,6 +5,7 @@ In: subjects and data. Out: accuracies, and what failed. Must not import: torch,
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from exporter.judging.evaluate import (
     evaluate_cosine,
 )
 from exporter.measuring.subjects import BenchSubject
-from runtimes.errors import StepdownError, UsageError
+from runtimes.errors import BudgetMissed, StepdownError, UsageError
 from runtimes.serving.subject import read_labels
 
 
@@ -76,6 +77,10 @@ def _evaluate(
                 found = evaluate_cosine(model, right, plan.data, advance)
         else:
             found = evaluate(model, plan.data, metric, advance)
+    # A sample file holds numbers alone: JSON has no NaN.
+    if not math.isfinite(found.value):
+        cure = "look for overflow; `stepdown run` shows what it answers"
+        raise BudgetMissed(f"its {metric} is {found.value}", where=subject.spec.label, cure=cure)
     return Accuracy(metric=found.metric, value=found.value, samples=found.samples)
 
 

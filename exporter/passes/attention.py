@@ -43,7 +43,7 @@ def compose_attention(model: ir.Model) -> int:
     """Replace decomposed attention by 4-D ``Attention`` nodes; return how many."""
     if opset(model) < FIRST_OPSET:
         return 0
-    spread: dict[ir.Value, ir.Value] = {}
+    spread: dict[tuple[ir.Value, object], ir.Value] = {}
     changed = sum(_compose(node, spread) for node in list(model.graph) if node.op_type == "Softmax")
     if changed:
         remove_dead(model)
@@ -58,13 +58,15 @@ def flatten_attention(model: ir.Model) -> int:
     return changed
 
 
-def _compose(softmax: ir.Node, spread: dict[ir.Value, ir.Value]) -> int:
+def _compose(softmax: ir.Node, spread: dict[tuple[ir.Value, object], ir.Value]) -> int:
     axis = softmax.attributes.get("axis")
     product = only_user(softmax.outputs[0], "MatMul")
     scores = _match_scores(softmax.inputs[0])
     if scores is None or product is None or (axis is not None and axis.as_int() not in (-1, 3)):
         return 0
     if product.inputs[0] is not softmax.outputs[0] or not _is_rank4(product.inputs[1]):
+        return 0
+    if not _takes(scores, product.inputs[1]):
         return 0
     new: list[ir.Node] = []
     key = scores.key
@@ -80,28 +82,54 @@ def _compose(softmax: ir.Node, spread: dict[ir.Value, ir.Value]) -> int:
     return 1
 
 
-def _join_masks(scores: _Scores, spread: dict[ir.Value, ir.Value], new: list[ir.Node]) -> ir.Value | None:
+def _takes(scores: _Scores, value: ir.Value | None) -> bool:
+    """Whether Attention takes what the products and additions take, as far as shapes tell: it broadcasts less."""
+    ones = [(_is_one(one, 0), _is_one(one, 1)) for one in (scores.query, scores.key, value)]
+    batches, heads = zip(*ones, strict=True)
+    # Several heads of queries may share those of keys and values, never the other way round.
+    shared = len(set(batches)) == 1 and heads[1] == heads[2] and heads[0] <= heads[1]
+    return shared and (not scores.masks or not all(_has_one_key(mask) for mask in scores.masks))
+
+
+def _is_one(value: ir.Value | None, axis: int) -> bool:
+    return value is not None and value.shape is not None and value.shape[axis] == 1
+
+
+def _has_one_key(mask: ir.Value) -> bool:
+    return mask.shape is not None and (len(mask.shape) == 0 or mask.shape[-1] == 1)
+
+
+def _join_masks(
+    scores: _Scores, spread: dict[tuple[ir.Value, object], ir.Value], new: list[ir.Node]
+) -> ir.Value | None:
     """Return the sum of what is added to the scores, as one mask.
 
     A mask with one row for all queries gets a row each: an addition broadcasts it, ONNX Runtime's Attention does
-    not. ``spread`` remembers the masks done: all layers read the same one.
+    not. ``spread`` remembers the masks done, by how many queries there are: most layers read the same one.
     """
     mask = _sum_masks(scores.masks, new)
     if mask is None or not all(_has_one_row(part) for part in scores.masks):
         return mask
-    if mask not in spread:
+    done = mask, _name_length(scores.query)
+    if done not in spread:
         length = ir.node("Shape", [scores.query], {"start": 2, "end": 3})
         one = ir.node("Constant", [], {"value_ints": [1]})
         shape = ir.node("Concat", [one.outputs[0], one.outputs[0], length.outputs[0], one.outputs[0]], {"axis": 0})
         rows = ir.node("Expand", [mask, shape.outputs[0]])
         rows.outputs[0].type = mask.type
         new += [length, one, shape, rows]
-        spread[mask] = rows.outputs[0]
-    return spread[mask]
+        spread[done] = rows.outputs[0]
+    return spread[done]
+
+
+def _name_length(query: ir.Value) -> object:
+    """Return what is alike where queries are as many; the value itself where nothing tells."""
+    length = query.shape[2] if query.shape is not None else None
+    return length if isinstance(length, int) else length.value if length is not None and length.value else query
 
 
 def _has_one_row(mask: ir.Value) -> bool:
-    return mask.shape is not None and len(mask.shape) == 4 and mask.shape[2] == 1
+    return mask.shape is not None and (len(mask.shape) < 2 or mask.shape[-2] == 1)
 
 
 def _sum_masks(masks: tuple[ir.Value, ...], new: list[ir.Node]) -> ir.Value | None:

@@ -6,12 +6,16 @@ at every run, 12 million values for a few hundred of MiniLM.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead, take_over
 from exporter.passes.graph import constant, made_by
 
 _CONTRIB = "com.microsoft"
+# What GatherBlockQuantized takes and reads as DequantizeLinear does (ContribOperators.md of ONNX Runtime).
+_BLOCK_TYPES = {ir.DataType.INT4, ir.DataType.UINT4}
+_BLOCK_SIZES = {2**power for power in range(4, 16)}
 
 
 def gather_integers(model: ir.Model) -> int:
@@ -24,18 +28,26 @@ def gather_integers(model: ir.Model) -> int:
 
 def _rewrite(model: ir.Model, node: ir.Node) -> int:
     scaled = made_by(node.inputs[0], "DequantizeLinear")
-    if scaled is None or node.attributes.get_int("axis", 0) != 0:
+    if scaled is None or scaled.inputs[0] is None or node.attributes.get_int("axis", 0) != 0:
         return 0
-    table, scale = constant(scaled.inputs[0]), constant(scaled.inputs[1])
-    zero = constant(scaled.inputs[2]) if len(scaled.inputs) > 2 else None
-    if table is None or scale is None or table.ndim != 2 or (zero is not None and zero.any()):
+    table, scale, kind = constant(scaled.inputs[0]), constant(scaled.inputs[1]), scaled.inputs[0].dtype
+    if table is None or scale is None or table.ndim != 2 or not _is_symmetric(scaled):
         return 0
     axis, block = scaled.attributes.get_int("axis", 1), scaled.attributes.get_int("block_size", 0)
-    if block and axis == 1:
-        return _gather_blocks(model, node, scaled, block)
-    if scale.ndim == 1 and axis == 0 and scaled.inputs[0] is not None and scaled.inputs[0].dtype == ir.DataType.INT8:
+    if block:
+        takes = axis == 1 and kind in _BLOCK_TYPES and block in _BLOCK_SIZES
+        return _gather_blocks(model, node, scaled, block) if takes else 0
+    if scale.ndim == 1 and axis == 0 and kind == ir.DataType.INT8 and scale.dtype == np.float32:
         return _gather_rows(model, node, scaled)
     return 0
+
+
+def _is_symmetric(scaled: ir.Node) -> bool:
+    """Whether the zero point is left out or a constant 0; one that is computed or fed may be anything."""
+    if len(scaled.inputs) < 3 or scaled.inputs[2] is None:
+        return True
+    zero = constant(scaled.inputs[2])
+    return zero is not None and not zero.any()
 
 
 def _gather_rows(model: ir.Model, node: ir.Node, scaled: ir.Node) -> int:

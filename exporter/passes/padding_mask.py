@@ -9,6 +9,7 @@ the smallest normal (exp(-87)) while scores differ by less than 27.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,22 @@ MASK_INPUT = "attention_mask"
 PROBE_SHAPES = ((1, 1), (2, 5), (3, 8))
 # A mask of this length squared takes 64 MB.
 LONGEST_PROBE = 4096
+# A constant of more numbers is a table, not a few lengths.
+_SMALL = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Behind:
-    """What a value is computed from: values fed to the graph, and the largest integer constant on the way."""
+    """What a value is computed from.
+
+    ``inputs`` are values fed to the graph, ``read`` those of them that more than the shape is read of; ``longest`` is
+    the largest number on the way that may count tokens, ``table`` the longest axis of a stored table, 0 without one.
+    """
 
     inputs: frozenset[ir.Value]
-    largest_integer: int
+    read: frozenset[ir.Value]
+    longest: int
+    table: int
 
 
 def shorten_mask(model: ir.Model) -> int:
@@ -87,19 +96,21 @@ def _says_padding(model: ir.Model, mask: ir.Value, fed: ir.Value) -> bool:
     from onnxruntime import InferenceSession
 
     behind = _look_behind(mask)
-    if mask.dtype != ir.DataType.FLOAT or behind is None or fed not in behind.inputs:
+    # What hides a token of its own, no random text is sure to hold.
+    if mask.dtype != ir.DataType.FLOAT or behind is None or behind.read != {fed}:
         return False
     reads = [value for value in model.graph.inputs if value in behind.inputs]
     if any(value.dtype != ir.DataType.INT64 or value.shape is None or len(value.shape) != 2 for value in reads):
         return False
     # A window (local attention) shows only in texts longer than it, on both sides of a token.
-    wide = 2 * behind.largest_integer + 3
-    if wide > LONGEST_PROBE:
+    wide = 2 * behind.longest + 3
+    if max(wide, behind.table) > LONGEST_PROBE:
         return False
     part = ir.Model(ir.convenience.extract(model.graph, reads, [mask]), ir_version=model.ir_version)
     session = InferenceSession(ir.to_proto(part).SerializeToString(), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    return all(_agrees(session, shape, generator) for shape in (*PROBE_SHAPES, (1, wide)))
+    lengths = (wide, behind.table) if behind.table else (wide,)
+    return all(_agrees(session, shape, generator) for shape in (*PROBE_SHAPES, *((1, length) for length in lengths)))
 
 
 def _agrees(session: InferenceSession, shape: tuple[int, int], generator: np.random.Generator) -> bool:
@@ -128,12 +139,14 @@ def _means(got: NDArray[np.float32], keep: NDArray[np.int64]) -> bool:
 def _look_behind(value: ir.Value) -> _Behind | None:
     """Walk back from ``value``; None where a node holds a graph of its own, or nothing computes ``value``."""
     inputs: set[ir.Value] = set()
+    read: set[ir.Value] = set()
     seen: set[tuple[ir.Value, bool]] = set()
-    largest, waiting = 0, [(value, True)]
+    longest, table, waiting = 0, 0, [(value, True)]
     while waiting:
         current, counts = waiting.pop()
         if current.const_value is not None:
-            largest = max(largest, _find_largest(current.const_value) if counts else 0)
+            longest = max(longest, _find_longest(current.const_value) if counts else 0)
+            table = max(table, _measure_table(current.const_value) if counts else 0)
             continue
         if (current, counts) in seen:
             continue
@@ -141,21 +154,32 @@ def _look_behind(value: ir.Value) -> _Behind | None:
         node = current.producer()
         if node is None:
             inputs.add(current)
+            read |= {current} if counts else set()
             continue
         if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in _own(node)):
             return None
         # Where only the shape is read, no number behind it can be a window.
         waiting.extend((v, counts and node.op_type != "Shape") for v in node.inputs if v is not None)
-    return _Behind(inputs=frozenset(inputs), largest_integer=largest) if value.producer() is not None else None
+    if value.producer() is None:
+        return None
+    return _Behind(inputs=frozenset(inputs), read=frozenset(read), longest=longest, table=table)
 
 
 def _own(node: ir.Node) -> list[ir.Attr]:
     return [attribute for attribute in node.attributes.values() if isinstance(attribute, ir.Attr)]
 
 
-def _find_largest(tensor: ir.TensorProtocol) -> int:
-    """Return the largest integer of a small constant that can be a length; a Slice's "to the end" cannot."""
-    if not tensor.dtype.is_integer() or tensor.size > 16:
+def _find_longest(tensor: ir.TensorProtocol) -> int:
+    """Return the largest number of a small constant that can be a length; a Slice's "to the end" cannot.
+
+    Nor can a float past the longest probe, which is what masks are filled with.
+    """
+    if tensor.size > _SMALL or not (tensor.dtype.is_integer() or tensor.dtype.is_floating_point()):
         return 0
-    lengths = [int(number) for number in tensor.numpy().reshape(-1) if 0 < number < 2**31]
-    return max(lengths, default=0)
+    most = 2**31 - 1 if tensor.dtype.is_integer() else LONGEST_PROBE
+    return max((math.ceil(size) for number in tensor.numpy().flat if (size := abs(float(number))) <= most), default=0)
+
+
+def _measure_table(tensor: ir.TensorProtocol) -> int:
+    """Return the longest axis of a larger constant: a text of that length reads all of what is cut out of it."""
+    return max(tensor.shape.numpy()) if tensor.size > _SMALL else 0

@@ -26,7 +26,7 @@ def spell_out_int4(model: ir.Model) -> int:
 
 def _spell_out(model: ir.Model, node: ir.Node) -> int:
     stored, output = node.inputs[0], node.outputs[0]
-    if stored is None or stored.dtype != ir.DataType.INT4:
+    if stored is None or stored.dtype != ir.DataType.INT4 or output.is_graph_output():
         return 0
     uses = list(output.uses())
     is_weight = bool(uses) and all(use.node.op_type in _PRODUCTS and use.idx == 1 for use in uses)

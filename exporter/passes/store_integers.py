@@ -27,7 +27,7 @@ def store_integers(model: ir.Model) -> int:
 def _store(model: ir.Model, node: ir.Node) -> int:
     arrays = [array for array in map(constant, node.inputs) if array is not None]
     kind = _find_kind(node)
-    if len(arrays) < 2 or len(arrays) != len(node.inputs) or kind not in _LIMITS:
+    if len(arrays) < 2 or len(arrays) != len(node.inputs) or kind not in _LIMITS or node.outputs[0].is_graph_output():
         return 0
     scale = spread(arrays[1], arrays[0].shape, node)
     zero = spread(arrays[2], arrays[0].shape, node) if len(arrays) == 3 else np.zeros((), np.float32)

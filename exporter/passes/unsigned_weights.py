@@ -29,25 +29,22 @@ def _shift(model: ir.Model, node: ir.Node) -> int:
     values, scale = constant(node.inputs[0]), constant(node.inputs[1])
     if values is None or scale is None or values.dtype != np.int8:
         return 0
-    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if zero is None:
-        zero = np.zeros(scale.shape, np.int8)
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = constant(given) if given is not None else np.zeros(scale.shape, np.int8)
+    if zero is None:  # computed, or fed
+        return 0
     name = node.inputs[0].name if node.inputs[0] is not None else node.name
     stored = add_constant(model.graph, f"{name}_unsigned", _add(values))
     # One name a reader: two readers of one tensor may have different zero points.
     offset = add_constant(model.graph, f"{node.name or name}_unsigned_zero", _add(zero))
     inputs = [stored, node.inputs[1], offset]
-    new = ir.node("DequantizeLinear", inputs, _axis(node), name=node.name)
+    new = ir.node("DequantizeLinear", inputs, node.attributes, name=node.name)
     output = new.outputs[0]
     output.shape, output.type = node.outputs[0].shape, node.outputs[0].type
     model.graph.insert_before(node, new)
     ir.convenience.replace_all_uses_with(node.outputs[0], output, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     return 1
-
-
-def _axis(node: ir.Node) -> dict[str, int]:
-    return {"axis": node.attributes["axis"].as_int()} if "axis" in node.attributes else {}
 
 
 def _add(values: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -19,7 +19,8 @@ def untie_weights(model: ir.Model) -> int:
     """Compute each Transpose of a constant matrix that a product reads; return how many."""
     changed = 0
     for node in list(model.graph):
-        array = constant(node.inputs[0]) if node.op_type == "Transpose" else None
+        is_turn = node.op_type == "Transpose" and not node.outputs[0].is_graph_output()
+        array = constant(node.inputs[0]) if is_turn else None
         reads = [use.node.op_type for use in node.outputs[0].uses()]
         if array is None or array.ndim != 2 or permutation(node) not in (None, (1, 0)) or set(reads) != {"MatMul"}:
             continue

@@ -64,6 +64,7 @@ def test_size_counts_every_file(tmp_path):
         (b"{", "cannot be read"),
         (b"\xff", "cannot be read"),
         (b"[]", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
         (b"{}", "cannot be read"),
         (b'{"schema": 2}', "schema 2"),
         (b'{"schema": 1}', "lacks a part"),
@@ -73,6 +74,23 @@ def test_size_counts_every_file(tmp_path):
 def test_a_harmed_manifest_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(CorruptArtifact, match=message):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"artifacts": []}, "artifacts is no object"),
+        ({"artifacts": {"tensorrt": None}}, "artifacts.tensorrt is no object"),
+        ({"source": "bert"}, "source is no object"),
+        ({"machine": None}, "machine is no object"),
+        ({"files": [{"path": 5, "bytes": 1, "sha256": ""}]}, "files has 5"),
+    ],
+)
+def test_a_part_of_another_type_is_refused(tmp_path, part, message):
+    path = write_manifest(tmp_path, make_manifest(tmp_path))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **part}))
     with pytest.raises(CorruptArtifact, match=message):
         read_manifest(tmp_path)
 

@@ -90,9 +90,20 @@ def set_runs(*runs):
     return change
 
 
+def rename_timing(told):
+    told["recording"]["timings"][0]["label"] = "z"
+
+
+def double_subject(told):
+    told["recording"]["subjects"] *= 2
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (rename_timing, "times 'z', no subject of it"),
+        (double_subject, "two subjects of the sample file have one label"),
+        (set_runs([10**400]), "Expected `int` <= "),
         (set_schema, "sample schema 1, this stepdown reads 2"),
         (set_kind, "not a sample file"),
         (drop_subjects, r"\$\.recording\.subjects"),
@@ -125,7 +136,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
             read_recording(path)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"3", b"null"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"3", b"null", b"[" * 100_000])
 def test_other_content_is_refused(tmp_path, content):
     path = tmp_path / "s.json"
     path.write_bytes(content)

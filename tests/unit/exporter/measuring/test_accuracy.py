@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from bench.subjects.process import SubjectProcess
 from bench.subjects.process_session import ProcessSession
@@ -51,6 +54,18 @@ def test_a_subject_that_cannot_be_opened_fails_alone(subjects, data):
     assert judged.failures["reviews #2"].exit_code == 3
 
 
+def test_a_subject_whose_answers_overflow_fails_and_has_no_accuracy(subjects, data):
+    path = subjects[1].spec.model
+    model = onnx.load(path)
+    (weight,) = [one for one in model.graph.initializer if one.name == "weight"]
+    weight.CopyFrom(numpy_helper.from_array(np.full((2, 2), 3e38, np.float32), "weight"))
+    overflowing = replace(subjects[1], spec=replace(subjects[1].spec, model=path.with_name("overflowing.onnx")))
+    onnx.save(model, overflowing.spec.model)
+    judged = measure((subjects[0], overflowing), AccuracyPlan(data=data, metric="cosine"))
+    assert list(judged.accuracies) == ["reviews #1"]
+    assert "cosine is nan" in str(judged.failures["reviews #2"])
+
+
 def test_data_that_cannot_be_used_and_metrics_that_do_not_exist_end_everything(subjects, data, tmp_path):
     with pytest.raises(DataError):
         measure(subjects, AccuracyPlan(data=EvalData(spec=str(tmp_path / "nowhere.jsonl"))))
@@ -59,8 +74,6 @@ def test_data_that_cannot_be_used_and_metrics_that_do_not_exist_end_everything(s
 
 
 def test_a_process_answers_as_a_session(subjects, tmp_path):
-    import numpy as np
-
     with SubjectProcess(subjects[0].spec) as process:
         session = ProcessSession(process, tmp_path)
         assert [spec.name for spec in session.inputs] == ["input_ids"]

@@ -42,6 +42,23 @@ _LOCAL_MASK = (
 """
 )
 
+# The same, written by an exporter that compares floats alone.
+_FLOAT_LOCAL_MASK = _LOCAL_MASK.replace(
+    "far = Greater(distance, window)",
+    """distance_f = Cast<to=1>(distance)
+   far = Greater(distance_f, window_f)""",
+)
+
+# The same, cut out of a stored table.
+_TABLE_MASK = (
+    _MASK.replace("bias = Expand", "padding = Expand")
+    + """
+   end = Concat<axis=0>(length, length)
+   local = Slice(table, axes00, end, axes23)
+   bias = Min(padding, local)
+"""
+)
+
 # A decoder's, which knows nothing of padding.
 _CAUSAL_MASK = """
    length = Shape<start=1, end=2>(attention_mask)
@@ -94,29 +111,38 @@ def attention_model(
 ) -> ir.Model:
     """A block of attention, residual and norm: x [batch, sequence, 8], attention_mask [batch, sequence] -> y.
 
-    ``mask`` is ``padding``, ``local`` (within 20 tokens) or ``causal``. ``placed`` adds a bias by position to the
-    scores before the mask (sequences of 5), as MPNet does.
+    ``mask`` is ``padding``, ``local`` (within 20 tokens, as are ``float local`` and ``table``) or ``causal``.
+    ``placed`` adds a bias by position to the scores before the mask (sequences of 5), as MPNet does.
     """
     middle = _DECOMPOSED if decomposed else _OPERATOR
     if not placed:
         middle = middle.replace("   placed = Add(scaled, position)\n", "").replace(
             "Add(placed, bias)", "Add(scaled, bias)"
         )
-    masks = {"padding": _ONE_ROW_MASK if one_row else _MASK, "local": _LOCAL_MASK, "causal": _CAUSAL_MASK}
+    masks = {
+        "padding": _ONE_ROW_MASK if one_row else _MASK,
+        "local": _LOCAL_MASK,
+        "float local": _FLOAT_LOCAL_MASK,
+        "table": _TABLE_MASK,
+        "causal": _CAUSAL_MASK,
+    }
     body = masks[mask] + "".join(_PROJECT.format(n=n) for n in "qkv") + middle + _END
     text = f"""<ir_version: 10, opset_import: ["" : {opset}]>
 block (float[batch, sequence, {HIDDEN}] x, int64[batch, sequence] attention_mask)
   => (float[batch, sequence, {HIDDEN}] y)
 <int64[4] split = {{0, 0, {HEADS}, {HIDDEN // HEADS}}}, int64[3] hidden = {{0, 0, {HIDDEN}}},
  int64[2] axes = {{1, 2}}, int64[1] one = {{1}}, int64 zero = {{0}}, int64 step = {{1}}, int64 window = {{20}},
- int64[1] axis0 = {{0}}, int64[1] axis1 = {{1}}, int64[2] axes01 = {{0, 1}},
- float lowest = {{-3.4e38}}, float factor = {{0.5}}>
+ int64[1] axis0 = {{0}}, int64[1] axis1 = {{1}}, int64[2] axes01 = {{0, 1}}, int64[2] axes00 = {{0, 0}},
+ int64[2] axes23 = {{2, 3}}, float window_f = {{20}}, float lowest = {{-3.4e38}}, float factor = {{0.5}}>
 {{ {body} }}"""
     proto = onnx.parser.parse_model(text)
     generator = np.random.default_rng(0)
     for name in "qkv":
         _add(proto, f"{name}_w", generator.standard_normal((HIDDEN, HIDDEN)))
         _add(proto, f"{name}_b", generator.standard_normal(HIDDEN))
+    if mask == "table":
+        places = np.arange(64)
+        _add(proto, "table", np.where(abs(places[:, None] - places) > 20, -3.4e38, 0)[None, None])
     if placed:
         _add(proto, "position", generator.standard_normal((1, HEADS, 5, 5)))
     _add(proto, "out_w", generator.standard_normal((HIDDEN, HIDDEN)))

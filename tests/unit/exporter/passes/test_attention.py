@@ -1,9 +1,10 @@
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 from exporter.passes.attention import compose_attention, flatten_attention
-from tests.unit.exporter.passes.graphs import HEADS, HIDDEN, attention_model, kinds, padded_feeds, run
+from tests.unit.exporter.passes.graphs import HEADS, HIDDEN, attention_model, kinds, padded_feeds, run, run_all
 
 
 def _graph(model, kind):
@@ -119,3 +120,58 @@ def test_two_masks_of_one_row_are_taken_along():
     assert compose_attention(model) == 1
     assert flatten_attention(model) == 1
     np.testing.assert_allclose(run(model, padded_feeds()), expected, atol=1e-5)
+
+
+def _scores(query, key, value, mask):
+    """Two attentions with one mask, over queries q and p of other lengths: 2 heads of 4 numbers, keys turned round."""
+    text = f"""<ir_version: 10, opset_import: ["" : 23]>
+    g (float[{query}, 4] q, float[batch, 2, others, 4] p, float[{key}] k, float[{value}, 4] v, float[{mask}] m)
+      => (float[a, 2, c, 4] y, float[a, 2, d, 4] z) {{
+      qk = MatMul(q, k)  qm = Add(qk, m)  qw = Softmax<axis=-1>(qm)  y = MatMul(qw, v)
+      pk = MatMul(p, k)  pm = Add(pk, m)  pw = Softmax<axis=-1>(pm)  z = MatMul(pw, v) }}"""
+    proto = onnx.parser.parse_model(text)
+    for number, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{number}"
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+def _feed(model, **sizes):
+    generator = np.random.default_rng(0)
+    sizes = {"batch": 3, "queries": 5, "others": 2, "keys": 6, **sizes}
+    shapes = {
+        v.name: [axis if isinstance(axis, int) else sizes[axis.value] for axis in v.shape] for v in model.graph.inputs
+    }
+    return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+_QUERY, _KEY, _VALUE = "batch, 2, queries", "batch, 2, 4, keys", "batch, 2, keys"
+
+
+@pytest.mark.parametrize("mask", ["batch, 1, 1, keys", "1, keys", "keys"])
+def test_a_mask_is_spread_over_as_many_queries_as_there_are(mask):
+    model = _scores(_QUERY, _KEY, _VALUE, mask)
+    feeds = _feed(model)
+    expected = run_all(model, feeds)
+    assert compose_attention(model) == 2
+    for got, want in zip(run_all(model, feeds), expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "composed"),
+    [
+        ((_QUERY, _KEY, _VALUE, "batch, 1, 1, 1"), 0),
+        ((_QUERY, _KEY, _VALUE, "1"), 0),
+        (("1, 2, queries", _KEY, _VALUE, "batch, 1, 1, keys"), 1),
+        (("batch, 1, queries", _KEY, _VALUE, "batch, 1, 1, keys"), 1),
+        ((_QUERY, "1, 2, 4, keys", "1, 2, keys", "batch, 1, 1, keys"), 0),
+        ((_QUERY, "batch, 1, 4, keys", _VALUE, "batch, 1, 1, keys"), 0),
+    ],
+)
+def test_what_products_and_additions_alone_broadcast_stays(shapes, composed):
+    model = _scores(*shapes)
+    feeds = _feed(model)
+    expected = run_all(model, feeds)
+    assert compose_attention(model) == composed
+    for got, want in zip(run_all(model, feeds), expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)

@@ -1,5 +1,6 @@
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from exporter.passes.attention import compose_attention, flatten_attention
 from exporter.passes.padding_mask import MASKED, shorten_mask
@@ -52,6 +53,28 @@ def test_a_mask_that_depends_on_the_text_stays():
     assert shorten_mask(model) == 0
 
 
+def test_a_mask_that_hides_a_token_too_stays():
+    model = _flat_model()
+    (attention,) = [node for node in model.graph if node.op_type == "Attention"]
+    ids = ir.Value(name="ids", shape=ir.Shape(["batch", "sequence"]), type=ir.TensorType(ir.DataType.INT64))
+    model.graph.inputs.append(ids)
+    numbers = {"token": np.array(7), "seen": np.float32(0), "unseen": np.float32(-3.4e38), "places": np.array([1, 2])}
+    values = {name: ir.Value(name=name, const_value=ir.tensor(array, name=name)) for name, array in numbers.items()}
+    for value in values.values():
+        model.graph.register_initializer(value)
+    found = ir.node("Equal", [ids, values["token"]], name="found")
+    fill = ir.node("Where", [found.outputs[0], values["unseen"], values["seen"]], name="fill")
+    lift = ir.node("Unsqueeze", [fill.outputs[0], values["places"]], name="lift")
+    both = ir.node("Min", [attention.inputs[3], lift.outputs[0]], name="both")
+    both.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    model.graph.insert_before(attention, [found, fill, lift, both])
+    attention.replace_input_with(3, both.outputs[0])
+    feeds = {**padded_feeds(), "ids": np.array([[1, 7, 3, 1, 2], [7, 7, 2, 0, 0]])}
+    expected = run(model, feeds)
+    shorten_mask(model)
+    np.testing.assert_allclose(run(model, feeds), expected, atol=1e-6)
+
+
 def test_a_model_without_a_mask_is_left_alone():
     model = attention_model(decomposed=True)
     compose_attention(model)
@@ -65,8 +88,9 @@ def _flat(mask):
     return model
 
 
-def test_a_window_wider_than_a_short_text_is_seen():
-    model = _flat("local")
+@pytest.mark.parametrize("mask", ["local", "float local", "table"])
+def test_a_window_wider_than_a_short_text_is_seen(mask):
+    model = _flat(mask)
     expected = run(model, _long_feeds())
     assert shorten_mask(model) == 0
     np.testing.assert_array_equal(run(model, _long_feeds()), expected)

@@ -4,6 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from exporter.passes.gather_integers import gather_integers
+from exporter.passes.spell_out_int4 import spell_out_int4
 from exporter.passes.store_integers import store_integers
 from exporter.passes.unsigned_weights import make_unsigned
 from exporter.passes.untie_weights import untie_weights
@@ -94,12 +95,18 @@ def test_a_table_of_four_bits_is_looked_up_as_it_is_stored():
         "d = DequantizeLinear<axis=1>(table, s1, z1) rows = Gather<axis=0>(d, ids)",
         "d = DequantizeLinear<axis=0>(table, s0, z) rows = Gather<axis=0>(d, ids)",
         "d = DequantizeLinear<axis=0>(table, s0, z0) rows = Gather<axis=1>(d, ids)",
+        "d = DequantizeLinear<axis=0>(table, s0, zi) rows = Gather<axis=0>(d, ids)",
+        "d = DequantizeLinear<axis=1, block_size=16>(wide, s2) rows = Gather<axis=0>(d, ids)",
+        "d = DequantizeLinear<axis=0>(table, half) rows = Gather<axis=0>(d, ids)",
     ],
-    ids=["scales of columns", "zero points", "another axis"],
+    ids=["scales of columns", "zero points", "another axis", "fed zero points", "blocks of bytes", "half scales"],
 )
 def test_other_tables_stay_as_they_are(nodes):
-    text = f"g (int64[b, s] ids) => (float[b, s, c] rows) {{ {nodes} }}"
+    text = f"g (int64[b, s] ids, int8[4] zi) => (float[b, s, c] rows) {{ {nodes} }}"
     arrays = {
+        "wide": np.ones((4, 32), np.int8),
+        "s2": np.ones((4, 2), np.float32),
+        "half": np.ones(4, np.float16),
         "table": np.ones((4, 4), np.int8),
         "s0": np.ones(4, np.float32),
         "s1": np.ones(4, np.float32),
@@ -149,3 +156,45 @@ def test_signed_weights_become_unsigned_with_the_same_values(zero):
     assert not [v for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT8]
     np.testing.assert_array_equal(run(model, feeds), expected)
     assert make_unsigned(model) == 0
+
+
+def test_blocks_of_signed_weights_become_unsigned_with_their_scales():
+    generator = np.random.default_rng(0)
+    stored = generator.integers(-128, 128, (32, 4)).astype(np.int8)
+    text = """g (float[n, 32] x) => (float[n, 4] y) {
+      d = DequantizeLinear<axis=0, block_size=16>(w, s)
+      y = MatMul(x, d) }"""
+    model = _model(text, w=stored, s=generator.uniform(0.1, 0.3, (2, 4)).astype(np.float32))
+    feeds = {"x": generator.standard_normal((3, 32)).astype(np.float32)}
+    expected = run(model, feeds)
+    assert make_unsigned(model) == 1
+    np.testing.assert_array_equal(run(model, feeds), expected)
+
+
+def test_signed_weights_whose_zero_point_is_fed_stay():
+    text = """g (float[n, 6] x, int8 z) => (float[n, 4] y) {
+      d = DequantizeLinear(w, s, z)
+      y = MatMul(x, d) }"""
+    model = _model(text, w=np.ones((6, 4), np.int8), s=np.array(0.1, np.float32))
+    assert make_unsigned(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "nodes"),
+    [
+        (untie_weights, "kept = Transpose<perm=[1, 0]>(w)  y = MatMul(x, kept)"),
+        (store_integers, "kept = QuantizeLinear(w, s, z)  d = DequantizeLinear(kept, s, z)  y = Gemm<transB=1>(x, d)"),
+        (spell_out_int4, "kept = DequantizeLinear(i4, s)  y = Gemm<transB=1>(x, kept)"),
+    ],
+)
+def test_what_the_graph_gives_out_stays(change, nodes):
+    model = _model(
+        f"g (float[n, 6] x) => (float[n, 4] y) {{ {nodes} }}",
+        w=np.ones((4, 6), np.float32),
+        i4=np.ones((4, 6), ir.DataType.INT4.numpy()),
+        s=np.array(0.1, np.float32),
+        z=np.array(0, np.int8),
+    )
+    (kept,) = [value for node in model.graph for value in node.outputs if value.name == "kept"]
+    model.graph.outputs.append(kept)
+    assert change(model) == 0
