@@ -18,7 +18,8 @@ from bench.peers.stepdown_cli import run_measured
 
 Method = Literal["sparse_magnitude", "sparsegpt"]
 
-REQUIREMENTS = ("nvidia-modelopt==0.47.0", "torch==2.13.0", "transformers==5.23.0")
+# ModelOpt imports requests without asking for it.
+REQUIREMENTS = ("nvidia-modelopt==0.47.0", "torch==2.13.0", "transformers==5.23.0", "requests==2.34.2")
 
 # Its defaults, but for the layers (ours prunes the encoder alone) and the device, which is a GPU.
 _PRUNE = """
