@@ -54,7 +54,7 @@ def describe_machine(threads: int | None = None, affinity: Sequence[int] = ()) -
     return {
         "affinity": sorted(affinity) or None,
         "cpu": _read_cpu_model(),
-        "cores": _count_cores(),
+        "cores": count_cores(),
         "arch": isa.arch,
         "isa": isa.level,
         "features": sorted(isa.features),
@@ -83,7 +83,7 @@ def probe_gemm_peak(threads: int | None = None) -> float:
     Raises:
         MissingDependency: onnxruntime or onnx is not installed.
     """
-    session = _open_gemm(threads or _count_cores())
+    session = _open_gemm(threads or count_cores())
     feeds = {"x": np.ones((_GEMM_SIZE, _GEMM_SIZE), np.float32)}
     durations = []
     for _ in range(_GEMM_RUNS + 3):
@@ -115,8 +115,8 @@ def _open_gemm(threads: int) -> Any:  # noqa: ANN401 - a session of an optional 
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _count_cores() -> int:
-    # What this process may use, which in a container is less than what the machine has.
+def count_cores() -> int:
+    """Return the processors that this process may use: in a container less than what the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

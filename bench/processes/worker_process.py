@@ -61,6 +61,7 @@ class WorkerProcess:
         self._stops = stops and sys.platform == "linux"
         self._timeout_s = timeout_s
         self._unread = b""
+        self._is_closed = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             list(command),
@@ -96,13 +97,19 @@ class WorkerProcess:
         return reply
 
     def close(self) -> None:
-        """End the process. There is nothing for it to save, and a polite end takes longer than a round should."""
+        """End the process. There is nothing for it to save, and a polite end takes longer than a round should.
+
+        Once: whoever has its number later is another.
+        """
+        if self._is_closed:
+            return
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         # With all that it started, such as a compiler's workers: it leads a session, so a group, of its own.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._is_closed = True
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.stdout.close()

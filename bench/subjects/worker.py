@@ -23,6 +23,9 @@ from bench.timing.measure import Clock, MeasurePlan, run_block, warm_up
 from runtimes.errors import UnsupportedModel, UsageError
 from runtimes.protocol import Session
 
+# Kinds of numpy's types: floats, integers with a sign and without, booleans.
+_NUMBERS = "fiub"
+
 
 class Worker:
     """One open subject. Every public method answers one kind of request with plain data."""
@@ -70,9 +73,13 @@ class Worker:
         return {"ns": run_block(self._prepared(), runs, plan, self._clock)}
 
     def answer(self, out: str) -> Reply:
-        """Run once and write every output into an ``.npz`` file."""
+        """Run once and write every output into an ``.npz`` file; texts are none that can be compared."""
         self._prepared()
         outputs: dict[str, Any] = dict(self._opened().run(self._feeds))
+        texts = [name for name, array in outputs.items() if array.dtype.kind not in _NUMBERS]
+        if texts:
+            cure = "export it without that output"
+            raise UnsupportedModel("the model gives texts, and numbers alone are compared", where=texts[0], cure=cure)
         np.savez(out, **outputs)
         return {}
 

@@ -83,7 +83,7 @@ def _read_vocabulary(directory: Path) -> int | None:
         return None
     try:
         size = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("vocab_size")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError) as error:
         raise CorruptArtifact(
             "the configuration cannot be read", where=str(directory / "config.json"), cure="mend it, or fetch it again"
         ) from error

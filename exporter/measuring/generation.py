@@ -5,7 +5,6 @@ In: :class:`GenerationOptions`. Out: a recording. Must not import: torch, a runt
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from bench.generation.measure import (
     measure_generation,
 )
 from bench.generation.subject import GenerationSpec
+from bench.machine.description import count_cores
 from exporter.measuring.run import order_words
 from exporter.measuring.subjects import BenchSubject, SubjectOptions, resolve_subjects
 from exporter.source import GENERATION, read_config
@@ -31,7 +31,7 @@ class GenerationOptions:
     Attributes:
         subjects: As the user wrote them, see :mod:`exporter.measuring.subjects`.
         versus: The reference of the ratios; None takes the first subject.
-        threads: Of every model; None takes one for each processor.
+        threads: Of every model; None takes one for each processor that this process may use.
         plan: What is measured and how often.
     """
 
@@ -51,7 +51,7 @@ def run_generation(
             text, or not on the CPU; a context is longer than a model's.
         SubjectFailed: a model crashed or was silent too long.
     """
-    threads = options.threads or os.cpu_count() or 1
+    threads = options.threads or count_cores()
     found = resolve_subjects(order_words(options.subjects, options.versus), SubjectOptions(threads=threads))
     specs = [_describe(subject, threads) for subject in found]
     prompts = draw_prompts(min(map(_count_vocabulary, specs)), options.plan.seed)

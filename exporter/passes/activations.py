@@ -17,9 +17,10 @@ from runtimes.sparse.reference import Activation, activate
 
 _Points = NDArray[np.float64]
 
-# Far enough out for each function to reach its ends, close enough to tell the two forms of GELU apart: they differ by
-# up to 5e-4, and constants stored as float32 by less than 1e-6.
-_POINTS: _Points = np.linspace(-6.0, 6.0, 49)
+# Close enough to tell the two forms of GELU apart: they differ by up to 5e-4, and constants stored as float32 by less
+# than 1e-6. Far enough out to see that a function goes on as it must: ReLU6 is written without a node of its own.
+_FAR = (8.0, 30.0, 300.0, 3000.0)
+_POINTS: _Points = np.array([*np.negative(_FAR), *np.linspace(-6.0, 6.0, 49), *_FAR])
 _CLOSE = 1e-5
 # The longest spelling of GELU known has nine nodes.
 _MOST_NODES = 12

@@ -98,7 +98,7 @@ def read_layout(directory: Path) -> Layout:
         # Where none is named, onnxruntime-genai takes the padding.
         stop_ids = tuple(map(_count, _listed(model.get("eos_token_id", [])))) or (padding,)
         graph = directory / _name(decoder["filename"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         problem = f"it does not say how to generate: {type(error).__name__}: {error}"
         raise CorruptArtifact(problem, where=str(path), cure=_CURE) from error
     header = read_header(graph)

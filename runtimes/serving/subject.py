@@ -102,7 +102,7 @@ def _parse_labels(data: bytes | None, path: Path) -> tuple[str, ...]:
     try:
         names: Mapping[str, str] = json.loads(data.decode("utf-8")).get("id2label") or {}
         return tuple(names[key] for key in sorted(names, key=int))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise CorruptArtifact("the class names cannot be read", where=f"{path}:id2label", cure="mend it") from error
 
 

@@ -90,7 +90,7 @@ def read_record(plan: Path) -> PlanRecord:
         schema = facts["schema"]
     except FileNotFoundError as error:
         raise CorruptArtifact("the plan has no record beside it", where=str(path), cure=_CURE) from error
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorruptArtifact(f"the plan's record cannot be read: {error}", where=str(path), cure=_CURE) from error
     if schema != SCHEMA:
         raise CorruptArtifact(

@@ -148,6 +148,16 @@ def test_nothing_is_left_when_the_block_is_left(model):
     assert not is_alive(process.pid)
 
 
+def test_ended_twice_it_is_killed_once(model, monkeypatch):
+    """By the second time its number may be another's."""
+    killed = []
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda group, number: (killed.append(group), kill(group, number)))
+    with SubjectProcess(spec(model)) as process:
+        process.close()
+    assert killed == [process.pid]
+
+
 def test_a_worker_ends_when_its_parent_is_killed(model, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(

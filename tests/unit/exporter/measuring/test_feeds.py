@@ -7,7 +7,7 @@ import pytest
 
 from exporter.measuring.feeds import FeedsPlan, count_vocabulary, merge_inputs, write_feeds
 from runtimes.artifact import TensorSpec
-from runtimes.errors import UsageError
+from runtimes.errors import CorruptArtifact, UsageError
 from tests.cli.tiny_artifact import WORDS, write_tokenizer
 
 
@@ -59,6 +59,13 @@ def test_ids_stay_below_the_smallest_vocabulary(tmp_path):
     with np.load(written["4x64"]) as arrays:
         assert 0 <= arrays["input_ids"].min() < arrays["input_ids"].max() < len(WORDS)
         assert (arrays["attention_mask"] == 1).all()
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[" * 100_000])
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CorruptArtifact, match="configuration cannot be read"):
+        count_vocabulary([tmp_path])
 
 
 def test_the_usual_shapes_are_those_that_the_model_can_tell_apart(tmp_path):

@@ -69,6 +69,7 @@ def test_a_spelling_is_recognised(body, name, lifted):
         "y = Sigmoid(v)",
         "y = Add(v, x)",
         "a = Relu(v)\n y = Add(a, v)",
+        "six = Constant<value_float=6.0>()\n a = Relu(v)\n b = Sub(v, six)\n d = Relu(b)\n y = Sub(a, d)",
         "k = Constant<value_float=1.702>()\n a = Mul(v, k)\n b = Sigmoid(a)\n y = Mul(v, b)",
         _HALF + "a = Div(v, root)\n b = Erf(a)\n d = Add(b, one)\n e = Mul(v, d)\n f = Mul(e, half)\n y = Add(f, b)",
     ],

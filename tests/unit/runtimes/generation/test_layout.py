@@ -57,7 +57,7 @@ def test_parts_that_do_not_fit_each_other(folder, changes, problem):
     assert str(folder) in refused.value.where
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"model": {"decoder": {}}}'])
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "{}", '{"model": 3}', '{"model": {"decoder": {}}}'])
 def test_a_configuration_that_does_not_say_how(folder, text):
     (folder / "genai_config.json").write_text(text)
     with pytest.raises(CorruptArtifact, match="does not say how to generate"):

@@ -10,6 +10,7 @@ from runtimes.artifact import Manifest, read_manifest, write_manifest
 from runtimes.bundle.install import install
 from runtimes.errors import CorruptArtifact, UsageError
 from runtimes.serving.bundle import open_bundle
+from runtimes.serving.subject import read_labels
 
 CONFIG = json.dumps({"id2label": {"0": "planted", "1": "planted"}})
 
@@ -93,3 +94,10 @@ def test_class_names_of_a_listed_config_are_taken(maker, tmp_path):
     bundle = open_bundle(maker.write(tmp_path / "b.stepdown.tar.gz", labels=()))
     with bundle.session() as session:
         assert session.subject.labels == ("negative", "positive")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"id2label": {"a": "b"}}', "[" * 100_000])
+def test_class_names_that_cannot_be_read_are_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CorruptArtifact, match="class names cannot be read"):
+        read_labels(tmp_path)

@@ -104,6 +104,12 @@ def test_a_record_with_values_of_other_types_is_refused(plan, wrong):
         verify_plan(plan)
 
 
+def test_a_record_that_is_nested_too_deep_is_refused(plan):
+    record_path(plan).write_text("[" * 100_000)
+    with pytest.raises(CorruptArtifact, match="record cannot be read"):
+        verify_plan(plan)
+
+
 @pytest.mark.parametrize(
     ("changes", "gpus"),
     [
