@@ -123,9 +123,10 @@ class FloatGraphs:
             return self.unrounded.choose(spec)
         return self.traced if spec.plain else self.merged if spec.merged else self.fused
 
-    def show_linears(self, spec: CandidateSpec) -> Path:
-        """Return the form of a candidate in which every linear has its weight in float: what its ledger is about."""
-        return (self.unrounded or self).choose(replace(spec, plain=False))
+    @property
+    def in_float(self) -> FloatGraphs:
+        """The forms in which every linear has its weight in float: what zeros are looked for in."""
+        return self.unrounded or self
 
 
 class MakePlan(Protocol):

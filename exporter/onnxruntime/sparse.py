@@ -55,7 +55,7 @@ def make_ledger(
 
     Where it ships sparse, what each layer gains in place is measured first.
     """
-    graph = graphs.show_linears(chosen)
+    graph = graphs.in_float.choose(replace(chosen, plain=False))
     if not sparse.is_pruned(graph):
         return ()
     in_float = {row.layer: row for row in sparse.list_rows(graph, "float32")} if chosen.float_layers else {}
@@ -116,7 +116,7 @@ def list_findings(sparse: SparsePlans, costs: CostTable | None, graphs: FloatGra
     if costs is not None:
         return costs.list_findings()
     reason = why_unavailable()
-    if reason is None or not sparse.is_pruned(graphs.show_linears(CandidateSpec(arithmetic="float"))):
+    if reason is None or not sparse.is_pruned(graphs.in_float.fused):
         return ()
     return (f"weights with zeros ship dense: {reason}",)
 

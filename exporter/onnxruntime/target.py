@@ -235,7 +235,7 @@ def _offer(
         calibrated=plans is not None,
         providers=others,
         timed=timed,
-        sparse=sparse.may_pay(workshop.graphs.show_linears(CandidateSpec(arithmetic="float"))),
+        sparse=sparse.may_pay(workshop.graphs.in_float.fused),
         methods=workshop.blocks.methods if workshop.blocks is not None else (),
         narrow_cache=job.options.cache_precision == "int8",
     )

@@ -29,6 +29,14 @@ def spread(values: NDArray[np.generic], shape: tuple[int, ...], node: ir.Node) -
     return wide.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
 
 
+def is_symmetric(node: ir.Node) -> bool:
+    """Whether the zero point of ``node`` is left out or a constant 0; one that is computed or fed may be anything."""
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return True
+    zero = constant(node.inputs[2])
+    return zero is not None and not zero.any()
+
+
 def dequantise(node: ir.Node) -> NDArray[np.float32] | None:
     """Return the floats that a DequantizeLinear makes of constants; None where it reads anything else."""
     arrays = [constant(value) for value in node.inputs]

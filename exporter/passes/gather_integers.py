@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead, take_over
+from exporter.passes.constant_rounding import is_symmetric
 from exporter.passes.graph import constant, made_by
 
 _CONTRIB = "com.microsoft"
@@ -31,7 +32,7 @@ def _rewrite(model: ir.Model, node: ir.Node) -> int:
     if scaled is None or scaled.inputs[0] is None or node.attributes.get_int("axis", 0) != 0:
         return 0
     table, scale, kind = constant(scaled.inputs[0]), constant(scaled.inputs[1]), scaled.inputs[0].dtype
-    if table is None or scale is None or table.ndim != 2 or not _is_symmetric(scaled):
+    if table is None or scale is None or table.ndim != 2 or not is_symmetric(scaled):
         return 0
     axis, block = scaled.attributes.get_int("axis", 1), scaled.attributes.get_int("block_size", 0)
     if block:
@@ -40,14 +41,6 @@ def _rewrite(model: ir.Model, node: ir.Node) -> int:
     if scale.ndim == 1 and axis == 0 and kind == ir.DataType.INT8 and scale.dtype == np.float32:
         return _gather_rows(model, node, scaled)
     return 0
-
-
-def _is_symmetric(scaled: ir.Node) -> bool:
-    """Whether the zero point is left out or a constant 0; one that is computed or fed may be anything."""
-    if len(scaled.inputs) < 3 or scaled.inputs[2] is None:
-        return True
-    zero = constant(scaled.inputs[2])
-    return zero is not None and not zero.any()
 
 
 def _gather_rows(model: ir.Model, node: ir.Node, scaled: ir.Node) -> int:

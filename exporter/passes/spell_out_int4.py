@@ -10,8 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from calibration.lower.edits import add_constant, remove_dead
-from exporter.passes.constant_rounding import dequantise
-from exporter.passes.graph import constant
+from exporter.passes.constant_rounding import dequantise, is_symmetric
 
 _PRODUCTS = {"MatMul", "Gemm"}
 
@@ -30,9 +29,8 @@ def _spell_out(model: ir.Model, node: ir.Node) -> int:
         return 0
     uses = list(output.uses())
     is_weight = bool(uses) and all(use.node.op_type in _PRODUCTS and use.idx == 1 for use in uses)
-    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     floats = dequantise(node)
-    if floats is None or (zero is not None and zero.any()) or not is_weight:
+    if floats is None or not is_symmetric(node) or not is_weight:
         return 0
     weight = add_constant(model.graph, f"{stored.name}_floats", floats)
     ir.convenience.replace_all_uses_with(output, weight)
