@@ -95,5 +95,5 @@ def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, 
 
 
 def holds(path: Path, op_type: str) -> bool:
-    """Whether a graph has an operator."""
-    return any(node.op_type == op_type for node in ir.load(path).graph)
+    """Whether a graph has an operator, in branches too."""
+    return any(node.op_type == op_type for node in ir.load(path).graph.all_nodes())

@@ -18,6 +18,9 @@ from exporter.passes.graph import made_by, only_user, opset, permutation, scalar
 HEADS_OUT = (0, 2, 1, 3)
 FIRST_OPSET = 23
 
+# Masks with a row a query: of which mask, for how many queries, in which graph (none sees into another's branch).
+_Spread = dict[tuple[ir.Value, object, object], ir.Value]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scores:
@@ -40,11 +43,11 @@ class _Hidden:
 
 
 def compose_attention(model: ir.Model) -> int:
-    """Replace decomposed attention by 4-D ``Attention`` nodes; return how many."""
+    """Replace decomposed attention by 4-D ``Attention`` nodes, in branches too; return how many."""
     if opset(model) < FIRST_OPSET:
         return 0
-    spread: dict[tuple[ir.Value, object], ir.Value] = {}
-    changed = sum(_compose(node, spread) for node in list(model.graph) if node.op_type == "Softmax")
+    spread: _Spread = {}
+    changed = sum(_compose(node, spread) for node in list(model.graph.all_nodes()) if node.op_type == "Softmax")
     if changed:
         remove_dead(model)
     return changed
@@ -52,13 +55,14 @@ def compose_attention(model: ir.Model) -> int:
 
 def flatten_attention(model: ir.Model) -> int:
     """Move 4-D ``Attention`` nodes to the 3-D form, dropping the transposes around them; return how many."""
-    changed = sum(_flatten(node) for node in list(model.graph) if node.op_type == "Attention" and node.domain == "")
+    nodes = [node for node in model.graph.all_nodes() if node.op_type == "Attention" and node.domain == ""]
+    changed = sum(_flatten(node) for node in nodes)
     if changed:
         remove_dead(model)
     return changed
 
 
-def _compose(softmax: ir.Node, spread: dict[tuple[ir.Value, object], ir.Value]) -> int:
+def _compose(softmax: ir.Node, spread: _Spread) -> int:
     axis = softmax.attributes.get("axis")
     product = only_user(softmax.outputs[0], "MatMul")
     scores = _match_scores(softmax.inputs[0])
@@ -74,7 +78,7 @@ def _compose(softmax: ir.Node, spread: dict[tuple[ir.Value, object], ir.Value]) 
         turn = ir.node("Transpose", [key], {"perm": [0, 1, 3, 2]})
         new.append(turn)
         key = turn.outputs[0]
-    mask = _join_masks(scores, spread, new)
+    mask = _join_masks(scores, softmax.graph, spread, new)
     inputs = [scores.query, key, product.inputs[1], *([mask] if mask is not None else [])]
     node = ir.node("Attention", inputs, {"scale": scores.scale}, name=f"{softmax.name}_attention")
     new.append(node)
@@ -100,26 +104,38 @@ def _has_one_key(mask: ir.Value) -> bool:
 
 
 def _join_masks(
-    scores: _Scores, spread: dict[tuple[ir.Value, object], ir.Value], new: list[ir.Node]
+    scores: _Scores, graph: ir.Graph | ir.Function | None, spread: _Spread, new: list[ir.Node]
 ) -> ir.Value | None:
     """Return the sum of what is added to the scores, as one mask.
 
     A mask with one row for all queries gets a row each: an addition broadcasts it, ONNX Runtime's Attention does
-    not. ``spread`` remembers the masks done, by how many queries there are: most layers read the same one.
+    not. ``spread`` remembers the masks done, by how many queries there are: most layers read the same one. Where its
+    keys are as many as the queries, that is done beside the mask, for attention in branches too.
     """
     mask = _sum_masks(scores.masks, new)
     if mask is None or not all(_has_one_row(part) for part in scores.masks):
         return mask
-    done = mask, _name_length(scores.query)
+    length, maker = _name_length(scores.query), mask.producer()
+    beside = maker is not None and maker.graph is not None and mask.shape is not None and mask.shape[-1] == length
+    done = mask, length, None if beside else graph
     if done not in spread:
-        length = ir.node("Shape", [scores.query], {"start": 2, "end": 3})
-        one = ir.node("Constant", [], {"value_ints": [1]})
-        shape = ir.node("Concat", [one.outputs[0], one.outputs[0], length.outputs[0], one.outputs[0]], {"axis": 0})
-        rows = ir.node("Expand", [mask, shape.outputs[0]])
-        rows.outputs[0].type = mask.type
-        new += [length, one, shape, rows]
-        spread[done] = rows.outputs[0]
+        nodes = _spread_rows(mask, mask if beside else scores.query, axis=len(mask.shape or ()) - 1 if beside else 2)
+        spread[done] = nodes[-1].outputs[0]
+        if beside and maker is not None and maker.graph is not None:
+            maker.graph.insert_after(maker, nodes)
+        else:
+            new += nodes
     return spread[done]
+
+
+def _spread_rows(mask: ir.Value, counted: ir.Value, axis: int) -> list[ir.Node]:
+    """Give a mask as many rows as ``counted`` is long on ``axis``."""
+    length = ir.node("Shape", [counted], {"start": axis, "end": axis + 1})
+    one = ir.node("Constant", [], {"value_ints": [1]})
+    shape = ir.node("Concat", [one.outputs[0], one.outputs[0], length.outputs[0], one.outputs[0]], {"axis": 0})
+    rows = ir.node("Expand", [mask, shape.outputs[0]])
+    rows.outputs[0].type = mask.type
+    return [length, one, shape, rows]
 
 
 def _name_length(query: ir.Value) -> object:

@@ -28,14 +28,14 @@ class _Biased:
 
 
 def merge_linears(model: ir.Model) -> int:
-    """Merge every group of biased products over one input; return how many groups."""
-    groups: dict[ir.Value, list[_Biased]] = defaultdict(list)
-    for node in model.graph:
+    """Merge every group of biased products over one input, in branches too; return how many groups."""
+    groups: dict[tuple[ir.Value, object], list[_Biased]] = defaultdict(list)
+    for node in model.graph.all_nodes():
         found = _match(node)
         if found is not None and node.inputs[0] is not None:
-            groups[node.inputs[0]].append(found)
-    shared = {value: parts for value, parts in groups.items() if len(parts) > 1}
-    for value, parts in shared.items():
+            groups[node.inputs[0], node.graph].append(found)
+    shared = {read: parts for read, parts in groups.items() if len(parts) > 1}
+    for (value, _), parts in shared.items():
         _merge(model.graph, value, parts)
     if shared:
         remove_dead(model)
@@ -69,6 +69,6 @@ def _merge(graph: ir.Graph, value: ir.Value, parts: list[_Biased]) -> None:
         wide = ir.Shape([*value.shape[:-1], int(sum(len(p.bias) for p in parts))])
         for output in (product.outputs[0], add.outputs[0]):
             output.shape, output.type = wide, value.type
-    graph.insert_before(parts[0].product, [product, add, split])
+    (parts[0].product.graph or graph).insert_before(parts[0].product, [product, add, split])
     for part, output in zip(parts, split.outputs, strict=True):
         take_over(part.add.outputs[0], output)

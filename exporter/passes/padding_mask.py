@@ -53,20 +53,25 @@ def shorten_mask(model: ir.Model) -> int:
     if fed is None or any((value.name or "").startswith("decoder_") for value in model.graph.inputs):
         return 0  # a decoder looks at a text of another length, on which the probes say nothing
     readers: dict[ir.Value, list[ir.Node]] = {}
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         mask = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
         if mask is not None:
             readers.setdefault(mask, []).append(node)
-    proved = [mask for mask in readers if _says_padding(model, mask, fed)]
+    proved = [mask for mask in readers if _is_made_by(model.graph, mask) and _says_padding(model, mask, fed)]
     if not proved:
         return 0
-    first = next(node for node in model.graph if any(node in readers[mask] for mask in proved))
     nodes = _build_mask(model.graph, fed)
-    model.graph.insert_before(first, nodes)
+    model.graph.insert_before(model.graph[0], nodes)
     for node in (node for mask in proved for node in readers[mask]):
         node.replace_input_with(3, nodes[-1].outputs[0])
     remove_dead(model)
     return len(proved)
+
+
+def _is_made_by(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether ``graph`` itself computes ``value``: what a branch computes needs more than the graph to run."""
+    producer = value.producer()
+    return producer is None or producer.graph is graph
 
 
 def _build_mask(graph: ir.Graph, fed: ir.Value) -> list[ir.Node]:

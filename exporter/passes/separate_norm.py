@@ -14,17 +14,17 @@ from exporter.passes.graph import constant, made_by
 
 
 def separate_norm(model: ir.Model) -> int:
-    """Turn each ``Add`` of two computed tensors that feeds a LayerNormalization into ``Sum``; return how many."""
+    """Turn each ``Add`` of two computed tensors before a LayerNormalization into ``Sum``; return how many."""
     changed = 0
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         if node.op_type != "LayerNormalization":
             continue
         add = made_by(node.inputs[0], "Add")
-        if add is None or any(constant(value) is not None for value in add.inputs):
+        if add is None or add.graph is None or any(constant(value) is not None for value in add.inputs):
             continue
         total = ir.node("Sum", list(add.inputs), name=add.name)
-        model.graph.insert_before(add, total)
+        add.graph.insert_before(add, total)
         take_over(add.outputs[0], total.outputs[0])
-        model.graph.remove(add, safe=True)
+        add.graph.remove(add, safe=True)
         changed += 1
     return changed

@@ -17,7 +17,9 @@ _PRODUCTS = {"MatMul", "Gemm"}
 
 def spell_out_int4(model: ir.Model) -> int:
     """Compute each DequantizeLinear of constant 4-bit integers that products alone read; return how many."""
-    changed = sum(_spell_out(model, node) for node in list(model.graph) if node.op_type == "DequantizeLinear")
+    changed = sum(
+        _spell_out(model, node) for node in list(model.graph.all_nodes()) if node.op_type == "DequantizeLinear"
+    )
     if changed:
         remove_dead(model)
     return changed
@@ -34,5 +36,6 @@ def _spell_out(model: ir.Model, node: ir.Node) -> int:
         return 0
     weight = add_constant(model.graph, f"{stored.name}_floats", floats)
     ir.convenience.replace_all_uses_with(output, weight)
-    model.graph.remove(node, safe=True)
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
     return 1

@@ -19,7 +19,7 @@ _INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 
 def undo_rounding(model: ir.Model) -> int:
     """Give linears with a constant 8-bit weight its floats, and what they read as it was; return how many."""
-    changed = sum(_undo(model, node) for node in list(model.graph) if node.op_type in _PRODUCTS)
+    changed = sum(_undo(model, node) for node in list(model.graph.all_nodes()) if node.op_type in _PRODUCTS)
     if changed:
         remove_dead(model)
     return changed

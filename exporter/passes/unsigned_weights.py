@@ -18,8 +18,8 @@ _SHIFT = 128
 
 
 def make_unsigned(model: ir.Model) -> int:
-    """Rewrite each DequantizeLinear of constant int8 values; return how many."""
-    changed = sum(_shift(model, node) for node in list(model.graph) if node.op_type == "DequantizeLinear")
+    """Rewrite each DequantizeLinear of constant int8 values, in branches too; return how many."""
+    changed = sum(_shift(model, node) for node in list(model.graph.all_nodes()) if node.op_type == "DequantizeLinear")
     if changed:
         remove_dead(model)
     return changed
@@ -41,9 +41,10 @@ def _shift(model: ir.Model, node: ir.Node) -> int:
     new = ir.node("DequantizeLinear", inputs, node.attributes, name=node.name)
     output = new.outputs[0]
     output.shape, output.type = node.outputs[0].shape, node.outputs[0].type
-    model.graph.insert_before(node, new)
+    graph = node.graph or model.graph
+    graph.insert_before(node, new)
     ir.convenience.replace_all_uses_with(node.outputs[0], output, replace_graph_outputs=True)
-    model.graph.remove(node, safe=True)
+    graph.remove(node, safe=True)
     return 1
 
 
