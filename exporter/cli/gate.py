@@ -92,13 +92,13 @@ def execute(arguments: argparse.Namespace, progress: Progress) -> Outcome:
     try:
         _check(arguments)
         gated = _judge(arguments, progress)
+        if arguments.report is not None:
+            _draw(arguments.report, gated)
     except StepdownError as error:
         _report(arguments, (describe_error(error),), render_markdown_error(error))
         raise
     result = gated.result
     _report(arguments, list_findings(result), render_markdown(result))
-    if arguments.report is not None:
-        _draw(arguments.report, gated)
     return Outcome(
         document={**asdict(result), "exit_code": result.exit_code, "steps": [asdict(step) for step in gated.steps]},
         text=_describe(result),

@@ -96,6 +96,15 @@ def test_a_refusal_replaces_an_older_report_too(stepdown, files):
     assert ElementTree.parse(junit).getroot().get("errors") == "1"
 
 
+def test_a_report_that_cannot_be_drawn_is_no_pass(stepdown, files):
+    junit, report = files / "j.xml", files / "r.html"
+    result = stepdown("gate", files / "slow.json", files / "both.json:base", "--report", report, "--junit", junit)
+    assert result.code == 2
+    assert "samples of two runs cannot be drawn together" in result.err
+    assert ElementTree.parse(junit).getroot().get("errors") == "1"
+    assert not report.exists()
+
+
 def test_annotations_need_no_summary(stepdown, files, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     result = stepdown("gate", files / "both.json:base", files / "both.json:head", "--github")
