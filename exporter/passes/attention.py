@@ -115,16 +115,18 @@ def _join_masks(
     mask = _sum_masks(scores.masks, new)
     if mask is None or not all(_has_one_row(part) for part in scores.masks):
         return mask
-    length, maker = _name_length(scores.query), mask.producer()
-    beside = maker is not None and maker.graph is not None and mask.shape is not None and mask.shape[-1] == length
-    done = mask, length, None if beside else graph
+    length = _name_length(scores.query)
+    maker = mask.producer() if mask.shape is not None and mask.shape[-1] == length else None
+    place = None if maker is None else maker.graph
+    done = mask, length, place or graph
     if done not in spread:
-        nodes = _spread_rows(mask, mask if beside else scores.query, axis=len(mask.shape or ()) - 1 if beside else 2)
-        spread[done] = nodes[-1].outputs[0]
-        if beside and maker is not None and maker.graph is not None:
-            maker.graph.insert_after(maker, nodes)
-        else:
+        if maker is None or place is None:
+            nodes = _spread_rows(mask, scores.query, axis=2)
             new += nodes
+        else:
+            nodes = _spread_rows(mask, mask, axis=len(mask.shape or ()) - 1)
+            place.insert_after(maker, nodes)
+        spread[done] = nodes[-1].outputs[0]
     return spread[done]
 
 
