@@ -57,7 +57,7 @@ def shorten_mask(model: ir.Model) -> int:
         mask = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
         if mask is not None:
             readers.setdefault(mask, []).append(node)
-    proved = [mask for mask in readers if _is_made_by(model.graph, mask) and _says_padding(model, mask, fed)]
+    proved = [mask for mask in readers if _runs_alone(model.graph, mask) and _says_padding(model, mask, fed)]
     if not proved:
         return 0
     nodes = _build_mask(model.graph, fed)
@@ -68,8 +68,8 @@ def shorten_mask(model: ir.Model) -> int:
     return len(proved)
 
 
-def _is_made_by(graph: ir.Graph, value: ir.Value) -> bool:
-    """Whether ``graph`` itself computes ``value``: what a branch computes needs more than the graph to run."""
+def _runs_alone(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether ``graph`` itself holds ``value``: what a branch computes cannot be cut out and run."""
     producer = value.producer()
     return producer is None or producer.graph is graph
 

@@ -41,15 +41,15 @@ ATTENTION = """
   a = Reshape (turned, back)"""
 
 
-def _gate(branch, **arrays):
-    """Return a model that runs ``branch`` where something of x is positive, and gives x itself where nothing is."""
+def _gate(branch, otherwise="b = Identity (x)", **arrays):
+    """Return a model that runs ``branch`` where something of x is positive, else gives x itself, or ``otherwise``."""
     text = f"""<ir_version: 10, opset_import: ["": 23]>
     g (float[batch, sequence, 8] x, int64[batch, sequence] attention_mask) => (float[batch, sequence, 8] y) {{
       axes = Constant <value_ints = [1, 2]> ()
       keep = Cast <to = 9> (attention_mask)  filled = Where (keep, zero, lowest)  mask = Unsqueeze (filled, axes)
       most = ReduceMax <keepdims = 0> (x)  runs = Greater (most, zero)
       y = If (runs) <then_branch = t () => (float[batch, sequence, 8] a) {{ {branch} }},
-                     else_branch = e () => (float[batch, sequence, 8] b) {{ b = Identity (x) }}> }}"""
+                     else_branch = e () => (float[batch, sequence, 8] b) {{ {otherwise} }}> }}"""
     proto = onnx.parser.parse_model(text)
     arrays = {"zero": np.float32(0), "lowest": np.finfo(np.float32).min, "half": np.float32(0.5), **arrays}
     for name, array in arrays.items():
@@ -84,12 +84,11 @@ def test_attention_in_a_branch_is_one_node_with_the_short_mask_and_merged_linear
 
 
 def test_linears_that_read_the_same_in_two_branches_stay_apart():
-    both = "a = MatMul (x, wq)"
-    model = _gate(both, **FLOATS, **BIASES)
-    second = ir.node("MatMul", [model.graph.inputs[0], model.graph.initializers["wk"]])
-    first = next(node for node in model.graph.all_nodes() if node.op_type == "MatMul")
-    first.graph.insert_before(first, second)
+    one, other = "p = MatMul (x, wq)  a = Add (p, bq)", "p = MatMul (x, wk)  b = Add (p, bk)"
+    model = _gate(one, other, **FLOATS, **BIASES)
+    before = run(model, FEEDS)
     assert merge_linears(model) == 0
+    np.testing.assert_array_equal(run(model, FEEDS), before)
 
 
 def test_a_mask_that_only_a_branch_makes_stays():
