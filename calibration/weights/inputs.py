@@ -9,7 +9,7 @@ prompt or after a cache, so those of prompts stand for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,14 +28,21 @@ ReadFeeds = Callable[[], Iterable[Feeds]]
 _MASK = "attention_mask"
 # Sums and handed-out tensors held at once: one pass for 135 million parameters and batches of 1,024 tokens.
 _BUDGET_BYTES = 1 << 30
+# Tokens kept of each input: 3 MB for 1,536 channels.
+_KEPT_TOKENS, _KEPT_OF_BATCH = 512, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputStatistic:
-    """Of the rows x of a tensor, float32: the mean of ``x x^T`` [K, K], and of the magnitude of ``x`` [K]."""
+    """Of the rows x of a tensor, float32: the mean of ``x x^T`` [K, K], and of the magnitude of ``x`` [K].
+
+    ``peak`` [K] is the largest magnitude, and ``tokens`` [at most 512, K] are some of the rows themselves.
+    """
 
     gram: FloatArray
     absmean: FloatArray
+    peak: FloatArray
+    tokens: FloatArray
 
     @property
     def power(self) -> FloatArray:
@@ -44,7 +51,12 @@ class InputStatistic:
 
     def divide(self, scales: FloatArray) -> Self:
         """Return the statistic of the inputs divided by ``scales`` [K]."""
-        return type(self)(gram=self.gram / scales[:, None] / scales[None], absmean=self.absmean / scales)
+        return type(self)(
+            gram=self.gram / scales[:, None] / scales[None],
+            absmean=self.absmean / scales,
+            peak=self.peak / scales,
+            tokens=self.tokens / scales,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +75,7 @@ class InputStatistics:
             cure = "collect the inputs of every linear that is rounded"
             raise DataError("no statistics of this input", where=tensor, cure=cure)
         with np.load(self.files[tensor]) as arrays:
-            return InputStatistic(gram=arrays["gram"], absmean=arrays["absmean"])
+            return InputStatistic(**arrays)
 
 
 def collect_inputs(
@@ -102,7 +114,7 @@ def collect_inputs(
                 observer = Observer(model, group, threads=threads)
             for name, statistic in _gather(observer, read()).items():
                 files[name] = directory / f"input_{len(files)}.npz"
-                np.savez(files[name], gram=statistic.gram, absmean=statistic.absmean)
+                np.savez(files[name], **asdict(statistic))
             left = [name for name in left if name not in files]
     return InputStatistics(files=files)
 
@@ -144,7 +156,8 @@ class _Sums:
 
     def __init__(self, depth: int) -> None:
         self._gram = np.zeros((depth, depth), np.float32)
-        self._magnitude = np.zeros(depth, np.float32)
+        self._magnitude, self._peak = np.zeros(depth, np.float32), np.zeros(depth, np.float32)
+        self._kept: list[FloatArray] = []
         self._rows = 0
 
     def add(self, name: str, rows: FloatArray) -> None:
@@ -153,12 +166,20 @@ class _Sums:
             cure = "look for NaN or Inf in the weights before this tensor, or for an overflow"
             raise UnsupportedModel("NaN or Inf in the activations", where=name, cure=cure)
         self._gram += gram
-        self._magnitude += np.abs(rows).sum(axis=0)
+        sizes = np.abs(rows)
+        self._magnitude += sizes.sum(axis=0)
+        np.maximum(self._peak, sizes.max(axis=0, initial=0), out=self._peak)
         self._rows += len(rows)
+        if len(self._kept) * _KEPT_OF_BATCH < _KEPT_TOKENS:
+            # The first too: no other token is as large in some channels (Sun et al., 2024, arXiv:2402.17762).
+            self._kept.append(rows[:: max(1, -(-len(rows) // _KEPT_OF_BATCH))].copy())
 
     def finish(self, name: str) -> InputStatistic:
         if not self._rows:
             raise DataError("all positions are padding", where=name, cure="give texts with tokens")
         return InputStatistic(
-            gram=self._gram / np.float32(self._rows), absmean=self._magnitude / np.float32(self._rows)
+            gram=self._gram / np.float32(self._rows),
+            absmean=self._magnitude / np.float32(self._rows),
+            peak=self._peak,
+            tokens=np.concatenate(self._kept)[:_KEPT_TOKENS],
         )

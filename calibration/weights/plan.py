@@ -24,7 +24,7 @@ class WeightPlan:
     """How each matrix of a decoder is stored, and how it is rounded.
 
     Attributes:
-        linears: The form of the linear layers.
+        linears: The form of the linear layers; None leaves them in float.
         tables: The form of what is looked up by token, and of the head, which often is the same matrix; None leaves
             both in float.
         method: ``rtn`` rounds each weight by itself, ``gptq`` lets later weights make up for earlier ones, ``awq``
@@ -32,10 +32,11 @@ class WeightPlan:
         accuracy: The accuracy level of MatMulNBits; see :func:`choose_accuracy`.
         ordered: Whether ``gptq`` starts with the inputs that matter most.
         damping: What ``gptq`` adds to the mean square of every input, as a share of their mean.
-        others: Linears, by the name of their node, that are stored in another form; None leaves one in float.
+        others: Linears, by the name of their node, that are stored in another form; None leaves one, or the head, in
+            float.
     """
 
-    linears: BlockFormat
+    linears: BlockFormat | None
     tables: BlockFormat | None
     method: Method = "rtn"
     accuracy: int = INT8_ARITHMETIC

@@ -17,6 +17,7 @@ from calibration.lower.edits import remove_dead
 from calibration.lower.fold_smoothing import fold_smoothing
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
 from calibration.lower.onnxruntime.embedding import lower_embeddings
+from calibration.lower.onnxruntime.per_token import lower_per_token
 from calibration.lower.onnxruntime.static import lower_static
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 from calibration.plan import Plan
@@ -48,7 +49,8 @@ class CandidateSpec:
     Attributes:
         arithmetic: What the linears compute in.
         merged: Linears over one input merged.
-        smoothed: Static activations smoothed even where that costs a product.
+        smoothed: Static activations smoothed even where that costs a product; those of a decoder's dynamic INT8 only
+            where it costs none.
         sparse: Linears whose zeros pay in our own sparse kernels, with float values or int8 ones; the rest as it says.
         float_layers: Names of linears left in float; where ``sparse``, in a sparse form of it that pays.
         rounding: How the weights of a decoder are rounded to blocks.
@@ -124,6 +126,11 @@ class FloatGraphs:
         return self.traced if spec.plain else self.merged if spec.merged else self.fused
 
     @property
+    def merges(self) -> bool:
+        """Whether any linears of the model can be merged."""
+        return self.merged != self.fused
+
+    @property
     def in_float(self) -> FloatGraphs:
         """The forms in which every linear has its weight in float: what zeros are looked for in."""
         return self.unrounded or self
@@ -176,8 +183,12 @@ class Workshop:
             return self._write(ir.load(source), spec) if spec.narrow_cache else describe_onnx(source)
         if spec.sparse:
             self._replace(model, spec, source)
-        self._lower(model, spec, source, few)
         pack_tables(model, few)
+        if spec.arithmetic == "int8-dynamic" and self.blocks is not None:
+            # Scaled, weights of few levels would have many.
+            smoothed = spec.smoothed and not few
+            self.blocks.prepare_tokens(model, smoothed=smoothed, float_layers=spec.float_layers)
+        self._lower(model, spec, source, few)
         if spec.arithmetic != "float":
             lower_embeddings(model)
         remove_dead(model)
@@ -221,7 +232,9 @@ class Workshop:
         inside = [linear for linear in find_branch_linears(model) if linear.node not in spec.float_layers]
         match spec.arithmetic:
             case "int8-dynamic":
-                lower_dynamic(model, linears + inside, weight_bits=bits)
+                # What a decoder answers must not depend on how many tokens come at once.
+                lower = lower_dynamic if self.blocks is None else lower_per_token
+                lower(model, linears + inside, weight_bits=bits)
             case "int8-static":
                 assert self.make_plan is not None, "static candidates are offered only with calibration data"
                 plan = fold_smoothing(model, self.make_plan(source, smoothed=spec.smoothed))
@@ -242,6 +255,7 @@ def offer_candidates(
     calibrated: bool,
     providers: Sequence[str],
     timed: bool,
+    merges: bool = True,
     sparse: bool = False,
     methods: Sequence[Method] = (),
     narrow_cache: bool = False,
@@ -253,6 +267,7 @@ def offer_candidates(
         calibrated: Whether there is calibration data, which static INT8 needs.
         providers: Execution providers present on this machine besides the CPU's; they get the float model.
         timed: Whether they will be timed; if not, variants that differ in speed alone are left out.
+        merges: Whether any linears read the same tensor and can be merged.
         sparse: Whether there are weights whose zeros may pay.
         methods: How the weights of a decoder may be rounded to blocks; empty for any other model.
         narrow_cache: Whether what may ship keeps keys and values in int8; plain float, to compare with, never does.
@@ -276,13 +291,21 @@ def offer_candidates(
             chosen = methods if BITS[arithmetic] < 8 else methods[:1]
             specs += [CandidateSpec(arithmetic=arithmetic, rounding=method) for method in chosen]
             continue
-        for smoothed in (False, True) if arithmetic == "int8-static" else (False,):
+        for smoothed in _list_smoothed(arithmetic, methods):
             spec = CandidateSpec(arithmetic=arithmetic, smoothed=smoothed)
             # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
-            forms = (False, True) if timed and arithmetic in ("float", "int8-dynamic", "int8-static") else (False,)
+            unpacked = arithmetic in ("float", "int8-dynamic", "int8-static")
+            forms = (False, True) if timed and merges and unpacked else (False,)
             specs += [replace(spec, merged=merged) for merged in forms]
             if sparse and arithmetic in ("float", "int8-dynamic"):
                 specs += [replace(spec, sparse=True, merged=merged) for merged in forms]
     if "float" in wanted[precision]:
         specs += [CandidateSpec(arithmetic="float", provider=provider) for provider in providers]
     return tuple(spec if spec.plain else replace(spec, narrow_cache=narrow_cache) for spec in specs)
+
+
+def _list_smoothed(arithmetic: Arithmetic, methods: Sequence[Method]) -> tuple[bool, ...]:
+    """Return whether to smooth: what costs nothing always, where there are texts to tell how."""
+    if arithmetic == "int8-static":
+        return (False, True)
+    return (arithmetic == "int8-dynamic" and "awq" in methods,)

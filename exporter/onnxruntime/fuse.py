@@ -6,7 +6,7 @@ in exporter/passes, one edit each; this module only says which, in which order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from exporter.passes.gather_integers import gather_integers
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.prepare import name_nodes, prepare
+from exporter.passes.rms_norm import fuse_rms_norm
 from exporter.passes.separate_norm import separate_norm
 from exporter.passes.spell_out_int4 import spell_out_int4
 from exporter.passes.store_integers import store_integers
@@ -38,6 +39,8 @@ from runtimes.parity import compare, require
 FUSED_ATTENTION = "attention over a cache fused"
 #: The step that makes linears float again which were trained with their rounding.
 UNROUNDED = "linears unrounded"
+#: The step that makes one linear of those that read the same tensor.
+MERGED = "linears merged"
 
 
 def fuse_for_cpu(
@@ -67,7 +70,8 @@ def fuse_for_cpu(
         "attention flattened": flatten_attention(model),
         "masks shortened": shorten_mask(model),
         "norms kept apart": separate_norm(model),
-        "linears merged": merge_linears(model) if merged else 0,
+        "root mean square norms fused": fuse_rms_norm(model),
+        MERGED: merge_linears(model) if merged else 0,
     }
     remove_dead(model)
     name_nodes(model)
@@ -75,8 +79,10 @@ def fuse_for_cpu(
     return applied
 
 
-def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, NDArray[np.generic]]]) -> None:
-    """Run both graphs on every batch.
+def require_equal(
+    traced: Artifact, fused: Collection[Path], batches: Sequence[Mapping[str, NDArray[np.generic]]]
+) -> None:
+    """Run a graph, and each form that was made of it, on every batch.
 
     Raises:
         ParityFailure: they differ by more than ``traced-to-fused`` allows, or where the graph itself rounds
@@ -86,12 +92,15 @@ def require_equal(traced: Artifact, fused: Path, batches: Sequence[Mapping[str, 
     exact = "traced-to-fused" if cache is None else "decoder-to-onnx"
     tolerance = read_tolerance("fake-quantised-to-onnx" if holds(traced.path, "QuantizeLinear") else exact)
     runtime = OnnxRuntime()
-    with closing(runtime.open(traced)) as before, closing(runtime.open(describe_onnx(fused))) as after:
-        for feeds in batches:
-            pair = before.run(feeds), after.run(feeds)
-            if cache is not None:
-                pair = blank_padding(cache, feeds, pair[0]), blank_padding(cache, feeds, pair[1])
-            require(compare(*pair, tolerance))
+    with closing(runtime.open(traced)) as before:
+        expected = [before.run(feeds) for feeds in batches]
+    for path in fused:
+        with closing(runtime.open(describe_onnx(path))) as after:
+            for feeds, wanted in zip(batches, expected, strict=True):
+                pair = wanted, after.run(feeds)
+                if cache is not None:
+                    pair = blank_padding(cache, feeds, pair[0]), blank_padding(cache, feeds, pair[1])
+                require(compare(*pair, tolerance))
 
 
 def holds(path: Path, op_type: str) -> bool:

@@ -27,7 +27,7 @@ from exporter.onnxruntime.block_trials import pass_over, shrink_tables
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.onnxruntime.candidates import CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.onnxruntime.exactness import is_exact_anywhere, rounds_where_it_can
-from exporter.onnxruntime.fuse import FUSED_ATTENTION, UNROUNDED, fuse_for_cpu, holds, require_equal
+from exporter.onnxruntime.fuse import FUSED_ATTENTION, MERGED, UNROUNDED, fuse_for_cpu, holds, require_equal
 from exporter.onnxruntime.sparse import describe_kernels, list_findings, make_ledger, plan_sparse
 from exporter.options import ExportOptions
 from exporter.probe_feeds import make_feeds, make_step_feeds, usable_shapes
@@ -70,10 +70,9 @@ def export_onnxruntime(job: Job) -> TargetResult:
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
         probes = _choose_probes(traced, held_out, options)
-        for path in (graphs.fused, graphs.merged):
-            require_equal(traced.artifact, path, probes)
+        require_equal(traced.artifact, {graphs.fused, graphs.merged}, probes)
         if graphs.unrounded is not None:
-            require_equal(describe_onnx(graphs.unrounded.fused), graphs.unrounded.merged, probes)
+            require_equal(describe_onnx(graphs.unrounded.fused), {graphs.unrounded.merged}, probes)
     give_back(traced.artifact.size_bytes())
     plans = _plan(job, graphs, isa)
     sparse, costs = plan_sparse(job, isa, timed=timed)
@@ -196,22 +195,23 @@ def _list_steps(
 
 def _fuse(traced: Traced, work: Path, *, unsigned: bool) -> tuple[FloatGraphs, Mapping[str, int]]:
     source = traced.artifact.path
-    graphs = _name_graphs(source, work)
-    fuse_for_cpu(source, graphs.fused, merged=False, unsigned=unsigned)
-    fusions = fuse_for_cpu(source, graphs.merged, merged=True, unsigned=unsigned)
+    graphs, fusions = _fuse_both(source, work, unsigned=unsigned, unrounded=False)
     if not holds(graphs.fused, "DequantizeLinear"):
         return graphs, fusions
-    without = _name_graphs(source, work / "unrounded")
-    undone = fuse_for_cpu(source, without.fused, merged=False, unsigned=unsigned, unrounded=True)
-    fuse_for_cpu(source, without.merged, merged=True, unsigned=unsigned, unrounded=True)
+    without, undone = _fuse_both(source, work / "unrounded", unsigned=unsigned, unrounded=True)
     return (replace(graphs, unrounded=without) if undone[UNROUNDED] else graphs), fusions
 
 
-def _name_graphs(source: Path, work: Path) -> FloatGraphs:
-    graphs = FloatGraphs(traced=source, fused=work / "fused" / "model.onnx", merged=work / "merged" / "model.onnx")
-    for path in (graphs.fused, graphs.merged):
+def _fuse_both(source: Path, work: Path, *, unsigned: bool, unrounded: bool) -> tuple[FloatGraphs, Mapping[str, int]]:
+    """Write the fused form and the merged one, which is the same where nothing can be merged."""
+    fused, merged = (work / name / "model.onnx" for name in ("fused", "merged"))
+    for path in (fused, merged):
         path.parent.mkdir(parents=True)
-    return graphs
+    fusions = fuse_for_cpu(source, merged, merged=True, unsigned=unsigned, unrounded=unrounded)
+    if not fusions[MERGED]:
+        return FloatGraphs(traced=source, fused=merged, merged=merged), fusions
+    fuse_for_cpu(source, fused, merged=False, unsigned=unsigned, unrounded=unrounded)
+    return FloatGraphs(traced=source, fused=fused, merged=merged), fusions
 
 
 def _plan(job: Job, graphs: FloatGraphs, isa: Isa) -> StaticPlans | None:
@@ -235,6 +235,7 @@ def _offer(
         calibrated=plans is not None,
         providers=others,
         timed=timed,
+        merges=workshop.graphs.in_float.merges,
         sparse=sparse.may_pay(workshop.graphs.in_float.fused),
         methods=workshop.blocks.methods if workshop.blocks is not None else (),
         narrow_cache=job.options.cache_precision == "int8",

@@ -7,22 +7,26 @@ Nodes of functions, attention among them, stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from calibration.linears import Linear, find_linears
 from calibration.lower.edits import remove_dead
 from calibration.lower.onnxruntime.sites import Site, find_sites, require_contrib
 from calibration.lower.onnxruntime.weight_only import place_blocks
+from calibration.weights.awq import find_scales
 from calibration.weights.blocks import BlockFormat, Blocks, FloatArray
 from calibration.weights.gptq import Curvature, round_gptq
 from calibration.weights.inputs import InputStatistic, InputStatistics
 from calibration.weights.plan import WeightPlan
 from calibration.weights.rtn import round_to_nearest
+from calibration.weights.smoothing import find_smoothing, measure_rounding, sample_rows
 from exporter.passes.block_tables import find_tables, place_table, read_table
 from exporter.passes.graph import constant, made_by
 from exporter.passes.scale_inputs import scale_inputs
@@ -83,7 +87,7 @@ def quantise_decoder(
     if plan.method == "awq" and statistics is not None:
         # A head that is scaled is no longer the table.
         scaled = {name: linears for name, linears in groups.items() if all(it.node not in heads for it in linears)}
-        scales = scale_inputs(model, plan, scaled, statistics)
+        scales = scale_inputs(model, scaled, partial(_find_awq, plan, statistics))
     found: list[Rounded] = []
     for name, linears in groups.items():
         statistic = statistics.load(name) if statistics is not None else None
@@ -99,6 +103,48 @@ def quantise_decoder(
     found += _place_tables(model, plan, find_tables(model))
     remove_dead(model)
     return tuple(found)
+
+
+def smooth_decoder(model: ir.Model, statistics: InputStatistics, left: Collection[str]) -> Mapping[str, float]:
+    """Edit ``model`` in place: what is fed to its linears is easier to round to int8 with a scale a token.
+
+    Args:
+        model: A float graph of a decoder.
+        statistics: What its linears are fed (:func:`list_inputs`).
+        left: Linears, by the name of their node, that will not be rounded so; what they read stays as it is.
+
+    Returns:
+        Of each but the head: what rounding still changes at the outputs of all that read the same, as a share of their
+        mean square.
+
+    Raises:
+        DataError: the statistics lack an input.
+    """
+    passed = {*left, *_find_heads(model)}
+    groups = {name: ones for name, ones in _group_linears(model).items() if all(it.node not in passed for it in ones)}
+    rows = {name: [sample_rows(site.weight.T) for site in find_sites(model, ones)] for name, ones in groups.items()}
+
+    def find(name: str, found: Sequence[tuple[Linear, FloatArray]], channels: NDArray[np.int64]) -> FloatArray:
+        return find_smoothing([array for _, array in found], statistics.load(name), channels)
+
+    scales = scale_inputs(model, groups, find)
+    errors: dict[str, float] = {}
+    for name, ones in groups.items():
+        tokens = statistics.load(name).tokens
+        own = scales.get(name, np.ones(tokens.shape[1], np.float32))
+        errors |= dict.fromkeys((linear.node for linear in ones), measure_rounding(rows[name], tokens, own))
+    return errors
+
+
+def _find_awq(
+    plan: WeightPlan,
+    statistics: InputStatistics,
+    name: str,
+    rows: Sequence[tuple[Linear, FloatArray]],
+    channels: NDArray[np.int64],
+) -> FloatArray:
+    stored = [(array, layout) for linear, array in rows if (layout := plan.find_format(linear.node)) is not None]
+    return find_scales(stored, statistics.load(name), channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +222,7 @@ def _place_head(
     model: ir.Model, plan: WeightPlan, site: Site, tied: Sequence[ir.Node], rounder: _Rounder
 ) -> tuple[Rounded, ...]:
     """Round the head; look-ups in the same matrix read its blocks, where each weight is rounded by itself."""
-    if plan.tables is None:
+    if plan.tables is None or plan.others.get(site.linear.node, plan.tables) is None:
         return ()
     rows = np.ascontiguousarray(site.weight.T)
     blocks = rounder.round_to_nearest(rows, plan.tables) if tied else rounder.round(rows, plan.tables)

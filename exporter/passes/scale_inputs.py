@@ -1,6 +1,6 @@
-"""The factors of AWQ, put where they cost nothing: what comes before divides by them, the linears multiply.
+"""Factors put where they cost nothing: what comes before an input divides by them, its linears multiply.
 
-In: a float graph, the linears that read each input, and what they are fed. Out: the graph edited, and the factors.
+In: a float graph, the linears that read each input, and what finds the factors. Out: the graph edited, and the factors.
 
 What gives an input can divide it where it ends in constants: the weight of a norm, the columns of a linear (the half of
 a gated feed-forward block that is not activated; the values of attention, one factor for all query heads that share a
@@ -9,7 +9,7 @@ value head). Where it does not (behind GELU or SiLU alone), the input keeps its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,10 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from calibration.linears import Linear
-from calibration.weights.awq import find_scales
 from calibration.weights.blocks import FloatArray
-from calibration.weights.inputs import InputStatistics
-from calibration.weights.plan import WeightPlan
 from exporter.passes.graph import constant, made_by, permutation
 
 # The places of weight and bias of each norm.
@@ -46,36 +43,35 @@ class _Source:
     channels: NDArray[np.int64]
 
 
+#: Gives the factors of an input: its name, float32 [rows, K] of each linear, and the channel of each of its K.
+FindFactors = Callable[[str, Sequence[tuple[Linear, FloatArray]], NDArray[np.int64]], FloatArray]
+
+
 def scale_inputs(
-    model: ir.Model, plan: WeightPlan, groups: Mapping[str, Sequence[Linear]], statistics: InputStatistics
+    model: ir.Model, groups: Mapping[str, Sequence[Linear]], find: FindFactors
 ) -> Mapping[str, FloatArray]:
     """Edit ``model`` in place; return the factors [K] that inputs are divided by, without those left alone.
 
     Args:
         model: A float graph.
-        plan: How each linear is stored.
         groups: The linears that read each input.
-        statistics: What they are fed.
-
-    Raises:
-        DataError: the statistics lack an input.
+        find: Finds the factors of one; 1 throughout leaves it alone. What it raises passes through.
     """
     nodes = {node.name: node for node in model.graph}
     found: dict[str, FloatArray] = {}
     for name, linears in groups.items():
-        readers = [(nodes[linear.node].inputs[1], linear, plan.find_format(linear.node)) for linear in linears]
+        readers = [(nodes[linear.node].inputs[1], linear) for linear in linears]
         source = _find_source(nodes[linears[0].node].inputs[0], len(linears), linears[0].shape[0])
-        if source is None or not all(_is_private(weight) for weight, _, _ in readers):
+        if source is None or not all(_is_private(weight) for weight, _ in readers):
             continue
-        rows = [(_read_rows(weight, linear), layout) for weight, linear, layout in readers if layout is not None]
-        scales = find_scales(rows, statistics.load(name), source.channels)
+        scales = find(name, [(linear, _read_rows(weight, linear)) for weight, linear in readers], source.channels)
         if (scales == 1).all():
             continue
         divisor = np.ones(source.channels.max() + 1, np.float32)
         divisor[source.channels] = scales
         for value, axis in source.divisors:
             _multiply(value, np.reciprocal(divisor), axis)
-        for weight, linear, _ in readers:
+        for weight, linear in readers:
             _multiply(weight, scales, 1 if linear.transposed else 0)
         found[name] = scales
     return found

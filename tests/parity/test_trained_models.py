@@ -148,7 +148,7 @@ def test_the_graph_agrees_and_holds_integers(student, tmp_path):
     # What is spelled out here is packed again in what ships: tests/parity/test_low_bit.py.
     assert len(stored) == (13 if bits == 8 else 1)
     feeds = {spec.name: np.ones((2, 5), np.int64) for spec in traced.artifact.inputs}
-    require_equal(traced.artifact, fused, [feeds])
+    require_equal(traced.artifact, [fused], [feeds])
 
 
 def test_four_bits_cannot_be_said_in_an_old_operator_set(student, tmp_path):

@@ -34,7 +34,7 @@ def lower_dynamic(model: ir.Model, linears: Sequence[Linear], *, weight_bits: in
     readers = Counter((site.node.graph, site.linear.activation) for site in sites)
     shared: dict[tuple[ir.Graph | None, ir.Value], ir.Node] = {}
     for site in sites:
-        weight, scale, zero = _store_weight(model, site, weight_bits)
+        weight, scale, zero = store_weight(model.graph, site, weight_bits)
         bias = add_constant(model.graph, f"{site.linear.weight}_bias", site.bias) if site.bias is not None else None
         if readers[site.node.graph, site.linear.activation] == 1:
             inputs = [site.activation, weight, scale, zero, bias]
@@ -58,11 +58,12 @@ def lower_dynamic(model: ir.Model, linears: Sequence[Linear], *, weight_bits: in
     RemoveUnusedNodesPass()(model)
 
 
-def _store_weight(model: ir.Model, site: Site, bits: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+def store_weight(graph: ir.Graph, site: Site, bits: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Register the integers [K, N], the scales [N] and the zero points [N] of the weight of a linear."""
     values, scale, zero = quantise_weight(site.weight, axis=1, bits=bits)
     name = f"{site.linear.weight}_q{bits}"
     return (
-        add_constant(model.graph, name, values),
-        add_constant(model.graph, f"{name}_scale", scale),
-        add_constant(model.graph, f"{name}_zero", zero),
+        add_constant(graph, name, values),
+        add_constant(graph, f"{name}_scale", scale),
+        add_constant(graph, f"{name}_zero", zero),
     )

@@ -16,7 +16,10 @@ def make_layer(rows=48, depth=96, samples=4096, seed=0):
 def describe(inputs):
     """Return the statistic of float32 [samples, depth]."""
     gram = inputs.T.astype(np.float64) @ inputs / len(inputs)
-    return InputStatistic(gram=gram.astype(np.float32), absmean=np.abs(inputs).mean(axis=0))
+    sizes = np.abs(inputs)
+    return InputStatistic(
+        gram=gram.astype(np.float32), absmean=sizes.mean(axis=0), peak=sizes.max(axis=0), tokens=inputs[:512]
+    )
 
 
 def measure(weight, rounded, inputs):

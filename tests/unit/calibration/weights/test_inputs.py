@@ -57,6 +57,8 @@ def test_the_moments_are_those_of_the_tokens(model, tmp_path, budget, past):
         np.testing.assert_allclose(statistic.gram, rows.T @ rows / len(rows), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(statistic.absmean, np.abs(rows).mean(axis=0), rtol=1e-5)
         np.testing.assert_allclose(statistic.power, np.square(rows).mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(statistic.peak, np.abs(rows).max(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(statistic.tokens, rows, rtol=1e-5, atol=1e-6)
 
 
 def test_a_small_budget_takes_a_pass_for_each(model, tmp_path):
@@ -80,6 +82,19 @@ def test_divided_inputs_have_divided_moments(model, tmp_path):
     divided = statistic.divide(scales)
     np.testing.assert_allclose(divided.gram, rows.T @ rows / len(rows), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(divided.absmean, np.abs(rows).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(divided.peak, np.abs(rows).max(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(divided.tokens, rows, rtol=1e-5, atol=1e-6)
+
+
+def test_of_many_tokens_some_are_kept_the_first_of_each_batch_among_them(model, tmp_path):
+    random = np.random.default_rng(2)
+    ids = [random.integers(0, 10, (4, 100)) for _ in range(20)]
+    feeds = [{"input_ids": one, "attention_mask": np.ones_like(one)} for one in ids]
+    kept = collect_inputs(model, lambda: feeds, ("first",), tmp_path).load("first").tokens
+    table = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(model).graph.initializer}["table"]
+    assert len(kept) == 8 * 58  # every seventh of a batch, of as many batches as it takes
+    for place in range(8):
+        np.testing.assert_array_equal(kept[place * 58], table[ids[place][0, 0]])
 
 
 def test_no_data_is_refused(model, tmp_path):

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -7,6 +8,7 @@ import pytest
 
 from calibration.linears import find_linears
 from exporter.candidates.linear_inputs import LinearInputs
+from exporter.onnxruntime import block_rounding
 from exporter.onnxruntime.block_rounding import BlockRounding
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.onnxruntime.candidates import PLAIN, CandidateSpec, FloatGraphs, Workshop, offer_candidates
@@ -14,7 +16,7 @@ from exporter.passes.cached_attention import fuse_attention
 from runtimes.generation.cache_spec import find_cache
 from runtimes.generation.feeds import make_step
 from runtimes.isa import named
-from tests.unit.exporter.passes.decoders import CACHE, draw_tokens, make_decoder
+from tests.unit.exporter.passes.decoders import CACHE, LINEARS, draw_tokens, make_decoder, run_each, run_whole
 from tests.unit.exporter.passes.graphs import attention_model
 
 
@@ -49,21 +51,9 @@ def test_all_but_plain_float_keep_the_narrower_cache_that_is_asked_for():
 
 @pytest.mark.parametrize(("arithmetic", "rounds"), [("float", False), ("weights-4", True)])
 def test_a_narrower_cache_is_declared_by_the_graph(arithmetic, rounds, tmp_path):
-    model = make_decoder()
-    fuse_attention(model)
-    ir.save(model, tmp_path / "fused.onnx")
-    ir.save(make_decoder(), tmp_path / "float.onnx")
-    (tmp_path / "inputs").mkdir()
     data = _Prompts()
-    inputs = LinearInputs(graph=tmp_path / "fused.onnx", data=None, directory=tmp_path / "inputs", threads=1)
-    workshop = Workshop(
-        graphs=FloatGraphs(
-            traced=tmp_path / "float.onnx", fused=tmp_path / "fused.onnx", merged=tmp_path / "fused.onnx"
-        ),
-        directory=tmp_path,
-        isa=named("avx2"),
-        make_plan=None,
-        blocks=BlockRounding(inputs=inputs, isa=named("avx2")),
+    workshop = replace(
+        _open_workshop(tmp_path, None),
         cache_range=CacheRange(graph=tmp_path / "fused.onnx", data=data, longest=None, threads=1),
     )
     wide, narrow = (workshop.build(CandidateSpec(arithmetic=arithmetic, narrow_cache=asked)) for asked in (False, True))
@@ -71,6 +61,25 @@ def test_a_narrower_cache_is_declared_by_the_graph(arithmetic, rounds, tmp_path)
     assert any(node.op_type == "MatMulNBits" for node in ir.load(narrow.path).graph) == rounds
     workshop.build(CandidateSpec(arithmetic=arithmetic, narrow_cache=True))
     assert data.reads == 1
+
+
+def _open_workshop(directory, data):
+    """Return what builds a small decoder."""
+    model = make_decoder()
+    fuse_attention(model)
+    fused, inputs = directory / "fused.onnx", directory / "inputs"
+    ir.save(model, fused)
+    ir.save(make_decoder(), directory / "float.onnx")
+    inputs.mkdir()
+    return Workshop(
+        graphs=FloatGraphs(traced=directory / "float.onnx", fused=fused, merged=fused),
+        directory=directory,
+        isa=named("avx2"),
+        make_plan=None,
+        blocks=BlockRounding(
+            inputs=LinearInputs(graph=fused, data=data, directory=inputs, threads=1), isa=named("avx2")
+        ),
+    )
 
 
 class _Prompts:
@@ -151,6 +160,46 @@ def test_the_blocks_of_a_decoder_are_rounded_in_every_way_there_is_data_for():
     assert _names("weights-4", methods=methods)[1:] == ["weights-4", "weights-4, gptq", "weights-4, awq"]
     assert _names("weights-2", methods=("rtn",))[1:] == ["weights-2"]
     assert [name for name in _names("auto", methods=methods) if "weights-8" in name] == ["weights-8"]
+
+
+def test_dynamic_int8_of_a_decoder_is_smoothed_where_there_are_texts():
+    assert _names("int8-dynamic", methods=("rtn", "gptq", "awq"), merges=False)[1:] == ["int8-dynamic, smoothed"]
+    assert _names("int8-dynamic", methods=("rtn",), merges=False)[1:] == ["int8-dynamic"]
+
+
+def test_nothing_is_offered_merged_where_nothing_merges():
+    assert not [name for name in _names("auto", merges=False, sparse=True) if "merged" in name]
+
+
+@pytest.mark.parametrize(("smoothed", "most"), [(False, 0.1), (True, 0.05)])
+def test_dynamic_int8_of_a_decoder_answers_alike_with_a_cache_and_without(smoothed, most, tmp_path):
+    workshop = _open_workshop(tmp_path, _Prompts())
+    artifact = workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=smoothed))
+    model, tokens = ir.load(artifact.path), draw_tokens(rows=4, length=20, seed=3)
+    counts = Counter(node.op_type for node in model.graph)
+    assert counts["MatMul"] == counts["DynamicQuantizeLinear"] == 0
+    assert counts["MatMulIntegerToFloat"] > 0
+    assert counts["GatherBlockQuantized"] == 1
+    whole, wanted = run_whole(model, *tokens), run_whole(make_decoder(), *tokens)
+    assert np.linalg.norm(whole - wanted) < most * np.linalg.norm(wanted)
+    # A level that is decided by the last bit of a sum may fall otherwise.
+    np.testing.assert_allclose(run_each(model, *tokens), whole, atol=0.02 * np.abs(wanted).max())
+
+
+def test_what_stays_hard_to_round_goes_into_blocks(tmp_path, monkeypatch):
+    for most, expected in ((0.0, len(LINEARS) + 1), (1.0, 1)):
+        monkeypatch.setattr(block_rounding, "LARGEST_ERROR", most)
+        (tmp_path / str(most)).mkdir()
+        workshop = _open_workshop(tmp_path / str(most), _Prompts())
+        artifact = workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=True))
+        assert [node.op_type for node in ir.load(artifact.path).graph].count("MatMulNBits") == expected
+
+
+def test_a_linear_that_is_left_in_float_is_left_by_dynamic_int8_too(tmp_path):
+    workshop = _open_workshop(tmp_path, _Prompts())
+    spec = CandidateSpec(arithmetic="int8-dynamic", smoothed=True).leave_in_float(("down", "head"))
+    graph = ir.load(workshop.build(spec).path).graph
+    assert [node.name for node in graph if node.op_type == "MatMul"] == ["down", "head"]
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])

@@ -4,12 +4,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from calibration.linears import find_linears
+from calibration.lower.onnxruntime.per_token import lower_per_token
 from calibration.weights.blocks import BlockFormat
 from calibration.weights.inputs import collect_inputs
 from calibration.weights.plan import FLOAT_ARITHMETIC, WeightPlan
 from exporter.inspecting.blockwise_weights import unpack_weight
 from exporter.passes.cached_attention import fuse_attention
-from exporter.passes.decoder_weights import list_inputs, quantise_decoder
+from exporter.passes.decoder_weights import list_inputs, quantise_decoder, smooth_decoder
 from runtimes.errors import DataError, UsageError
 from runtimes.generation.feeds import make_step
 from tests.unit.exporter.passes.decoders import (
@@ -60,6 +62,47 @@ def test_it_computes_as_near_as_its_bits(statistics, method, symmetric, layout, 
     assert [one.node for one in found] == [*LINEARS, "head"]
     assert 0 < measure(model) < most
     assert max(one.error for one in found) < most
+
+
+def test_linears_without_a_form_stay_in_float_and_so_does_a_head_that_is_named():
+    model = make_decoder(tied=False)
+    found = quantise_decoder(model, WeightPlan(linears=None, tables=EIGHT, others={"down": FOUR}))
+    assert [one.node for one in found] == ["down", "head", "embed"]
+    assert kinds(model).count("MatMul") == len(LINEARS) - 1
+    model = make_decoder(tied=False)
+    assert [
+        one.node for one in quantise_decoder(model, WeightPlan(linears=None, tables=EIGHT, others={"head": None}))
+    ] == ["embed"]
+    assert kinds(model).count("MatMul") == len(LINEARS) + 1
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_smoothed_it_computes_what_it_did_and_rounds_better(statistics, fused):
+    def lower(*, smoothed):
+        model = make_decoder()
+        if fused:
+            fuse_attention(model)
+        if smoothed:
+            smooth_decoder(model, statistics, ())
+        return model
+
+    tokens = draw_tokens(rows=8, length=24, seed=2)
+    np.testing.assert_allclose(run_whole(lower(smoothed=True), *tokens), run_whole(make_decoder(), *tokens), atol=5e-4)
+    errors = []
+    for smoothed in (False, True):
+        model = lower(smoothed=smoothed)
+        quantise_decoder(model, WeightPlan(linears=None, tables=None))
+        lower_per_token(model, [one for one in find_linears(model) if one.node != "head"], weight_bits=8)
+        errors.append(measure(model))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_it_tells_what_rounding_still_changes_but_of_the_head_and_what_is_left(statistics):
+    model = make_decoder()
+    found = smooth_decoder(model, statistics, ("gate",))
+    assert sorted(found) == sorted(set(LINEARS) - {"gate", "up"})
+    assert len({found[name] for name in ("query", "key", "value")}) == 1
+    assert all(0 < error < 1e-2 for error in found.values())
 
 
 @pytest.mark.parametrize("bits", [4, 2])

@@ -5,16 +5,16 @@ import onnx_ir as ir
 import pytest
 
 from calibration.linears import find_linears
+from calibration.weights.awq import find_scales
 from calibration.weights.blocks import BlockFormat
 from calibration.weights.inputs import collect_inputs
-from calibration.weights.plan import WeightPlan
 from exporter.passes.cached_attention import fuse_attention
 from exporter.passes.decoder_weights import list_inputs
 from exporter.passes.scale_inputs import scale_inputs
 from runtimes.generation.feeds import make_step
 from tests.unit.exporter.passes.decoders import CACHE, HEADS, SHARED, WIDTH, draw_tokens, make_decoder, run_whole
 
-PLAN = WeightPlan(linears=BlockFormat(bits=2), tables=None, method="awq")
+LAYOUT = BlockFormat(bits=2)
 
 
 def scale(model, directory):
@@ -26,7 +26,11 @@ def scale(model, directory):
     groups = {}
     for linear in find_linears(model):
         groups.setdefault(linear.activation, []).append(linear)
-    return scale_inputs(model, PLAN, groups, statistics)
+
+    def find(name, rows, channels):
+        return find_scales([(array, LAYOUT) for _, array in rows], statistics.load(name), channels)
+
+    return scale_inputs(model, groups, find)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from calibration.linears import find_branch_linears, find_linears
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
+from calibration.lower.onnxruntime.per_token import lower_per_token
 from calibration.lower.onnxruntime.weight_only import lower_weight_only
 
 THEN = """then_branch = wanted () => (float[n, 8] then) {
@@ -52,9 +53,10 @@ def test_those_of_branches_are_found_apart(model):
     "lower",
     [
         lambda graph, linears: lower_dynamic(graph, linears, weight_bits=8),
+        lambda graph, linears: lower_per_token(graph, linears, weight_bits=8),
         lambda graph, linears: lower_weight_only(graph, linears, bits=8),
     ],
-    ids=["dynamic", "weights"],
+    ids=["dynamic", "per token", "weights"],
 )
 def test_they_become_integers_and_answer_alike(model, lower):
     graph = ir.from_proto(model)
