@@ -23,6 +23,9 @@ from runtimes.errors import StepdownError, SubjectFailed
 
 # Long enough for a large model on a slow disk, short enough not to hold a job for an hour.
 TIMEOUT_S = 120.0
+# How idle threads wait is each runtime's own choice: what was set for another thing slows some down more than others.
+# llama.cpp made 45 tokens a second with OMP_WAIT_POLICY=PASSIVE, and 202 without.
+_WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
 # A process whose reply channel is closed is ending; so long it may take.
 _END_S = 5.0
 
@@ -54,7 +57,7 @@ class WorkerProcess:
             label: The subject's name in errors.
             timeout_s: How long it may take over one answer.
             stops: Whether it is stopped while it is not asked.
-            environment: Variables besides those of this process.
+            environment: Variables besides those of this process, of which it gets all but how idle threads wait.
         """
         self._label = label
         # Elsewhere a stopped worker would outlive a parent that is killed (bench/processes/serve.py: end_with_parent).
@@ -68,7 +71,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **(environment or {})},
+            env={**_inherit(), **(environment or {})},
             # A Ctrl-C at the terminal is for the parent, which then ends its workers.
             start_new_session=True,
         )
@@ -175,3 +178,7 @@ def _rebuild_error(told: Mapping[str, Any], label: str) -> StepdownError:
     """Return the error that the worker raised, as the class it was there; ``kind`` is a name of runtimes.errors."""
     kind: type[StepdownError] = getattr(errors, told["kind"])
     return kind(told["what"], where=told["where"] or label, cure=told["cure"])
+
+
+def _inherit() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _WAITING}

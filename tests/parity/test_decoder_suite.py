@@ -12,7 +12,7 @@ from bench.packages import cache_directory
 from bench.peers.environment import list_installed
 from bench.suites.compression.commands import Commands
 from bench.suites.decoder import suite
-from bench.suites.decoder.models import PRECISIONS, Workplace
+from bench.suites.decoder.models import PRECISIONS, TRIED, Workplace
 from bench.suites.decoder.speed import measure_speed
 from tests.unit.exporter.tracing import made_gguf
 
@@ -53,7 +53,7 @@ def test_all_parts_are_measured_once(work):
     (model,) = found.parts["perplexity"].values()
     measured = {row["precision"]: row for row in model["rows"]}
     assert set(PRECISIONS) <= set(measured)
-    assert set(measured) | set(model["refused"]) == {*PRECISIONS, "int8-dynamic", "int8-static"}
+    assert set(measured) | set(model["refused"]) == {*PRECISIONS, *TRIED}
     assert measured["fp32"]["same"] == PROMPTS
     assert abs(measured["weights-8"]["loss"]) < 0.05
     assert set(found.parts["pruned"]["32 bits"]["shipped"]) == {"dense", "pruned"}
@@ -74,8 +74,9 @@ def test_llama_cpp_runs_beside_the_others(work):
         pytest.skip("llama.cpp is not built: make bench SUITE=decoder builds it")
     shape = GenerationShape(context=128, streams=1)
     (found,) = measure_speed(work, folder / "bin" / "python", rounds=2, shapes=(shape,)).values()
-    assert len(found["rows"]) == 6
+    assert len(found["rows"]) == 7
     assert [goal["name"] for goal in found["goals"]] == [
-        "tokens/s at 128, 8 bits, against llama.cpp Q8_0",
-        "tokens/s at 128, 4 bits, against llama.cpp Q4_0",
+        "tokens/s at 128, stepdown INT8, against llama.cpp Q8_0",
+        "tokens/s at 128, stepdown weights-8, against llama.cpp Q8_0",
+        "tokens/s at 128, stepdown weights-4, against llama.cpp Q4_0",
     ]

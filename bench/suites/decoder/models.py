@@ -32,9 +32,9 @@ from runtimes.errors import UnsupportedModel
 BITS = {"fp32": 32, "weights-8": 8, "weights-4": 4, "int8-dynamic": 8, "int8-static": 8}
 FLOAT = "fp32"
 #: What every decoder is measured in: plain ONNX Runtime's float with our graph, and what is smaller.
-PRECISIONS = (FLOAT, "weights-8", "weights-4")
-#: What is shown where the exporter makes it: INT8 of activations, which may not survive a cache or outliers.
-TRIED = ("int8-dynamic", "int8-static")
+PRECISIONS = (FLOAT, "int8-dynamic", "weights-8", "weights-4")
+#: What is shown where the exporter makes it: INT8 with one scale for all activations may not survive outliers.
+TRIED = ("int8-static",)
 # Weights are rounded to nearest or by what they do to texts, whichever is judged better, on so many of so many tokens.
 _CALIBRATION = ("--samples", 64, "--max-length", 256)
 # What is measured here must exist, and its loss is shown beside it.

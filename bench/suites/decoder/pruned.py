@@ -28,7 +28,7 @@ PRUNED, DENSE = "pruned", "dense"
 _SHAPE = GenerationShape(context=128, streams=1)
 # By what both are exported as. Our kernels hold zeros in float and in int8; blocks of 8 bits have no sparse form.
 _TWINS = {"32 bits": FLOAT, "8 bits": "int8-dynamic"}
-# What else dense weights of as many bits ship as.
+# What else dense weights of as many bits ship as, and is to be beaten too.
 _BESIDE = {"8 bits": "weights-8"}
 
 

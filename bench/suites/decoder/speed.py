@@ -33,7 +33,7 @@ SHAPES = (
     GenerationShape(context=128, streams=8),
 )
 BASE, EAGER = "ONNX Runtime FP32", "PyTorch eager"
-OURS = {8: "stepdown 8 bits", 4: "stepdown 4 bits"}
+OURS = {"int8-dynamic": "stepdown INT8", "weights-8": "stepdown weights-8", "weights-4": "stepdown weights-4"}
 THEIRS: dict[int, Form] = {8: "Q8_0", 4: "Q4_0"}
 # Tokens a second at equal bits, and the prompt of which a float decoder must be beaten by so much.
 _DECODE_AT = {128, 1024}
@@ -46,7 +46,7 @@ def list_subjects(work: Workplace, llama_cpp: Path) -> tuple[GenerationSpec, ...
     """Make, where they are not there, and return all that is compared; ``llama_cpp`` is the Python that has it."""
     threads, checkpoint = work.commands.threads, work.unpack()
     exports = {precision: find_folder(work.export(checkpoint, precision)) for precision in PRECISIONS}
-    ours = {OURS[BITS[precision]]: folder for precision, folder in exports.items() if precision != FLOAT}
+    ours = {OURS[precision]: folder for precision, folder in exports.items() if precision != FLOAT}
     forms = {form: make_form(llama_cpp, work.gguf, form, work.folder / "forms").path for form in THEIRS.values()}
     return (
         GenerationSpec(label=BASE, engine="genai", model=exports[FLOAT], threads=threads),
@@ -94,13 +94,14 @@ def judge_recording(recording: GenerationRecording, shape: GenerationShape) -> t
     """Judge one shape: tokens a second against llama.cpp at equal bits, the first token against float."""
     goals = []
     if shape.context in _DECODE_AT and shape.streams == 1:
-        for bits, form in THEIRS.items():
-            ratio = recording.compare_steps(shape, f"llama.cpp {form}", OURS[bits])
-            goals.append(judge_ratio(f"tokens/s at {shape.context}, {bits} bits, against llama.cpp {form}", ratio, 1.0))
+        for precision, label in OURS.items():
+            peer = f"llama.cpp {THEIRS[BITS[precision]]}"
+            ratio = recording.compare_steps(shape, peer, label)
+            goals.append(judge_ratio(f"tokens/s at {shape.context}, {label}, against {peer}", ratio, 1.0))
     if shape == GenerationShape(context=_PREFILL_OF, streams=1):
-        for bits, label in OURS.items():
+        for label in OURS.values():
             ratio = recording.compare_first(shape, BASE, label)
-            goals.append(judge_ratio(f"prefill of {_PREFILL_OF}, {bits} bits, against {BASE}", ratio, _PREFILL_WANTED))
+            goals.append(judge_ratio(f"prefill of {_PREFILL_OF}, {label}, against {BASE}", ratio, _PREFILL_WANTED))
     return tuple(goals)
 
 
