@@ -39,7 +39,8 @@ class MeasurePlan:
         max_runs: Most runs of a block.
         pause_s: Pause before each block.
         discard: Runs at the start of each block that are not kept.
-        warmup_seconds: Longest warm-up of a subject; at least three runs are made whatever they take.
+        warmup_seconds: Longest warm-up of a subject.
+        min_warmup: Runs that it has whatever they take.
         seed: Of the order within rounds.
         time_budget_s: No round is begun after this; the first always is.
     """
@@ -51,11 +52,12 @@ class MeasurePlan:
     pause_s: float = 0.03
     discard: int = 2
     warmup_seconds: float = 1.0
+    min_warmup: int = 3
     seed: int = 0
     time_budget_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.blocks < 1 or not 1 <= self.min_runs <= self.max_runs:
+        if min(self.blocks, self.min_warmup) < 1 or not 1 <= self.min_runs <= self.max_runs:
             raise UsageError(
                 f"a plan of {self.blocks} blocks with {self.min_runs} to {self.max_runs} runs measures nothing",
                 cure="use at least one block and one run",
@@ -122,8 +124,8 @@ def measure_interleaved(
 def warm_up(subject: Subject, plan: MeasurePlan, clock: Clock) -> tuple[int, ...]:
     """Run until the speed is stable or the time is up, and return every run."""
     runs: list[int] = []
-    start_ns = clock.now_ns()
-    while len(runs) < 3 or (not _is_stable(runs) and clock.now_ns() - start_ns < plan.warmup_seconds * 1e9):
+    end_ns = clock.now_ns() + plan.warmup_seconds * 1e9
+    while len(runs) < plan.min_warmup or (not _is_stable(runs) and clock.now_ns() < end_ns):
         runs.append(_time_run(subject, clock))
     return tuple(runs)
 

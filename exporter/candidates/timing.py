@@ -29,12 +29,16 @@ _Taken = Mapping[str, Mapping[str, Samples]]
 # A look at everything, then a closer one at what came near the fastest. One discarded run wakes the threads. Within its
 # time the screening has as many short rounds as a bound needs.
 SCREENING = MeasurePlan(
-    blocks=MIN_ROUNDS, block_seconds=0.04, min_runs=1, discard=1, warmup_seconds=0.1, time_budget_s=6
+    blocks=MIN_ROUNDS, block_seconds=0.04, min_runs=1, discard=1, warmup_seconds=0.1, min_warmup=1, time_budget_s=6
 )
-FINAL = MeasurePlan(blocks=12, block_seconds=0.12, min_runs=2, discard=1, warmup_seconds=0.1, time_budget_s=9)
+FINAL = MeasurePlan(
+    blocks=12, block_seconds=0.12, min_runs=2, discard=1, warmup_seconds=0.1, min_warmup=1, time_budget_s=9
+)
 # Screening bounds are about this wide; what is further behind the fastest cannot win.
 NEAR = 0.85
 FINALISTS = 4
+# A bound that reaches no further, either way together, tells no more by more rounds: what is as close is tied.
+_NARROW = 1.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +94,25 @@ def time_trials(
         trials: Candidates, the plain float one among them.
         plan: Shapes.
         open_trial: Opens a trial's artifact in the runtime it is for.
-        advance: Called once per finished shape and pass; there are twice as many as shapes.
+        advance: Called once per finished shape and pass; twice as many as shapes are counted.
         max_drop: The budget: what misses it is screened for the table, and not timed again.
     """
     able = [trial for trial in trials if not trial.spec.plain and not trial.object_to_drop(max_drop)]
     twins = _pair_twins(able)
     with ExitStack() as stack:
         sessions = {trial.name: stack.enter_context(closing(open_trial(trial))) for trial in trials}
-        screened = _time_sessions(sessions, plan, SCREENING, advance)
-        speeds = _find_speeds(screened, dict.fromkeys(sessions, PLAIN), plan)
-        near = _choose_finalists(speeds, [trial.name for trial in able])
+        # A single one that may win is in the last round whatever a look at it tells.
+        speeds: dict[str, dict[str, Ratio]] = {}
+        near: tuple[str, ...] = tuple(trial.name for trial in able)
+        if len(trials) > 2 or not able:
+            screened = _time_sessions(sessions, plan, SCREENING, advance)
+            speeds = _find_speeds(screened, dict.fromkeys(sessions, PLAIN), plan)
+            near = _choose_finalists(speeds, near)
+        else:
+            advance(len(plan))
         paired = {name: twins[name] for name in near if name in twins}
         finalists = tuple(dict.fromkeys((PLAIN, *near, *paired.values())))
-        closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance)
+        closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance, _is_narrow)
     return Timing(
         speeds={**speeds, **_find_speeds(closer, dict.fromkeys(finalists, PLAIN), plan)},
         finalists=finalists,
@@ -129,13 +139,17 @@ def _pair_twins(able: Sequence[Trial[C]]) -> Mapping[str, str]:
 
 
 def _time_sessions(
-    sessions: Mapping[str, Session], plan: TimingPlan, measure: MeasurePlan, advance: Callable[[int], None]
+    sessions: Mapping[str, Session],
+    plan: TimingPlan,
+    measure: MeasurePlan,
+    advance: Callable[[int], None],
+    is_enough: Callable[[Mapping[str, Samples]], bool] | None = None,
 ) -> _Taken:
     taken: dict[str, Mapping[str, Samples]] = {}
     for name, feeds in plan.feed(sessions[PLAIN].inputs):
         # As `bench` times them: on a GPU, what serves replays a recorded run.
         subjects = {trial: one.prepare(feeds) for trial, one in sessions.items()}
-        taken[name] = measure_interleaved(subjects, measure)
+        taken[name] = measure_interleaved(subjects, measure, is_enough=is_enough)
         advance(1)
     return taken
 
@@ -148,6 +162,15 @@ def _find_speeds(taken: _Taken, bases: Mapping[str, str], plan: TimingPlan) -> d
         }
         for name, base in bases.items()
     }
+
+
+def _is_narrow(measured: Mapping[str, Samples]) -> bool:
+    """Whether the ratio of each to plain float is bound closely."""
+    plain, others = measured[PLAIN], [samples for name, samples in measured.items() if name != PLAIN]
+    if len(plain.ns) < MIN_ROUNDS:
+        return False
+    found = [compare(plain, samples) for samples in others]
+    return all(one.high <= _NARROW * one.low for one in found)
 
 
 def _choose_finalists(speeds: Speeds, able: Sequence[str]) -> tuple[str, ...]:

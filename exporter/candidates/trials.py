@@ -29,19 +29,25 @@ from runtimes.protocol import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialBench(Generic[C]):
-    """What judging and building share within one export. ``open_built`` opens what the workshop built."""
+    """What judging and building share within one export. ``open_built`` opens what the workshop built.
+
+    ``reference`` is the candidate, if there is one, whose own answers the judges compare with.
+    """
 
     workshop: Workshop[C]
     judge: Judge
     tuner: Judge
     open_built: Callable[[C, Artifact], Session]
+    reference: C | None = None
 
     def try_out(self, spec: C, *, tuning: bool) -> Trial[C]:
         """Build a candidate and judge it, on the tuning samples or for the decision."""
         artifact = self.workshop.build(spec)
         give_back(artifact.size_bytes())
+        judge = self.tuner if tuning else self.judge
+        if spec == self.reference:
+            return Trial(spec=spec, artifact=artifact, judgement=judge.judge_reference())
         with closing(self.open_built(spec, artifact)) as session:
-            judge = self.tuner if tuning else self.judge
             return Trial(spec=spec, artifact=artifact, judgement=judge.judge(session))
 
 

@@ -40,6 +40,8 @@ HELD_OUT_SHARE, HELD_OUT_MOST = 4, 128
 BATCH = 8
 # Random ids below this are ordinary tokens in every vocabulary met; see _count_vocabulary for a smaller one.
 USUAL_VOCABULARY = 20_000
+# Random batches of each shape, half to judge by and half to tune by.
+_RANDOM = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,8 @@ def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | N
     metric = _choose_metric(traced, options)
     inputs, vocabulary = traced.artifact.inputs, _count_vocabulary(traced)
     if options.calibration_data is None:
-        random = _random_batches(inputs, options, vocabulary)
+        # Each token of a decoder is a sample, and a row of logits as wide as the vocabulary.
+        random = _random_batches(inputs, options, vocabulary, each=_RANDOM if traced.cache is None else 2)
         half = len(random) // 2
         described = options.eval_data or "random inputs (no calibration data was given)"
         return HeldOut(
@@ -177,11 +180,13 @@ def _choose_metric(traced: Traced, options: ExportOptions) -> str:
     return metric
 
 
-def _random_batches(specs: tuple[TensorSpec, ...], options: ExportOptions, vocabulary: int) -> tuple[Feeds, ...]:
-    """Return batches of random inputs at the shapes the export is timed at, eight of each."""
+def _random_batches(
+    specs: tuple[TensorSpec, ...], options: ExportOptions, vocabulary: int, *, each: int
+) -> tuple[Feeds, ...]:
+    """Return batches of random inputs, so many of each of the shapes that the export is timed at."""
     return tuple(
         make_feeds(specs, shape, vocabulary=vocabulary, seed=options.seed + number)
-        for number in range(8)
+        for number in range(each)
         for shape in usable_shapes(specs, options.shapes)
     )
 

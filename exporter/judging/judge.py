@@ -6,7 +6,7 @@ Must not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,10 @@ class Judge(Protocol):
         """Measure one candidate."""
         ...
 
+    def judge_reference(self) -> Judgement:
+        """Return what judging the float model again would give."""
+        ...
+
 
 class OutputJudge:
     """Compares outputs with those of the float model: cosine sample by sample, top-1 agreement position by position.
@@ -79,11 +83,21 @@ class OutputJudge:
         Raises:
             UnsupportedModel: the candidate answers NaN or infinity, or in another shape.
         """
+        return self._compare(map(session.run, self._batches))
+
+    def judge_reference(self) -> Judgement:
+        """Return the same of the float model.
+
+        Raises:
+            UnsupportedModel: it answers NaN or infinity.
+        """
+        return self._compare(self._reference)
+
+    def _compare(self, answers: Iterable[Tensors]) -> Judgement:
         cosines: list[NDArray[np.float64]] = []
         numbers: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         agreements: list[NDArray[np.bool_]] = []
-        for feeds, expected in zip(self._batches, self._reference, strict=True):
-            got = session.run(feeds)
+        for feeds, expected, got in zip(self._batches, self._reference, answers, strict=True):
             _require_finite(got)
             _require_shapes(got, expected)
             pair = pool_outputs(got, feeds), pool_outputs(expected, feeds)
@@ -112,6 +126,10 @@ class LabelJudge:
         """Return the metric of one candidate."""
         value = self._measure(session)
         return Judgement(metrics={self._metric: value}, drop=max(0.0, self._baseline - value))
+
+    def judge_reference(self) -> Judgement:
+        """Return the metric of the float model."""
+        return Judgement(metrics={self._metric: self._baseline}, drop=0.0)
 
     def _measure(self, session: Session) -> float:
         model = Evaluated(session=session, tokenizer=self._model.tokenizer, labels=self._model.labels)

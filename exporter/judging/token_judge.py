@@ -75,14 +75,12 @@ class TokenJudge:
             DataError: no text has a token behind its first.
             UnsupportedModel: the candidate answers NaN or infinity.
         """
-        reference, told = self.look_at_reference(), self._tell(session)
-        wanted, got = (float(one.losses.mean()) for one in (reference, told))
-        same, top = told.same, float((told.likeliest == reference.likeliest).mean())
-        return Judgement(
-            metrics={PERPLEXITY: math.exp(min(got, _MOST)), TOP: top, CACHED: same},
-            drop=max(0.0, math.expm1(min(got - wanted, _MOST))),
-            fault=_object_to_cache(same, reference.same),
-        )
+        return _compare(self.look_at_reference(), self._tell(session))
+
+    def judge_reference(self) -> Judgement:
+        """Return the same of the float model; what it raises too."""
+        reference = self.look_at_reference()
+        return _compare(reference, reference)
 
     def _tell(self, session: Session) -> Told:
         parts = [tell_tokens(session.run(feeds)[LOGITS], feeds) for feeds in self._batches]
@@ -113,6 +111,16 @@ class TokenJudge:
             for ids, mask in zip(feeds[IDS], feeds[MASK], strict=True)
         ]
         return max(rows, key=lambda row: row.shape[1]).astype(np.int64)
+
+
+def _compare(reference: Told, told: Told) -> Judgement:
+    wanted, got = (float(one.losses.mean()) for one in (reference, told))
+    same, top = told.same, float((told.likeliest == reference.likeliest).mean())
+    return Judgement(
+        metrics={PERPLEXITY: math.exp(min(got, _MOST)), TOP: top, CACHED: same},
+        drop=max(0.0, math.expm1(min(got - wanted, _MOST))),
+        fault=_object_to_cache(same, reference.same),
+    )
 
 
 def _object_to_cache(same: float, wanted: float) -> str:

@@ -87,7 +87,13 @@ def export_onnxruntime(job: Job) -> TargetResult:
     )
     specs = _offer(job, workshop, plans, sparse, timed=timed)
     with watch.time("build and judge"), held_out.judges(traced, options) as (judge, tuner):
-        bench = TrialBench(workshop=workshop, judge=judge, tuner=tuner, open_built=partial(_open, options))
+        bench = TrialBench(
+            workshop=workshop,
+            judge=judge,
+            tuner=tuner,
+            open_built=partial(_open, options),
+            reference=next(spec for spec in specs if spec.plain),
+        )
         trials = _try(bench, specs, job)
     passed = pass_over(trials, max_drop=options.max_drop)
     able = [trial for trial in trials if trial.name not in passed]

@@ -1,5 +1,7 @@
 """The scheme, on a clock of our own: no real time is asserted."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.timing.measure import Clock, MeasurePlan, measure_interleaved
@@ -104,6 +106,8 @@ def test_a_restless_subject_ends_its_warm_up_by_time_and_a_slow_one_after_three_
     samples = measure(World(), {"a": lambda _now: next(growing) * 10 * MS, "slow": 5000 * MS}, PLAN)
     assert sum(samples["a"].warmup_ns) < 2 * PLAN.warmup_seconds * 1e9
     assert len(samples["slow"].warmup_ns) == 3
+    once = measure(World(), {"slow": 5000 * MS}, replace(PLAN, min_warmup=1))
+    assert len(once["slow"].warmup_ns) == 1
 
 
 def test_same_seed_same_order_other_seed_other_order():
@@ -157,7 +161,7 @@ def test_failures_pass_through():
 def test_nothing_to_measure_is_refused():
     with pytest.raises(UsageError, match="nothing to measure"):
         measure_interleaved({}, PLAN)
-    for wrong in ({"blocks": 0}, {"min_runs": 0}, {"min_runs": 5, "max_runs": 4}):
+    for wrong in ({"blocks": 0}, {"min_warmup": 0}, {"min_runs": 0}, {"min_runs": 5, "max_runs": 4}):
         with pytest.raises(UsageError, match="measures nothing"):
             MeasurePlan(**wrong)
 

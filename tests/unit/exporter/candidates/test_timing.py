@@ -1,10 +1,12 @@
 """What timing opens, it closes, it times what serves, and a sparse candidate beside its dense twin."""
 
+import itertools
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from bench.timing.samples import Samples
 from exporter.candidates import timing
 from exporter.candidates.timing import TimingPlan, time_trials
 from exporter.candidates.trial import PLAIN
@@ -94,6 +96,37 @@ def test_a_twin_that_misses_the_budget_is_no_twin():
     found = time_twins(objection="drops 9%")
     assert found.finalists == (PLAIN, "sparse")
     assert found.twins == {}
+
+
+def count_rounds(monkeypatch, *trials):
+    """Return how often each shape was gone through, and what was told of progress."""
+    measured, told = [], []
+    real = timing.measure_interleaved
+    monkeypatch.setattr(timing, "measure_interleaved", lambda *a, **k: measured.append(sorted(a[0])) or real(*a, **k))
+    time_trials([make_trial(PLAIN), *trials], PLAN, lambda _: Session(), told.append, max_drop=0.01)
+    return measured, sum(told)
+
+
+def test_a_single_candidate_that_may_win_is_timed_closely_at_once(monkeypatch):
+    assert count_rounds(monkeypatch, make_trial("fp16")) == ([[PLAIN, "fp16"]], 2)
+
+
+def test_one_that_misses_the_budget_is_looked_at_for_the_table(monkeypatch):
+    measured, told = count_rounds(monkeypatch, make_trial("fp16", objection="drops 9%"))
+    assert (measured, told) == ([[PLAIN, "fp16"], [PLAIN]], 2)
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.0, timing.MIN_ROUNDS), (0.3, 20)])
+def test_what_is_bound_closely_is_not_timed_longer(noise, rounds):
+    wobble = itertools.cycle([1.0, 1.0 + noise, 1.0, 1.0, 1.0 - noise])
+    taken = {"fast": [], PLAIN: []}
+    while len(taken[PLAIN]) < 20:
+        for name, ns in (("fast", 1e6), (PLAIN, 2e6)):
+            taken[name].append((int(ns * next(wobble)),))
+        measured = {name: Samples(label=name, ns=tuple(ns), warmup_ns=(), machine={}) for name, ns in taken.items()}
+        if timing._is_narrow(measured):
+            break
+    assert len(taken[PLAIN]) == rounds
 
 
 def test_a_decoder_is_timed_on_prompts_and_behind_a_cache():

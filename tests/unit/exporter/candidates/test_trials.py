@@ -8,7 +8,7 @@ import pytest
 
 from calibration.linears import find_linears
 from exporter.candidates.trial import Trial
-from exporter.candidates.trials import TrialBench, mix
+from exporter.candidates.trials import TrialBench, mix, try_all
 from exporter.judging.judge import Judgement
 from exporter.onnxruntime.candidates import CandidateSpec
 from exporter.options import ExportOptions
@@ -46,6 +46,25 @@ def mend(tmp_path):
         return [trial.spec for trial in mix(bench, trials, options, SilentProgress())]
 
     return call
+
+
+def test_what_the_judges_compare_with_is_not_run_again(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"a graph")
+    artifact = Artifact(path=tmp_path / "model.onnx", kind="onnx", sha256="", inputs=(), outputs=())
+    opened = []
+    judge = SimpleNamespace(
+        judge=lambda _: Judgement(metrics={}, drop=0.5), judge_reference=lambda: Judgement(metrics={}, drop=0.0)
+    )
+    bench = TrialBench(
+        workshop=SimpleNamespace(build=lambda _: artifact),
+        judge=judge,
+        tuner=judge,
+        open_built=lambda spec, _: opened.append(spec) or SimpleNamespace(close=lambda: None),
+        reference=CandidateSpec(arithmetic="float", plain=True),
+    )
+    trials = try_all(bench, [CandidateSpec(arithmetic="float", plain=True), DENSE], SilentProgress())
+    assert [trial.judgement.drop for trial in trials] == [0.0, 0.5]
+    assert opened == [DENSE]
 
 
 def test_a_sparse_candidate_that_is_mended_comes_with_its_dense_twin(mend):

@@ -121,3 +121,4 @@ def test_labelled_texts_are_no_longer_than_the_model_takes(tmp_path):
     held_out = open_held_out(traced, options, calibrated=None)
     with held_out.judges(traced, options) as (judge, _), closing(OnnxRuntime().open(traced.artifact)) as session:
         assert judge.judge(session).metrics == {"accuracy": 0.5}
+        assert judge.judge_reference() == judge.judge(session)

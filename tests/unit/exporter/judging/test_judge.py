@@ -30,7 +30,9 @@ def _tokens(*rows):
 
 def test_equal_answers_drop_nothing():
     answer = _tokens([[1, 2], [3, 4]], [[5, 6], [7, 8]])
-    found = OutputJudge(_Answers(answer), [FEEDS]).judge(_Answers(answer))
+    judge = OutputJudge(_Answers(answer), [FEEDS])
+    found = judge.judge(_Answers(answer))
+    assert judge.judge_reference() == found
     assert found.drop == pytest.approx(0, abs=1e-12)
     assert found.metrics["cosine min"] == pytest.approx(1)
 

@@ -66,6 +66,7 @@ def test_the_drop_is_the_relative_increase_of_perplexity():
     judge = TokenJudge(Decoder, BATCHES, CACHE)
     same, noisy = judge.judge(Decoder()), judge.judge(Decoder(noise=2.0))
     assert (same.drop, same.fault, same.metrics[TOP], same.metrics[CACHED]) == (0, "", 1, 1)
+    assert judge.judge_reference() == same
     assert noisy.drop == pytest.approx(max(0.0, noisy.metrics[PERPLEXITY] / same.metrics[PERPLEXITY] - 1))
     assert noisy.metrics[TOP] < 1
 
