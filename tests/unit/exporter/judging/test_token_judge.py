@@ -86,8 +86,8 @@ def test_an_answer_may_be_as_wrong_as_it_likes():
 def test_answers_that_change_with_a_cache_rule_a_candidate_out():
     found = TokenJudge(Decoder, BATCHES, CACHE).judge(Decoder(forgets=True))
     assert found.drop == 0
-    assert found.metrics[CACHED] == 0.5
-    assert found.fault == "50.0% of its next tokens change with a cache"
+    assert found.metrics[CACHED] == 0  # of the tokens behind the cache
+    assert found.fault == "100.0% of its next tokens change with a cache"
 
 
 def test_rounding_that_changes_many_tokens_excuses_no_cache():
