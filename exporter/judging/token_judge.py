@@ -27,10 +27,11 @@ from runtimes.generation.feeds import carry_cache, make_step
 from runtimes.protocol import Session, Tensors
 
 TOP, CACHED = "top-1 agreement", "same with a cache"
-# Sums taken in another order land some activations on the next level, and with a cache the rounding of a token is another
-# one of the same size: it decides anew between tokens that are all but equal. Of 768 tokens of SmolLM2-135M behind a
-# cache float changes none, int8 with a scale a token 4.2 %, blocks of 8 and 4 bits, whose kernels round activations too,
-# 4.6 and 4.8 %. Scales that depend on how many tokens come at once change 47 % (microsoft/onnxruntime#10322).
+# Sums taken in another order land some activations on the next level, and with a cache the rounding of a token is
+# another one of the same size: it decides anew between tokens that are all but equal. Of 768 tokens of SmolLM2-135M
+# behind a cache float changes none, int8 with a scale a token 4.2 %, blocks of 8 and 4 bits, whose kernels round
+# activations too, 4.6 and 4.8 %. Scales that depend on how many tokens come at once change 47 %
+# (microsoft/onnxruntime#10322).
 NEAR_TIES = 0.1
 # A perplexity of e to this is written down; of e to 710 it is no float.
 _MOST = 700.0
