@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from calibration.lower.edits import take_over
-from exporter.passes.graph import made_by, permutation
+from exporter.passes.graph import made_by, only_user, permutation
 from exporter.tracing.step_functions import ATTENTION, DOMAIN, ROTATE
 
 _MICROSOFT = "com.microsoft"
@@ -79,13 +79,18 @@ def _replace_attention(node: ir.Node, mask: _Mask) -> None:
         num_outputs=3,
         domain=_MICROSOFT,
     )
-    output, present_key, present_value = node.outputs
     made[0].type = query.type
-    split = tape.op("Reshape", [made[0], _ints(tape, (0, 0, heads, -1))])
+    output, present_key, present_value = node.outputs
+    joined = _find_joined(output, query)
+    if joined is None:
+        joined, whole = output, tape.op("Reshape", [made[0], _ints(tape, (0, 0, heads, -1))])
+    else:  # heads that are joined behind it need not be split first
+        whole = made[0]
     _insert(node, tape)
-    for old, new in ((output, split), (present_key, made[1]), (present_value, made[2])):
+    for old, new in ((joined, whole), (present_key, made[1]), (present_value, made[2])):
         take_over(old, new)
-    _remove(node)
+    for done in (*(use.node for use in output.uses()), node):
+        _remove(done)
 
 
 def _replace_rotary(node: ir.Node, cos: ir.Value, sin: ir.Value, rows: ir.Value) -> None:
@@ -164,6 +169,18 @@ def _merge_heads(tape: Tape, value: ir.Value) -> ir.Value:
     turned = turn is not None and permutation(turn) == (0, 2, 1, 3)
     split = turn.inputs[0] if turn is not None and turned else tape.op("Transpose", [value], {"perm": [0, 2, 1, 3]})
     return tape.op("Reshape", [split, _ints(tape, (0, 0, -1))])
+
+
+def _find_joined(output: ir.Value, query: ir.Value) -> ir.Value | None:
+    """Return [batch, sequence, heads * width] where heads [batch, sequence, heads, width] are only joined to that."""
+    join = only_user(output, "Reshape")
+    if join is None or query.shape is None or join.outputs[0].shape is None:
+        return None
+    batch, heads, sequence, width = query.shape
+    if not isinstance(heads, int) or not isinstance(width, int):
+        return None
+    wanted = ir.Shape((batch, sequence, heads * width))
+    return join.outputs[0] if join.outputs[0].shape == wanted else None
 
 
 def _find_flat(value: ir.Value) -> ir.Value | None:
