@@ -158,6 +158,43 @@ def test_fused_heads_are_neither_split_nor_turned():
     assert DOMAIN not in model.opset_imports
 
 
+def join_heads(model, to, shape):
+    """Let the model give its heads joined, in the place of them."""
+    output = model.graph.outputs[0]
+    wanted = ir.Value(name="wanted", const_value=ir.tensor(np.array(to, np.int64), name="wanted"))
+    node = ir.node("Reshape", [output, wanted], name="join")
+    joined = node.outputs[0]
+    joined.name, joined.type, joined.shape = "joined", output.type, ir.Shape(shape)
+    model.graph.register_initializer(wanted)
+    model.graph.append(node)
+    model.graph.outputs[0] = joined
+
+
+@pytest.mark.parametrize(
+    ("to", "shape", "left"),
+    [
+        ([0, 0, -1], ("batch", "sequence", HEADS * WIDTH), []),
+        ([1, -1, HEADS * WIDTH], (1, "tokens", HEADS * WIDTH), ["Reshape", "Reshape"]),
+    ],
+    ids=["as they were", "otherwise"],
+)
+def test_heads_that_are_joined_behind_are_not_split_first(to, shape, left):
+    model, feeds = make_model(), make_feeds(new=1)
+    join_heads(model, to, shape)
+    before = run(model, feeds)
+    assert fuse_attention(model) == 1
+    group = next(node for node in model.graph if node.op_type == "GroupQueryAttention")
+    behind, value = [], group.outputs[0]
+    while value.uses():
+        (use,) = value.uses()
+        behind.append(use.node.op_type)
+        value = use.node.outputs[0]
+    assert behind == left
+    assert value.name == "joined"
+    for one, other in zip(run(model, feeds), before, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_rotary_positions_are_turned_before_heads_are_split():
     model, feeds = make_model(rotary=True), make_feeds(rotary=True, new=1)
     before = run(model, feeds)
