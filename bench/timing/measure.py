@@ -60,7 +60,7 @@ class MeasurePlan:
         if min(self.blocks, self.min_warmup) < 1 or not 1 <= self.min_runs <= self.max_runs:
             raise UsageError(
                 f"a plan of {self.blocks} blocks with {self.min_runs} to {self.max_runs} runs measures nothing",
-                cure="use at least one block and one run",
+                cure="use at least one block, one run and one run of warm-up",
             )
 
 

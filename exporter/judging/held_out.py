@@ -40,8 +40,9 @@ HELD_OUT_SHARE, HELD_OUT_MOST = 4, 128
 BATCH = 8
 # Random ids below this are ordinary tokens in every vocabulary met; see _count_vocabulary for a smaller one.
 USUAL_VOCABULARY = 20_000
-# Random batches of each shape, half to judge by and half to tune by.
-_RANDOM = 8
+# Random batches of each shape, half to judge by and half to tune by. Each token of a decoder is a sample, and a row of
+# logits as wide as the vocabulary.
+_RANDOM, _RANDOM_OF_DECODER = 8, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +121,8 @@ def open_held_out(traced: Traced, options: ExportOptions, *, calibrated: int | N
     metric = _choose_metric(traced, options)
     inputs, vocabulary = traced.artifact.inputs, _count_vocabulary(traced)
     if options.calibration_data is None:
-        # Each token of a decoder is a sample, and a row of logits as wide as the vocabulary.
-        random = _random_batches(inputs, options, vocabulary, each=_RANDOM if traced.cache is None else 2)
+        each = _RANDOM if traced.cache is None else _RANDOM_OF_DECODER
+        random = _random_batches(inputs, options, vocabulary, each=each)
         half = len(random) // 2
         described = options.eval_data or "random inputs (no calibration data was given)"
         return HeldOut(

@@ -21,7 +21,7 @@ from runtimes.isa import Isa, saturates_u8s8
 
 #: What a decoder's linears are stored in, by the word for it.
 BITS: dict[str, Bits] = {"weights-8": 8, "weights-4": 4, "weights-2": 2}
-# Blocks of 8 bits are as accurate when longer, and a prompt is read a quarter sooner.
+# Blocks of 8 bits are as accurate when longer, and multiplied with many rows in a fifth less time.
 _BLOCK, _LONG_BLOCK = 32, 64
 # The head and the look-up by token err in every token alike, and 8 bits of them are read once a token. In a small model
 # they are most of its bytes.
@@ -75,7 +75,7 @@ class BlockRounding:
             found = smooth_decoder(model, self.inputs.statistics, float_layers, largest_of_head=self._largest_of_head)
             others |= {node: HARD for node, error in found.errors.items() if error > LARGEST_ERROR}
             others |= dict.fromkeys(found.tables)
-            for site in find_sites(model, [one for one in find_linears(model) if one.node in found.tables]):
+            for site in find_sites(model, [one for one in find_linears(model) if found.tables.get(one.node)]):
                 node = site.linear.node
                 share_columns(model, site, found.tables[node], found.factors[node], bits=8)
         plan = WeightPlan(linears=None, tables=TABLES, accuracy=choose_accuracy(self.isa), others=others)

@@ -70,9 +70,9 @@ def export_onnxruntime(job: Job) -> TargetResult:
     with watch.time("fuse"):
         graphs, fusions = _fuse(traced, job.work, unsigned=saturates_u8s8(isa))
         probes = _choose_probes(traced, held_out, options)
-        require_equal(traced.artifact, {graphs.fused, graphs.merged}, probes)
+        require_equal(traced.artifact, dict.fromkeys((graphs.fused, graphs.merged)), probes)
         if graphs.unrounded is not None:
-            require_equal(describe_onnx(graphs.unrounded.fused), {graphs.unrounded.merged}, probes)
+            require_equal(describe_onnx(graphs.unrounded.fused), [graphs.unrounded.merged], probes)
     give_back(traced.artifact.size_bytes())
     plans = _plan(job, graphs, isa)
     sparse, costs = plan_sparse(job, isa, timed=timed)

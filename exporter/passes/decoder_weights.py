@@ -153,11 +153,10 @@ def smooth_decoder(
     for name, ones in groups.items():
         own = scales.get(name, np.ones(ones[0].shape[0], np.float32))
         error = measure(name, own)
-        if not _holds_head(ones, heads):
-            errors |= dict.fromkeys((linear.node for linear in ones), error)
-        elif error <= largest_of_head:
-            errors |= dict.fromkeys((linear.node for linear in ones), error)
-            factors |= dict.fromkeys((linear.node for linear in ones if linear.node in heads), own)
+        if _holds_head(ones, heads) and error > largest_of_head:
+            continue
+        errors |= dict.fromkeys((linear.node for linear in ones), error)
+        factors |= dict.fromkeys((linear.node for linear in ones if linear.node in heads), own)
     return Smoothed(errors=errors, tables={node: heads[node] for node in factors}, factors=factors)
 
 

@@ -29,10 +29,10 @@ def share_columns(model: ir.Model, head: Site, tables: Sequence[ir.Node], factor
         bits: Of the head's integers.
     """
     graph = model.graph
+    weight, scale, _ = store_weight(graph, head, bits)
+    last = add_constant(graph, "token_axis", np.array([-1], np.int64))
+    undone = add_constant(graph, f"{head.linear.weight}_undone", np.reciprocal(factors).astype(np.float32))
     for node in tables:
-        weight, scale, _ = store_weight(graph, head, bits)
-        last = add_constant(graph, "token_axis", np.array([-1], np.int64))
-        undone = add_constant(graph, f"{head.linear.weight}_undone", np.reciprocal(factors).astype(np.float32))
         columns = ir.node("Gather", [weight, node.inputs[1]], {"axis": 1}, name=f"{node.name}_columns")
         rows = ir.node("Transpose", [columns.outputs[0]], {"perm": [1, 2, 0]}, name=f"{node.name}_rows")
         floats = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}_float")
