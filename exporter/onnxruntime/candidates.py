@@ -25,6 +25,7 @@ from calibration.weights.plan import Method
 from exporter.candidates.trial import PLAIN
 from exporter.onnxruntime.block_rounding import BITS, BlockRounding
 from exporter.onnxruntime.cache_range import CacheRange
+from exporter.passes.join_products import join_products
 from exporter.passes.narrow_cache import narrow_cache
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.prepare import name_nodes
@@ -176,6 +177,7 @@ class Workshop:
         if spec.arithmetic in BITS and self.blocks is not None:
             model = ir.load(source)
             self.blocks.round(model, spec.arithmetic, spec.rounding, narrow_tables=spec.narrow_tables)
+            join_products(model)
             return self._write(model, spec)
         model = open_for_lowering(source)
         few = find_few_levels(model)
@@ -193,6 +195,8 @@ class Workshop:
             lower_embeddings(model)
         remove_dead(model)
         pack_weights(model, few)
+        if self.blocks is not None:
+            join_products(model)
         return self._write(model, spec)
 
     def _write(self, model: ir.Model, spec: CandidateSpec) -> Artifact:
@@ -296,7 +300,9 @@ def offer_candidates(
             # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
             unpacked = arithmetic in ("float", "int8-dynamic", "int8-static")
             forms = (False, True) if timed and merges and unpacked else (False,)
-            specs += [replace(spec, merged=merged) for merged in forms]
+            # A decoder's integer products are joined once they are rounded.
+            dense = (False,) if methods and arithmetic == "int8-dynamic" else forms
+            specs += [replace(spec, merged=merged) for merged in dense]
             if sparse and arithmetic in ("float", "int8-dynamic"):
                 specs += [replace(spec, sparse=True, merged=merged) for merged in forms]
     if "float" in wanted[precision]:

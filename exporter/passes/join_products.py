@@ -1,0 +1,104 @@
+"""Products of integers over one input become one product and a split: query, key and value of a decoder.
+
+In: a decoder's graph whose weights are rounded. Out: the graph edited. Every column keeps its integers and its scales:
+nothing is rounded otherwise. A single token waits for the threads of a small product as long as for its bytes: SmolLM2
+says one in 3 % less time in blocks of 8 bits, in 4 to 5 % less in INT8 (2 cores with AVX-512 VNNI).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from calibration.lower.edits import add_constant, remove_dead, take_over
+from exporter.passes.graph import constant, made_by, only_user
+
+# By operator: which of its inputs belong to columns, and the axis these lie along.
+_COLUMNS: Mapping[str, Mapping[int, int]] = {
+    "MatMulNBits": {1: 0, 2: 0, 3: 0, 5: 0},
+    "MatMulIntegerToFloat": {1: 1, 3: 0, 5: 0, 6: 0},
+}
+# The split copies what it splits. With gate and up of SmolLM2, 5.3 times as wide as what they read, joined too, INT8
+# reads a prompt of 512 tokens in 4 % more time, and says a token in no less.
+_WIDEST = 3
+
+
+def join_products(model: ir.Model) -> int:
+    """Join every group of products that read the same and differ in their columns alone; return how many groups."""
+    groups: dict[Hashable, list[ir.Node]] = defaultdict(list)
+    for node in model.graph.all_nodes():
+        if node.op_type in _COLUMNS and all(constant(node.inputs[place]) is not None for place in _list_places(node)):
+            groups[_describe(node)].append(node)
+    joined = [nodes for nodes in groups.values() if len(nodes) > 1 and _is_narrow(nodes)]
+    for nodes in joined:
+        _join(model.graph, nodes)
+    if joined:
+        remove_dead(model)
+    return len(joined)
+
+
+def _list_places(node: ir.Node) -> tuple[int, ...]:
+    """Return which inputs that are there belong to columns."""
+    given = dict(enumerate(node.inputs))
+    return tuple(place for place in _COLUMNS[node.op_type] if given.get(place) is not None)
+
+
+def _describe(node: ir.Node) -> Hashable:
+    """Return what products have in common that can be one."""
+    places = _list_places(node)
+    shared = tuple(value for place, value in enumerate(node.inputs) if place not in places)
+    attributes = frozenset((name, attribute.value) for name, attribute in node.attributes.items() if name != "N")
+    return node.graph, node.op_type, places, shared, attributes, _find_scaling(node) is not None
+
+
+def _is_narrow(nodes: Sequence[ir.Node]) -> bool:
+    first = nodes[0]
+    read = first.attributes["K"].as_int() if "K" in first.attributes else _stack([first], 1).shape[0]
+    return sum(map(_measure_width, nodes)) <= _WIDEST * read
+
+
+def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    first, places = nodes[0], _list_places(nodes[0])
+    inputs, attributes = list(first.inputs), dict(first.attributes)
+    for place in places:
+        stored = first.inputs[place]
+        assert stored is not None
+        # Named after the first one's: layers that share their weights share the joined ones.
+        inputs[place] = add_constant(graph, f"{stored.name}_joined", _stack(nodes, place))
+    widths = np.array([_measure_width(node) for node in nodes], np.int64)
+    if "N" in attributes:
+        attributes["N"] = ir.AttrInt64("N", int(widths.sum()))
+    name, scaling = f"{first.name}_joined", _find_scaling(first)
+    new = [ir.Node(first.domain, first.op_type, inputs, attributes.values(), num_outputs=1, name=name)]
+    if scaling is not None:
+        new.append(ir.node("Mul", [new[-1].outputs[0], scaling.inputs[1]], name=f"{name}_scaled"))
+    sizes = add_constant(graph, f"{name}_sizes", widths)
+    new.append(
+        ir.node("Split", [new[-1].outputs[0], sizes], {"axis": -1}, num_outputs=len(nodes), name=f"{name}_split")
+    )
+    (first.graph or graph).insert_before(first, new)
+    for node, part in zip(nodes, new[-1].outputs, strict=True):
+        take_over((_find_scaling(node) or node).outputs[0], part)
+
+
+def _stack(nodes: Sequence[ir.Node], place: int) -> NDArray[np.generic]:
+    """Return the columns of products beside each other."""
+    arrays = [array for node in nodes if (array := constant(node.inputs[place])) is not None]
+    return np.concatenate(arrays, axis=_COLUMNS[nodes[0].op_type][place])
+
+
+def _measure_width(node: ir.Node) -> int:
+    return int(_stack([node], 1).shape[_COLUMNS[node.op_type][1]])
+
+
+def _find_scaling(node: ir.Node) -> ir.Node | None:
+    """Return the node that multiplies a product with the magnitudes its rows were divided by, if there is one."""
+    rounded = made_by(node.inputs[0], "QuantizeLinear")
+    share = made_by(rounded.inputs[0], "Div") if rounded is not None else None
+    scaling = only_user(node.outputs[0], "Mul")
+    is_undone = share is not None and scaling is not None and scaling.inputs[1] is share.inputs[1]
+    return scaling if is_undone else None
