@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from runtimes.artifact import Artifact, TensorSpec, hash_files
 from runtimes.errors import DataError, MissingDependency, UnsupportedModel, UsageError
 from runtimes.feeds import check_feeds
+from runtimes.generation.cache_spec import ALL_LOGITS
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.ort_binding import bind_feeds, find_memory
 from runtimes.ort_errors import explain_refusals, import_onnxruntime, ort_errors, shorten_message
@@ -82,9 +83,11 @@ class OrtSession:
         self._memory = memory
         self.inputs, self.outputs = inputs, outputs
         self._output_names = [spec.name for spec in outputs]
+        defaults = {value.name for value in session.get_overridable_initializers()}
+        self._asked = {ALL_LOGITS: np.ones(1, np.int64)} if ALL_LOGITS in defaults else {}
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[np.generic]]:
-        """Run once and return every output by name.
+        """Run once and return every output by name; a decoder's logits are those of all tokens.
 
         Raises:
             DataError: an input is missing, unknown, of another dtype or shape, or its values are refused by the model.
@@ -93,7 +96,7 @@ class OrtSession:
         session = self._open_session()
         check_feeds(self.inputs, feeds)
         try:
-            values = session.run(self._output_names, dict(feeds))
+            values = session.run(self._output_names, {**self._asked, **feeds})
         except ort_errors() as error:
             raise DataError(
                 f"the model refused this input: {shorten_message(error)}", cure="check value ranges and matching sizes"
@@ -101,7 +104,7 @@ class OrtSession:
         return dict(zip(self._output_names, values, strict=True))
 
     def prepare(self, feeds: Tensors) -> Callable[[], object]:
-        """Check the feeds once and return the bare call of ONNX Runtime on them.
+        """Check the feeds once and return the bare call of ONNX Runtime on them, a decoder's as a loop calls it.
 
         Raises:
             DataError: an input is missing, unknown, or of another dtype or shape.

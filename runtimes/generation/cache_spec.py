@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IDS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
+#: An input with a default of 0, int64 [1]: with 1, logits of every token come back, and not of the last alone.
+ALL_LOGITS = "all_logits"
 #: Axes: tokens given at once, tokens in the cache, and both together.
 BATCH, SEQUENCE, PAST, TOTAL = "batch", "sequence", "past", "total"
 

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -10,9 +11,12 @@ from transformers import PreTrainedTokenizerFast, pipeline
 
 from exporter.onnxruntime.fuse import fuse_for_cpu
 from exporter.onnxruntime.generation_files import write_generation_files
+from exporter.passes.last_logits import keep_last_logits
+from exporter.passes.prepare import name_nodes
 from exporter.source import open_source
 from exporter.tracing.exported_decoder import load_for_transformers
 from exporter.tracing.trace import trace
+from exporter.write_model import write_model
 from runtimes.generation.generator import open_generator
 from runtimes.generation.options import GenerationOptions
 from tests.corpus.decoders import DECODERS, VOCABULARY_SIZE, build
@@ -41,7 +45,11 @@ def exported(request, tmp_path_factory):
     write_words(source)
     traced = trace(open_source(str(source)), work)
     shutil.copytree(traced.artifact.path.parent, plain, dirs_exist_ok=True)
-    fuse_for_cpu(traced.artifact.path, fused / "model.onnx", merged=False, unsigned=False)
+    fuse_for_cpu(traced.artifact.path, work / "fused.onnx", merged=False, unsigned=False)
+    shipped = ir.load(work / "fused.onnx")
+    assert keep_last_logits(shipped), "the head of every layout is found"
+    name_nodes(shipped)
+    write_model(shipped, fused / "model.onnx")
     for name in ("config.json", "generation_config.json"):
         shutil.copyfile(source / name, fused / name)
     for folder in (plain, fused):
@@ -78,6 +86,9 @@ def test_transformers_generates_with_it_as_with_the_model(exported, prompts, cap
     asked = {**pad_left(prompts), "max_new_tokens": COUNT, "do_sample": False}
     with torch.no_grad():
         assert torch.equal(loaded.generate(**asked), model.generate(**asked))
+    whole = torch.tensor([prompts[2]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(whole).logits, model(whole).logits, atol=1e-4, rtol=1e-3)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(fused / "tokenizer.json"))
     text = " ".join(f"w{number}" for number in prompts[0])
     answers = [

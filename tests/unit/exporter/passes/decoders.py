@@ -119,7 +119,9 @@ def open_session(model):
 
 def run_whole(model, ids, mask):
     """Return the logits of all tokens at once, those of padding 0."""
-    logits = open_session(model).run(["logits"], make_step(ids, mask, CACHE.empty(len(ids))))[0]
+    session = open_session(model)
+    asked = {one.name: np.ones(1, np.int64) for one in session.get_overridable_initializers()}
+    logits = session.run(["logits"], {**make_step(ids, mask, CACHE.empty(len(ids))), **asked})[0]
     return logits * mask[..., None]
 
 
