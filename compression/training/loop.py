@@ -23,6 +23,7 @@ from compression.objectives.objective import Objective
 from compression.objectives.precision import Precision, compute_in
 from compression.options import OptionError
 from compression.samples import Samples, plan_batches
+from compression.training.freed_memory import keep_freed_memory
 from compression.training.journal import Journal
 from compression.training.resume import Learners, read_numbers, read_state, write_state
 from compression.training.workplace import STATE_SUFFIX
@@ -147,7 +148,8 @@ def run_training(model: nn.Module, training: Training, task: Task, logbook: Logb
     learners = Learners(modules=modules, optimizer=make_optimizer(modules, training), keepers=task.hooks)
     torch.manual_seed(task.seed)
     state = None if logbook.folder is None else logbook.folder / f"{task.name}{STATE_SUFFIX}"
-    _Loop(model, training, task, logbook, learners, state).run()
+    with keep_freed_memory():
+        _Loop(model, training, task, logbook, learners, state).run()
     model.eval()
 
 

@@ -32,13 +32,15 @@ SCREENING = MeasurePlan(
     blocks=MIN_ROUNDS, block_seconds=0.04, min_runs=1, discard=1, warmup_seconds=0.1, min_warmup=1, time_budget_s=6
 )
 FINAL = MeasurePlan(
-    blocks=12, block_seconds=0.12, min_runs=2, discard=1, warmup_seconds=0.1, min_warmup=1, time_budget_s=9
+    blocks=12, block_seconds=0.12, min_runs=1, discard=1, warmup_seconds=0.1, min_warmup=1, time_budget_s=9
 )
 # Screening bounds are about this wide; what is further behind the fastest cannot win.
 NEAR = 0.85
 FINALISTS = 4
 # A bound that reaches no further, either way together, tells no more by more rounds: what is as close is tied.
 _NARROW = 1.04
+# One that nothing competes with but plain float: by how much it is faster need not be known more closely.
+_CLEAR = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ def time_trials(
             advance(len(plan))
         paired = {name: twins[name] for name in near if name in twins}
         finalists = tuple(dict.fromkeys((PLAIN, *near, *paired.values())))
-        closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance, _is_narrow)
+        closer = _time_sessions({name: sessions[name] for name in finalists}, plan, FINAL, advance, _is_told)
     return Timing(
         speeds={**speeds, **_find_speeds(closer, dict.fromkeys(finalists, PLAIN), plan)},
         finalists=finalists,
@@ -164,13 +166,13 @@ def _find_speeds(taken: _Taken, bases: Mapping[str, str], plan: TimingPlan) -> d
     }
 
 
-def _is_narrow(measured: Mapping[str, Samples]) -> bool:
-    """Whether the ratio of each to plain float is bound closely."""
+def _is_told(measured: Mapping[str, Samples]) -> bool:
+    """Whether the ratio of each to plain float is bound closely, or the only one's is clear."""
     plain, others = measured[PLAIN], [samples for name, samples in measured.items() if name != PLAIN]
     if len(plain.ns) < MIN_ROUNDS:
         return False
     found = [compare(plain, samples) for samples in others]
-    return all(one.high <= _NARROW * one.low for one in found)
+    return all(one.high <= _NARROW * one.low for one in found) or (len(found) == 1 and found[0].low >= _CLEAR)
 
 
 def _choose_finalists(speeds: Speeds, able: Sequence[str]) -> tuple[str, ...]:

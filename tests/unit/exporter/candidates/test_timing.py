@@ -116,17 +116,27 @@ def test_one_that_misses_the_budget_is_looked_at_for_the_table(monkeypatch):
     assert (measured, told) == ([[PLAIN, "fp16"], [PLAIN]], 2)
 
 
+def count_until_told(speeds, noise):
+    """Return after how many of 20 rounds enough is known of candidates so many times as fast as plain float."""
+    wobble = itertools.cycle([1.0, 1.0 + noise, 1.0, 1.0, 1.0 - noise])
+    taken = {PLAIN: [], **{name: [] for name in speeds}}
+    while len(taken[PLAIN]) < 20:
+        for name, blocks in taken.items():
+            blocks.append((int(2e6 / speeds.get(name, 1) * next(wobble)),))
+        measured = {name: Samples(label=name, ns=tuple(ns), warmup_ns=(), machine={}) for name, ns in taken.items()}
+        if timing._is_told(measured):
+            break
+    return len(taken[PLAIN])
+
+
 @pytest.mark.parametrize(("noise", "rounds"), [(0.0, timing.MIN_ROUNDS), (0.3, 20)])
 def test_what_is_bound_closely_is_not_timed_longer(noise, rounds):
-    wobble = itertools.cycle([1.0, 1.0 + noise, 1.0, 1.0, 1.0 - noise])
-    taken = {"fast": [], PLAIN: []}
-    while len(taken[PLAIN]) < 20:
-        for name, ns in (("fast", 1e6), (PLAIN, 2e6)):
-            taken[name].append((int(ns * next(wobble)),))
-        measured = {name: Samples(label=name, ns=tuple(ns), warmup_ns=(), machine={}) for name, ns in taken.items()}
-        if timing._is_narrow(measured):
-            break
-    assert len(taken[PLAIN]) == rounds
+    assert count_until_told({"fast": 2, "faster": 2.1}, noise) == rounds
+
+
+@pytest.mark.parametrize(("speed", "rounds"), [(3.0, timing.MIN_ROUNDS), (1.0, 20)])
+def test_one_that_is_clearly_faster_than_float_alone_is_not_timed_longer(speed, rounds):
+    assert count_until_told({"only": speed}, 0.3) == rounds
 
 
 def test_a_decoder_is_timed_on_prompts_and_behind_a_cache():
