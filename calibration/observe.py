@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from calibration.magnitudes import make_reductions, read_magnitudes
 from runtimes.errors import CorruptArtifact, DataError, UnsupportedModel
+from runtimes.generation.cache_spec import ALL_LOGITS
 
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -92,6 +93,8 @@ class Observer:
         except _ort_errors() as error:
             cure = "check the model with onnxruntime"
             raise UnsupportedModel(f"ONNX Runtime cannot load it: {error}", where=str(model), cure=cure) from error
+        defaults = {value.name for value in self._session.get_overridable_initializers()}
+        self._asked = {ALL_LOGITS: np.ones(1, np.int64)} if ALL_LOGITS in defaults else {}
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Observed:
         """Return the tensors and magnitudes of one batch.
@@ -101,7 +104,7 @@ class Observer:
         """
         wanted = [*self._inner, *self._reduced]
         try:
-            values = self._session.run(wanted, dict(feeds)) if wanted else []
+            values = self._session.run(wanted, {**self._asked, **feeds}) if wanted else []
         except _ort_errors() as error:
             cure = "check that the data fits the model's inputs (ids below the vocabulary, length below the positions)"
             raise DataError(f"the model cannot run a batch: {error}", where=self._where, cure=cure) from error

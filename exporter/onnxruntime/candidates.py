@@ -26,7 +26,6 @@ from exporter.candidates.trial import PLAIN
 from exporter.onnxruntime.block_rounding import BITS, BlockRounding
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.passes.join_products import join_products
-from exporter.passes.last_logits import keep_last_logits
 from exporter.passes.narrow_cache import narrow_cache
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.prepare import name_nodes
@@ -177,16 +176,13 @@ class Workshop:
             return describe_onnx(source)
         if spec.arithmetic in BITS and self.blocks is not None:
             model = ir.load(source)
-            keep_last_logits(model)
             self.blocks.round(model, spec.arithmetic, spec.rounding, narrow_tables=spec.narrow_tables)
             join_products(model)
             return self._write(model, spec)
         model = open_for_lowering(source)
         few = find_few_levels(model)
         if spec.arithmetic == "float" and not spec.sparse and not few:
-            return self._build_float(spec, source)
-        if self.blocks is not None:
-            keep_last_logits(model)
+            return self._write(ir.load(source), spec) if spec.narrow_cache else describe_onnx(source)
         if spec.sparse:
             self._replace(model, spec, source)
         pack_tables(model, few)
@@ -201,13 +197,6 @@ class Workshop:
         pack_weights(model, few)
         if self.blocks is not None:
             join_products(model)
-        return self._write(model, spec)
-
-    def _build_float(self, spec: CandidateSpec, source: Path) -> Artifact:
-        if self.blocks is None:
-            return describe_onnx(source)
-        model = ir.load(source)
-        keep_last_logits(model)
         return self._write(model, spec)
 
     def _write(self, model: ir.Model, spec: CandidateSpec) -> Artifact:

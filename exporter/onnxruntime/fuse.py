@@ -18,6 +18,7 @@ from calibration.lower.edits import remove_dead
 from exporter.passes.attention import FIRST_OPSET, compose_attention, flatten_attention
 from exporter.passes.cached_attention import fuse_attention, fuse_rotary
 from exporter.passes.gather_integers import gather_integers
+from exporter.passes.last_logits import keep_last_logits
 from exporter.passes.merge_linears import merge_linears
 from exporter.passes.padding_mask import shorten_mask
 from exporter.passes.prepare import name_nodes, prepare
@@ -72,6 +73,7 @@ def fuse_for_cpu(
         "norms kept apart": separate_norm(model),
         "root mean square norms fused": fuse_rms_norm(model),
         MERGED: merge_linears(model) if merged else 0,
+        "heads that read the last token": int(keep_last_logits(model)),
     }
     remove_dead(model)
     name_nodes(model)

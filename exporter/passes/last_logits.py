@@ -23,21 +23,23 @@ _NORMS = {
     "SkipLayerNormalization": 2,
     "SkipSimplifiedLayerNormalization": 2,
 }
+_ROUNDINGS = ("QuantizeLinear", "DequantizeLinear")
 # What may stand between the head and its logits: number by number, with a constant or with nothing.
 _BEHIND_HEAD = ("Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Identity")
+_FIRST_KEY = "past_key_values.0.key"
 # The axis of the tokens that are scored.
 _SCORED = "scored"
 
 
 def keep_last_logits(model: ir.Model) -> bool:
-    """Edit ``model`` in place, a decoder with a cache; return whether its head was found.
+    """Edit ``model`` in place where it is a decoder with a cache; return whether it is, and its head was found.
 
     The last token is the last that counts (``attention_mask``), on whichever side a batch is filled up.
     """
     fed = {value.name: value for value in model.graph.inputs}
-    (logits,) = (value for value in model.graph.outputs if value.name == LOGITS)
-    head = _find_head(logits)
-    if head is None or not {IDS, MASK} <= fed.keys():
+    logits = next((value for value in model.graph.outputs if value.name == LOGITS), None)
+    head = _find_head(logits) if logits is not None and {IDS, MASK, _FIRST_KEY} <= fed.keys() else None
+    if logits is None or head is None:
         return False
     reader, count = _find_reader(head)
     tape = Tape()
@@ -59,13 +61,22 @@ def _find_head(logits: ir.Value) -> ir.Node | None:
 
 
 def _find_reader(head: ir.Node) -> tuple[ir.Node, int]:
-    """Return what reads the rows to choose from, and how many of its inputs: the norm before the head, or the head."""
-    read = head.inputs[0]
-    norm = read.producer() if read is not None else None
-    if read is None or norm is None or norm.op_type not in _NORMS:
-        return head, 1
-    alone = len(read.uses()) == 1 and not any(value.uses() for value in norm.outputs[1:])
-    return (norm, _NORMS[norm.op_type]) if alone else (head, 1)
+    """Return what reads the rows to choose from, and how many of its inputs: the norm before the head, or the head.
+
+    Behind a norm that something else reads too, or none, it is the head, with the rounding before it where it has one.
+    """
+    reader = head
+    while (before := _find_only_producer(reader)) is not None and before.op_type in _ROUNDINGS:
+        reader = before
+    return (before, _NORMS[before.op_type]) if before is not None and before.op_type in _NORMS else (reader, 1)
+
+
+def _find_only_producer(node: ir.Node) -> ir.Node | None:
+    """Return what computes the first input of a node, where nothing else reads anything of it."""
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if producer is None or any(value.is_graph_output() for value in producer.outputs):
+        return None
+    return producer if sum(len(value.uses()) for value in producer.outputs) == 1 else None
 
 
 def _place_rows(tape: Tape, graph: ir.Graph, ids: ir.Value, mask: ir.Value) -> ir.Value:
