@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from calibration.memory import give_back
+from calibration.memory import collect_rarely, give_back
 from calibration.statistics import CalibrationStatistics
 from exporter.candidates.static_plans import collect_for_plans, read_complete, require_statistics_of
 from exporter.candidates.target import Job, TargetResult
@@ -83,6 +83,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     with (
         new_directory(options.output, force=options.force) as staging,
         tempfile.TemporaryDirectory(dir=staging.parent, prefix=f".{options.output.name}.work.") as scratch,
+        collect_rarely(),
     ):
         work = Path(scratch)
         (work / "float").mkdir()
@@ -158,7 +159,7 @@ def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult]
         target = staging / result.report.target
         target.mkdir()
         for name, path in result.shipped.items():
-            shutil.copyfile(path, target / name)
+            _place(path, target / name)
         if traced.cache is not None and result.report.target == ONNXRUNTIME:
             source = traced.artifact.path.parent
             write_generation_files(result.artifact.path, source, target, traced.cache, max_length=traced.max_length)
@@ -170,6 +171,14 @@ def _write_output(staging: Path, traced: Traced, results: Sequence[TargetResult]
     if decided:
         _write_json(staging / "calibration.json", decided)
     write_manifest(staging, _make_manifest(staging, traced, results, options))
+
+
+def _place(made: Path, target: Path) -> None:
+    """Let a file of the work folder, which is deleted behind this, be one of the output: a name more takes no time."""
+    try:
+        target.hardlink_to(made)
+    except OSError:
+        shutil.copyfile(made, target)
 
 
 def _make_manifest(staging: Path, traced: Traced, results: Sequence[TargetResult], options: ExportOptions) -> Manifest:

@@ -3,13 +3,20 @@ import weakref
 
 import pytest
 
-from calibration.memory import give_back, map_large_blocks
+from calibration.memory import collect_rarely, give_back, map_large_blocks
 
 
 def test_it_can_be_entered_again_and_lets_errors_through():
     for _ in range(2):
         with pytest.raises(KeyError), map_large_blocks():
             raise KeyError
+
+
+def test_python_looks_for_circles_as_often_as_before_behind_it():
+    before = gc.get_threshold()
+    with collect_rarely():
+        assert gc.get_threshold()[0] > before[0]
+    assert gc.get_threshold() == before
 
 
 class Circle:
