@@ -49,6 +49,17 @@ from exporter.tracing.gguf import unpack_gguf
 unpack_gguf(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
+_TRACE = """
+import sys
+from pathlib import Path
+from exporter.onnxruntime.generation_files import write_generation_files
+from exporter.source import open_source
+from exporter.tracing.trace import trace
+checkpoint, made = map(Path, sys.argv[1:])
+traced = trace(open_source(str(checkpoint)), made)
+write_generation_files(traced.artifact.path, checkpoint, made, traced.cache, max_length=traced.max_length)
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
@@ -65,13 +76,25 @@ class Workplace:
     def unpack(self) -> Path:
         """Return the decoder as a checkpoint of float32, what the blocks of its file stand for."""
         checkpoint = self.folder / f"{self.gguf.stem}-{_shorten(hash_file(self.gguf))}"
-        if not checkpoint.is_dir():
-            make_directory(self.folder)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".unpack.") as scratch:
-                made = Path(scratch) / "made"
-                run_measured([sys.executable, "-c", _UNPACK, str(self.gguf), str(made)])
-                made.rename(checkpoint)
+        self._make(checkpoint, _UNPACK, self.gguf)
         return checkpoint
+
+    def trace(self, checkpoint: Path) -> Path:
+        """Return a folder that generates with the graph as PyTorch's exporter wrote it, nothing of it fused by us."""
+        directory = self.folder / "traced" / f"{checkpoint.name}-{_shorten(hash_folder(checkpoint))}"
+        self._make(directory, _TRACE, checkpoint)
+        return directory
+
+    def _make(self, directory: Path, program: str, source: Path) -> None:
+        """Let a program fill a folder, which is there whole or not at all, from a file or another folder."""
+        if directory.is_dir():
+            return
+        make_directory(directory.parent)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".make.") as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            run_measured([sys.executable, "-c", program, str(source), str(made)])
+            made.rename(directory)
 
     def place_export(self, checkpoint: Path, precision: str) -> Path:
         """Return where the export of a checkpoint at a precision of :data:`BITS` is, once it is made."""
