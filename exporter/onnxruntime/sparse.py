@@ -44,6 +44,7 @@ def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> tuple[SparsePlans, CostTa
         threads=job.options.threads,
         weight_bits=weight_bits,
         kept=open_kept_gains(threads=job.options.threads, weight_bits=weight_bits),
+        per_token=job.traced.cache is not None,
     )
     return SparsePlans(find_gain=costs.find_gain), costs
 

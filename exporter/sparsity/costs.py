@@ -22,6 +22,7 @@ from bench.timing.measure import MeasurePlan, measure_interleaved
 from calibration.linears import find_linears
 from calibration.lower.edits import add_constant
 from calibration.lower.onnxruntime.dynamic import lower_dynamic
+from calibration.lower.onnxruntime.per_token import lower_per_token
 from calibration.lower.onnxruntime.sites import Site
 from exporter.passes.activations import find_activation
 from exporter.passes.sparse_linears import Values, replace_linears
@@ -70,9 +71,17 @@ class CostTable:
     """Finds gains, each measured once and kept in ``kept``. Writes its models below ``directory``."""
 
     def __init__(
-        self, *, directory: Path, shapes: Sequence[Shape], threads: int | None, weight_bits: int, kept: KeptGains
+        self,
+        *,
+        directory: Path,
+        shapes: Sequence[Shape],
+        threads: int | None,
+        weight_bits: int,
+        kept: KeptGains,
+        per_token: bool = False,
     ) -> None:
-        self._directory, self._shapes = directory, tuple(shapes)
+        """Time as a decoder's layers are lowered where ``per_token``: dense INT8 has a scale for every token then."""
+        self._directory, self._shapes, self._per_token = directory, tuple(shapes), per_token
         self._threads, self._weight_bits = threads, weight_bits
         self._kept = kept
         self._timed = 0
@@ -85,7 +94,7 @@ class CostTable:
             form: How it would be stored.
             values: ``float32`` against the dense float product, ``int8`` against the dense dynamic INT8 one.
         """
-        layer = _name_layer(case, form, values)
+        layer = _name_layer(case, form, values) + (", a scale a token" if self._rounds_tokens(values) else "")
         sizes = {f"{batch}x{length}": resolve_axes(case.axes, (batch, length)) for batch, length in self._shapes}
         names = {at: f"{layer}, input {'x'.join(map(str, at))}" for at in sizes.values()}
         gains = {at: self._kept.find(name) for at, name in names.items()}
@@ -94,6 +103,9 @@ class CostTable:
         self._kept.add({names[at]: gain for at, gain in measured.items()})
         known = {at: gain for at, gain in gains.items() if gain is not None} | measured
         return {shape: known[at] for shape, at in sizes.items()}
+
+    def _rounds_tokens(self, values: Values) -> bool:
+        return self._per_token and values == "int8"
 
     def list_findings(self) -> tuple[str, ...]:
         """Return a sentence on how many gains were measured, and how many were known."""
@@ -106,7 +118,8 @@ class CostTable:
         self._timed += 1
         dense, sparse = make_linear(case), make_linear(case)
         if values == "int8":
-            lower_dynamic(dense, find_linears(dense), weight_bits=self._weight_bits)
+            lower = lower_per_token if self._rounds_tokens(values) else lower_dynamic
+            lower(dense, find_linears(dense), weight_bits=self._weight_bits)
         replace_linears(sparse, {_NODE: block}, values=values)
         runtime = OnnxRuntime(OrtOptions(threads=self._threads))
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -53,13 +53,14 @@ def test_a_matrix_of_tokens_has_a_row_for_each():
 def table(tmp_path):
     """Make a table as an export does: it writes to a folder of its own, and keeps what it measured in one file."""
 
-    def call(name: str = "layers", *, shapes=((1, 2),)) -> CostTable:
+    def call(name: str = "layers", *, shapes=((1, 2),), per_token=False) -> CostTable:
         return CostTable(
             directory=tmp_path / name,
             shapes=shapes,
             threads=1,
             weight_bits=7,
             kept=KeptGains(tmp_path / "gains.json", {"cpu": "this"}),
+            per_token=per_token,
         )
 
     return call
@@ -82,6 +83,20 @@ def test_both_forms_are_timed_at_every_shape_and_once(tmp_path, table, values):
     ops = {node.op_type for path in tmp_path.rglob("*.onnx") for node in onnx.load(path).graph.node}
     assert ("SparseLinear" if values == "float32" else "SparseLinearInt8") in ops
     assert ("MatMul" if values == "float32" else "DynamicQuantizeMatMul") in ops
+
+
+@needs_kernels
+def test_a_layer_of_a_decoder_is_timed_against_what_dense_int8_is_there(tmp_path, table):
+    """With a scale for every token, in several nodes; that gain is not the one of an encoder's layer."""
+    case = _case()
+    _find(table(), case, "int8")
+    found = _find(table("decoder", per_token=True), case, "int8")
+    assert all(ratio > 0 for ratio in found.values())
+    (dense,) = (tmp_path / "decoder").rglob("*-dense.onnx")
+    assert "ReduceMax" in {node.op_type for node in onnx.load(dense).graph.node}
+    _find(table("float", per_token=True), case)
+    (dense,) = (tmp_path / "float").rglob("*-dense.onnx")
+    assert {node.op_type for node in onnx.load(dense).graph.node} == {"MatMul", "Add"}
 
 
 @needs_kernels
