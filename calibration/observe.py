@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibration.magnitudes import make_reductions, read_magnitudes
 from runtimes.errors import CorruptArtifact, DataError, UnsupportedModel
-from runtimes.generation.cache_spec import ALL_LOGITS
+from runtimes.generation.cache_spec import ask_for_all
 
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -93,8 +93,7 @@ class Observer:
         except _ort_errors() as error:
             cure = "check the model with onnxruntime"
             raise UnsupportedModel(f"ONNX Runtime cannot load it: {error}", where=str(model), cure=cure) from error
-        defaults = {value.name for value in self._session.get_overridable_initializers()}
-        self._asked = {ALL_LOGITS: np.ones(1, np.int64)} if ALL_LOGITS in defaults else {}
+        self._asked = ask_for_all(value.name for value in self._session.get_overridable_initializers())
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Observed:
         """Return the tensors and magnitudes of one batch.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from runtimes.artifact import Artifact, TensorSpec, hash_files
 from runtimes.errors import DataError, MissingDependency, UnsupportedModel, UsageError
 from runtimes.feeds import check_feeds
-from runtimes.generation.cache_spec import ALL_LOGITS
+from runtimes.generation.cache_spec import ask_for_all
 from runtimes.onnx_file import locate_external_data, read_header
 from runtimes.ort_binding import bind_feeds, find_memory
 from runtimes.ort_errors import explain_refusals, import_onnxruntime, ort_errors, shorten_message
@@ -83,8 +83,7 @@ class OrtSession:
         self._memory = memory
         self.inputs, self.outputs = inputs, outputs
         self._output_names = [spec.name for spec in outputs]
-        defaults = {value.name for value in session.get_overridable_initializers()}
-        self._asked = {ALL_LOGITS: np.ones(1, np.int64)} if ALL_LOGITS in defaults else {}
+        self._asked = ask_for_all(value.name for value in session.get_overridable_initializers())
 
     def run(self, feeds: Tensors) -> dict[str, NDArray[np.generic]]:
         """Run once and return every output by name; a decoder's logits are those of all tokens.

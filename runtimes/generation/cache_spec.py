@@ -64,3 +64,10 @@ def find_cache(inputs: Iterable[TensorSpec]) -> CacheSpec | None:
     if not isinstance(heads, int) or not isinstance(width, int):
         return None
     return CacheSpec(layers=len(found) // 2, kv_heads=heads, head_dim=width, dtype=first.dtype)
+
+
+def ask_for_all(defaults: Iterable[str]) -> dict[str, NDArray[np.generic]]:
+    """Return what lets a graph answer for every token, where :data:`ALL_LOGITS` is among its inputs with defaults."""
+    import numpy as np
+
+    return {ALL_LOGITS: np.ones(1, np.int64)} if ALL_LOGITS in defaults else {}
