@@ -297,12 +297,11 @@ def offer_candidates(
             continue
         for smoothed in _list_smoothed(arithmetic, methods):
             spec = CandidateSpec(arithmetic=arithmetic, smoothed=smoothed)
-            # Blocks of weights gain nothing from merging: the product is bound by unpacking them.
-            unpacked = arithmetic in ("float", "int8-dynamic", "int8-static")
-            forms = (False, True) if timed and merges and unpacked else (False,)
-            # A decoder's integer products are joined once they are rounded.
-            dense = (False,) if methods and arithmetic == "int8-dynamic" else forms
-            specs += [replace(spec, merged=merged) for merged in dense]
+            # Blocks of weights gain nothing from it: with many rows the product is bound by unpacking them. What a
+            # decoder multiplies in integers is joined once it is rounded.
+            gains = arithmetic in ("float", "int8-static") or (arithmetic == "int8-dynamic" and not methods)
+            forms = (False, True) if timed and merges and gains else (False,)
+            specs += [replace(spec, merged=merged) for merged in forms]
             if sparse and arithmetic in ("float", "int8-dynamic"):
                 specs += [replace(spec, sparse=True, merged=merged) for merged in forms]
     if "float" in wanted[precision]:

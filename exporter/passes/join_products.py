@@ -56,9 +56,17 @@ def _describe(node: ir.Node) -> Hashable:
 
 
 def _is_narrow(nodes: Sequence[ir.Node]) -> bool:
-    first = nodes[0]
-    read = first.attributes["K"].as_int() if "K" in first.attributes else _stack([first], 1).shape[0]
-    return sum(map(_measure_width, nodes)) <= _WIDEST * read
+    sizes = [_find_size(node) for node in nodes]
+    return sum(width for _, width in sizes) <= _WIDEST * sizes[0][0]
+
+
+def _find_size(node: ir.Node) -> tuple[int, int]:
+    """Return how many inputs and how many columns a product has."""
+    if "N" in node.attributes:
+        return node.attributes["K"].as_int(), node.attributes["N"].as_int()
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    return weight.shape[0], weight.shape[1]
 
 
 def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
@@ -69,7 +77,7 @@ def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
         assert stored is not None
         # Named after the first one's: layers that share their weights share the joined ones.
         inputs[place] = add_constant(graph, f"{stored.name}_joined", _stack(nodes, place))
-    widths = np.array([_measure_width(node) for node in nodes], np.int64)
+    widths = np.array([_find_size(node)[1] for node in nodes], np.int64)
     if "N" in attributes:
         attributes["N"] = ir.AttrInt64("N", int(widths.sum()))
     name, scaling = f"{first.name}_joined", _find_scaling(first)
@@ -89,10 +97,6 @@ def _stack(nodes: Sequence[ir.Node], place: int) -> NDArray[np.generic]:
     """Return the columns of products beside each other."""
     arrays = [array for node in nodes if (array := constant(node.inputs[place])) is not None]
     return np.concatenate(arrays, axis=_COLUMNS[nodes[0].op_type][place])
-
-
-def _measure_width(node: ir.Node) -> int:
-    return int(_stack([node], 1).shape[_COLUMNS[node.op_type][1]])
 
 
 def _find_scaling(node: ir.Node) -> ir.Node | None:

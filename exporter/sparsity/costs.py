@@ -104,12 +104,12 @@ class CostTable:
         known = {at: gain for at, gain in gains.items() if gain is not None} | measured
         return {shape: known[at] for shape, at in sizes.items()}
 
-    def _rounds_tokens(self, values: Values) -> bool:
-        return self._per_token and values == "int8"
-
     def list_findings(self) -> tuple[str, ...]:
         """Return a sentence on how many gains were measured, and how many were known."""
         return self._kept.list_findings()
+
+    def _rounds_tokens(self, values: Values) -> bool:
+        return self._per_token and values == "int8"
 
     def _measure(
         self, case: LinearCase, block: Block, values: Values, sizes: Sequence[tuple[int, ...]]

@@ -136,6 +136,14 @@ def test_sparse_forms_are_offered_where_zeros_may_pay():
     assert not [name for name in _names("int8-static", sparse=True) if "sparse" in name]
 
 
+def test_every_sparse_form_has_its_dense_twin_of_decoders_too():
+    for methods in ((), ("rtn", "gptq", "awq")):
+        names = _names("auto", sparse=True, methods=methods)
+        twins = {name: name.replace(", sparse", "") for name in names if "sparse" in name}
+        assert twins
+        assert set(twins.values()) <= set(names)
+
+
 @pytest.mark.parametrize(
     ("arithmetic", "sparse_op", "others"),
     [("float", "SparseLinear", "MatMul"), ("int8-dynamic", "SparseLinearInt8", "DynamicQuantizeMatMul")],
