@@ -208,7 +208,7 @@ def test_a_model_trained_with_its_rounding_may_ship_sparse_too(trained_bert, exp
     words = ("--precision", "int8-dynamic", "--max-drop", "5%")
     done = export(trained_bert, *words)
     pruned = [row for row in done.ledger.values() if row["pattern"] == "unstructured"]
-    assert len(pruned) == 6
+    assert len(pruned) in (4, 6)  # query, key and value are one layer where the merged form was the fastest
     assert all(row["dense_bytes"] > 256 * 256 for row in pruned)
     _claim_gain(cache, 3.0)
     done = export(trained_bert, *words)
