@@ -66,7 +66,7 @@ bool is_same(const std::vector<float>& one, const std::vector<float>& other) {
 
 std::vector<Isa> list_usable() {
     std::vector<Isa> usable;
-    for (const char* name : {"scalar", "avx2", "avx512", "avx512_vnni", "neon", "neon_dotprod"}) {
+    for (const char* name : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi2", "neon", "neon_dotprod"}) {
         setenv("STEPDOWN_SPARSE_ISA", name, 1);
         try {
             usable.push_back(find_isa());

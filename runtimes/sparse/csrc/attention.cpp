@@ -14,7 +14,7 @@ constexpr int64_t smallest_task = int64_t{1} << 18;
 
 AttentionKernel find_attention(Isa isa) {
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 || isa == Isa::avx512_vnni) return attention_avx512();
+    if (has_avx512(isa)) return attention_avx512();
     if (isa == Isa::avx2) return attention_avx2();
 #elif defined(__aarch64__)
     if (isa == Isa::neon || isa == Isa::neon_dotprod) return attention_neon();

@@ -31,7 +31,9 @@ std::vector<Named> list_usable() {
         return usable;
     }
     usable.push_back({"avx512", Isa::avx512});
-    if (__builtin_cpu_supports("avx512vnni")) usable.push_back({"avx512_vnni", Isa::avx512_vnni});
+    if (!__builtin_cpu_supports("avx512vnni")) return usable;
+    usable.push_back({"avx512_vnni", Isa::avx512_vnni});
+    if (__builtin_cpu_supports("avx512vbmi2")) usable.push_back({"avx512_vbmi2", Isa::avx512_vbmi2});
     return usable;
 }
 

@@ -4,11 +4,13 @@
 #include <cstdint>
 
 #include "float_pack.h"
+#include "masked_rows.h"
 
 namespace stepdown {
 
 struct FloatJob {
     const FloatWeight* weight;
+    const MaskedRows<float>* masked;  // the same weight, for run_masked
     Activation activation;
     const float* x;  // [tokens][in]
     float* y;        // [tokens][out]
@@ -23,6 +25,8 @@ struct FloatKernel {
     int32_t panel_tokens;  // at most, in one call of run
     int64_t (*scratch_size)(const FloatJob& job);
     void (*run)(const FloatJob& job);
+    void (*run_masked)(
+        const FloatJob& job);  // of one token; null where there is none for the instruction set or pattern
 };
 
 FloatKernel float_avx2(const FloatPattern& pattern);

@@ -7,6 +7,8 @@
 #include "float_kernel.h"
 #include "float_scalar.h"
 #include "linear.h"
+#include "made_once.h"
+#include "masked_pack.h"
 #include "scratch.h"
 
 namespace stepdown {
@@ -18,6 +20,9 @@ constexpr int64_t smallest_task = 1024;
 // Sums of a task, which stay in the second cache while the tiles go by: 512 KiB. With twice as many a layer of 16,384
 // outputs took 9 % longer (512 tokens), with half as many layers of 1,536 and 3,072 took 2 %.
 constexpr int64_t most_sums = int64_t{1} << 17;
+// Values of a hundred from which masks are read for a single token: where a layer is in the caches, gathering 6 took
+// 0.8 times as long, and 10 took 1.2 times (288 x 1152; where it is not, masks win from 3 on).
+constexpr int64_t masked_percent = 8;
 
 class FloatLinear : public Linear {
 public:
@@ -25,11 +30,14 @@ public:
         : packed_(weight, bias, kernel.depth),
           kernel_(kernel),
           activation_(activation),
-          threads_(std::max<int64_t>(1, std::thread::hardware_concurrency())) {}
+          threads_(std::max<int64_t>(1, std::thread::hardware_concurrency())),
+          masks_(kernel.run_masked != nullptr &&
+                 weight.entries * 100 >= weight.shape.out * weight.shape.in * masked_percent) {}
 
     void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
         if (tokens == 0) return;
-        Run run{this, x, y, tokens, 0, 0, {false}};
+        Run run{this, x, y, tokens, 0, 0, {}, {false}};
+        if (masks_ && tokens == 1) run.masked = masked_.get([this] { return pack_masks(packed_.view()); }).view();
         const int64_t panels = (tokens + kernel_.panel_tokens - 1) / kernel_.panel_tokens;
         run.panel_tokens = round_up((tokens + panels - 1) / panels, kernel_.lanes);
         run.parts = parts(panels, run.panel_tokens);
@@ -43,6 +51,7 @@ private:
         const float* x;
         float* y;
         int64_t tokens, panel_tokens, parts;
+        MaskedRows<float> masked;  // without blocks where it is not used
         std::atomic<bool> out_of_memory;
     };
 
@@ -66,6 +75,7 @@ private:
         if (tokens <= 0) return;
         try {
             FloatJob job{&weight,
+                         &run.masked,
                          linear.activation_,
                          run.x + token * weight.shape.in,
                          run.y + token * weight.shape.out,
@@ -75,7 +85,8 @@ private:
                          nullptr};
             const int64_t size = linear.kernel_.scratch_size(job);
             job.scratch = static_cast<float*>(thread_scratch(static_cast<size_t>(size) * sizeof(float)));
-            linear.kernel_.run(job);
+            const auto multiply = run.masked.blocks > 0 ? linear.kernel_.run_masked : linear.kernel_.run;
+            multiply(job);
         } catch (const std::bad_alloc&) {
             run.out_of_memory = true;
         }
@@ -85,6 +96,8 @@ private:
     FloatKernel kernel_;
     Activation activation_;
     int64_t threads_;
+    bool masks_;
+    MadeOnce<PackedMasks<float>> masked_;
 };
 
 }  // namespace
@@ -93,7 +106,7 @@ std::unique_ptr<Linear> make_float_linear(const SparseWeight<float>& weight, con
                                           Isa isa) {
 #if defined(__x86_64__)
     const FloatPattern pattern = find_float_pattern(weight.shape);
-    if (isa == Isa::avx512 || isa == Isa::avx512_vnni) {
+    if (has_avx512(isa)) {
         return std::make_unique<FloatLinear>(weight, bias, activation, float_avx512(pattern));
     }
     if (isa == Isa::avx2) return std::make_unique<FloatLinear>(weight, bias, activation, float_avx2(pattern));

@@ -214,7 +214,7 @@ private:
 template <class Isa, bool shared, int width>
 FloatKernel make_float_kernel() {
     using Panel = FloatPanel<Isa, shared, width>;
-    return {Isa::lanes, Isa::depth, Isa::lanes * Isa::panel_vectors(shared), Panel::scratch_size, Panel::run};
+    return {Isa::lanes, Isa::depth, Isa::lanes * Isa::panel_vectors(shared), Panel::scratch_size, Panel::run, nullptr};
 }
 
 template <class Isa>

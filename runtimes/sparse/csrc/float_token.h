@@ -23,6 +23,16 @@ typename Four::Vector sum_gathered_by_fours(const float* values, const uint8_t* 
     return sum;
 }
 
+// From the sums of a chunk's rows to the answer.
+template <class Isa>
+void finish_token(const FloatJob& job, const FloatChunk& chunk, const float* sums) {
+    for (int64_t row = 0; row < chunk.rows; row += Isa::lanes) {
+        const auto answer = activate<Isa>(Isa::load_unaligned(sums + row), job.activation);
+        const int64_t count = chunk.rows - row < Isa::lanes ? chunk.rows - row : Isa::lanes;
+        Isa::store_first(job.y + chunk.first_row + row, answer, static_cast<int>(count));
+    }
+}
+
 template <class Isa, bool shared, int width>
 class FloatToken {
     using Four = typename Isa::Four;
@@ -40,7 +50,7 @@ public:
             const FloatChunk& chunk = weight.chunks[at];
             for (int64_t row = 0; row < round_up(chunk.rows, chunk_row_unit); ++row) sums[row] = chunk.bias[row];
             for (int64_t tile = 0; tile < weight.tiles; ++tile) multiply(chunk.tiles[tile], x + tile * tile_size, sums);
-            finish(job, chunk, sums);
+            finish_token<Isa>(job, chunk, sums);
         }
     }
 
@@ -112,14 +122,6 @@ private:
         }
         Four::transpose(rows);
         return sum_four(rows);
-    }
-
-    static void finish(const FloatJob& job, const FloatChunk& chunk, const float* sums) {
-        for (int64_t row = 0; row < chunk.rows; row += Isa::lanes) {
-            const auto answer = activate<Isa>(Isa::load_unaligned(sums + row), job.activation);
-            const int64_t count = chunk.rows - row < Isa::lanes ? chunk.rows - row : Isa::lanes;
-            Isa::store_first(job.y + chunk.first_row + row, answer, static_cast<int>(count));
-        }
     }
 };
 

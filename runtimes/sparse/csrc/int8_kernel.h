@@ -171,7 +171,7 @@ struct Kernel {
     }
 
     static Int8Kernel describe(int64_t slab_columns) {
-        return {Dot::unit, rows, Gather::gathers, slab_columns, V::lanes, widest, quantise, multiply};
+        return {Dot::unit, rows, Gather::gathers, slab_columns, V::lanes, widest, quantise, multiply, nullptr};
     }
 };
 

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "masked_rows.h"
 #include "sparse_weight.h"
 
 namespace stepdown {
@@ -55,6 +56,8 @@ struct Int8Kernel {
     void (*quantise)(const Int8Layer&, const float* x, int64_t tokens, char* panel);
     // panel -> y [tokens][out], the outputs of one strip
     void (*multiply)(const Int8Layer&, const char* panel, int64_t tokens, int64_t strip, float* y);
+    // The same for a panel of one token and a layer in rows with masks; null where there is none.
+    void (*multiply_masked)(const Int8Layer&, const MaskedRows<int8_t>&, const char* panel, int64_t strip, float* y);
 };
 
 // A sum of values times a zero point, by one multiplication of pairs of int16: of 7 bits and of the rest.

@@ -5,6 +5,8 @@
 #include "int8_scalar.h"
 #include "int8_vector.h"
 #include "linear.h"
+#include "made_once.h"
+#include "masked_pack.h"
 #include "scratch.h"
 
 namespace stepdown {
@@ -15,6 +17,8 @@ constexpr int64_t enough_tasks = 8;
 // What costs less, in weights times vectors of tokens, is not worth a task of its own: about 5 us, and handing a task
 // out takes 1 to 4.
 constexpr int64_t least_work = 16384;
+// The same for one token in rows with masks, in weights, zeros included.
+constexpr int64_t least_masked_work = int64_t{1} << 18;
 
 class Int8Vector final : public Linear {
 public:
@@ -26,6 +30,7 @@ public:
           panel_tokens_(kernel.vector_tokens * kernel.panel_vectors) {}
 
     void run(const float* x, float* y, int64_t tokens, const Parallel& parallel) const override {
+        if (tokens == 1 && kernel_.multiply_masked != nullptr) return run_masked(x, y, parallel);
         const int64_t panels = (tokens + panel_tokens_ - 1) / panel_tokens_;
         if (panels >= enough_tasks) {
             for_each(parallel, panels, [&](int64_t panel) {
@@ -49,6 +54,20 @@ public:
     }
 
 private:
+    void run_masked(const float* x, float* y, const Parallel& parallel) const {
+        const MaskedRows<int8_t> rows = masked_.get([this] { return pack_masks(layer_); }).view();
+        char* const quantised = take_panels(1);
+        quantise(x, 1, 0, quantised);
+        const int64_t strips = packed_.strips();
+        const int64_t worth = layer_.out * layer_.in / least_masked_work;
+        const int64_t shares = std::max<int64_t>(1, std::min({worth, strips, enough_tasks}));
+        for_each(parallel, shares, [&](int64_t share) {
+            for (int64_t strip = share * strips / shares; strip < (share + 1) * strips / shares; ++strip) {
+                kernel_.multiply_masked(layer_, rows, quantised, strip, y);
+            }
+        });
+    }
+
     int64_t panel_bytes() const { return int8_panel_bytes(layer_, panel_tokens_); }
 
     char* take_panels(int64_t panels) const {
@@ -86,6 +105,7 @@ private:
     Int8Kernel kernel_;
     PackedInt8 packed_;
     Int8Layer layer_;
+    MadeOnce<PackedMasks<int8_t>> masked_;
     int64_t panel_tokens_;
 };
 
@@ -106,6 +126,7 @@ Int8Kernel choose_kernel(const SparseWeight<int8_t>& weight, ChooseKernel choose
 
 ChooseKernel find_kernels(Isa isa) {
 #if defined(__x86_64__)
+    if (isa == Isa::avx512_vbmi2) return int8_vbmi2;
     if (isa == Isa::avx512_vnni) return int8_vnni;
     if (isa == Isa::avx512) return int8_avx512;
     if (isa == Isa::avx2) return int8_avx2;

@@ -9,6 +9,7 @@ namespace stepdown {
 Int8Kernel int8_avx2(const Shape&, bool shares_units);
 Int8Kernel int8_avx512(const Shape&, bool shares_units);
 Int8Kernel int8_vnni(const Shape&, bool shares_units);
+Int8Kernel int8_vbmi2(const Shape&, bool shares_units);
 Int8Kernel int8_neon(const Shape&, bool shares_units);
 Int8Kernel int8_dotprod(const Shape&, bool shares_units);
 

@@ -11,7 +11,9 @@ namespace stepdown {
 
 // What a kernel may use, each with all that comes before it for its architecture. cpu.h finds it.
 // avx2 has FMA; avx512 has F, BW, DQ and VL.
-enum class Isa { scalar, avx2, avx512, avx512_vnni, neon, neon_dotprod };
+enum class Isa { scalar, avx2, avx512, avx512_vnni, avx512_vbmi2, neon, neon_dotprod };
+
+constexpr bool has_avx512(Isa isa) { return isa == Isa::avx512 || isa == Isa::avx512_vnni || isa == Isa::avx512_vbmi2; }
 
 class Linear {
 public:

@@ -26,7 +26,7 @@ void run_task(void* data, int64_t index) {
 
 RunNorm find_norm(Isa isa) {
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 || isa == Isa::avx512_vnni) return norm_avx512;
+    if (has_avx512(isa)) return norm_avx512;
     if (isa == Isa::avx2) return norm_avx2;
 #elif defined(__aarch64__)
     if (isa == Isa::neon || isa == Isa::neon_dotprod) return norm_neon;

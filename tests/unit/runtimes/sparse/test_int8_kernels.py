@@ -10,7 +10,7 @@ from runtimes.sparse.reference import ACTIVATIONS, sparse_linear_int8
 from runtimes.sparse.storage import BLOCKS, encode
 from tests.unit.runtimes.sparse.single_node import draw_mask, force_isa, move, open_linear
 
-ISAS = ("scalar", "avx2", "avx512", "avx512_vnni", "neon", "neon_dotprod")
+ISAS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_vbmi2", "neon", "neon_dotprod")
 # The most of a layer, as cases that the kernels treat differently: widths of vectors, strips and slabs, and one beside.
 OUTPUTS = st.sampled_from([1, 3, 4, 15, 16, 17, 31, 32, 33, 64, 100])
 INPUTS = st.sampled_from([1, 3, 4, 5, 16, 63, 64, 127, 128, 129, 257, 512, 520, 1030])
@@ -107,10 +107,11 @@ def test_an_activation_has_the_bits_it_has_without_vectors(activation, monkeypat
 
 
 @pytest.mark.parametrize("inputs", [32768, 32769])
-def test_the_widest_layers_are_exact(inputs):
+@pytest.mark.parametrize(("block", "tokens"), [((1, 4), 3), ((1, 1), 1)], ids=["1x4", "one token"])
+def test_the_widest_layers_are_exact(inputs, block, tokens):
     weight = np.full((5, inputs), -128, np.int8)
-    x = np.random.default_rng(5).standard_normal((3, inputs)).astype(np.float32)
-    found, wanted = compute(weight, (1, 4), x)
+    x = np.random.default_rng(5).standard_normal((tokens, inputs)).astype(np.float32)
+    found, wanted = compute(weight, block, x)
     np.testing.assert_array_equal(found, wanted)
 
 
