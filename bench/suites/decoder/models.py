@@ -102,10 +102,10 @@ class Workplace:
         made_of = (hash_folder(checkpoint), data, *map(str, (*_CALIBRATION, *_ANY_DROP, self.commands.threads)))
         return self.folder / "exports" / f"{checkpoint.name}-{precision}-{_shorten(*made_of)}"
 
-    def place_compressed(self, checkpoint: Path, recipe: str) -> Path:
-        """Return where what a recipe makes of a checkpoint is, once it is made."""
+    def place_compressed(self, checkpoint: Path, recipe: str, train: Path) -> Path:
+        """Return where what a recipe makes of a checkpoint and a text is, once it is made."""
         text = (resources.files("compression") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
-        made_of = (text, hash_folder(checkpoint), hash_file(self.texts.train), hash_file(self.texts.held_out))
+        made_of = (text, hash_folder(checkpoint), hash_file(train), hash_file(self.texts.held_out))
         return self.folder / f"{checkpoint.name}-{recipe}-{_shorten(*made_of)}"
 
     def export(self, checkpoint: Path, precision: str) -> Path:
@@ -142,13 +142,24 @@ class Workplace:
         # Where it was made once and is gone, it can be made again.
         return (directory, refused) if refused else (self.export(checkpoint, precision), "")
 
-    def compress(self, checkpoint: Path, recipe: str) -> Path:
-        """Return what a recipe that comes with stepdown makes of a checkpoint."""
-        texts, directory = (self.texts.train, self.texts.held_out), self.place_compressed(checkpoint, recipe)
+    def compress(self, checkpoint: Path, recipe: str, *, every: int = 1) -> Path:
+        """Return what a recipe that comes with stepdown makes of a checkpoint and one paragraph in ``every``."""
+        train = self.thin_out(every)
+        directory = self.place_compressed(checkpoint, recipe, train)
         if not directory.is_dir():
-            words = ("--data", texts[0], "--held-out", texts[1], "-o", directory)
+            words = ("--data", train, "--held-out", self.texts.held_out, "-o", directory)
             self.commands.run("compress", checkpoint, "--recipe", recipe, *words)
         return directory
+
+    def thin_out(self, every: int) -> Path:
+        """Return the training text, or a copy of one paragraph (a line) in ``every``: of all kinds of documents."""
+        if every == 1:
+            return self.texts.train
+        thinned = self.folder / "texts" / f"{self.texts.train.stem}-{every}.txt"
+        make_directory(thinned.parent)
+        lines = self.texts.train.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(thinned, "".join(lines[::every]))
+        return thinned
 
     def record(
         self, name: str, depends_on: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]

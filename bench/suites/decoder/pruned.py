@@ -32,10 +32,15 @@ _TWINS = {"32 bits": FLOAT, "8 bits": "int8-dynamic"}
 _BESIDE = {"8 bits": "weights-8"}
 
 
-def measure_pruned(work: Workplace, *, dense: Path | None, rounds: int, seed: int = 0) -> dict[str, Mapping[str, Any]]:
-    """Return by bits how the pruned decoder compares with its dense twin, or why it cannot be compared."""
+def measure_pruned(
+    work: Workplace, *, dense: Path | None, rounds: int, seed: int = 0, every: int = 1
+) -> dict[str, Mapping[str, Any]]:
+    """Return by bits how the pruned decoder compares with its dense twin, or why it cannot be compared.
+
+    It learns back from one paragraph of the training text in ``every``.
+    """
     twin = dense or work.unpack()
-    pruned = work.compress(twin, RECIPE)
+    pruned = work.compress(twin, RECIPE, every=every)
     plan = GenerationPlan(shapes=(_SHAPE,), rounds=rounds, seed=seed)
     found: dict[str, Mapping[str, Any]] = {}
     for bits, precision in _TWINS.items():

@@ -86,7 +86,7 @@ def measure_parts(work: Workplace, options: argparse.Namespace) -> Results:
         "export": lambda: measure_export(work),
         "speed": lambda: measure_speed(work, open_llama_cpp(cache_directory()), rounds=rounds, seed=seed),
         "perplexity": lambda: measure_perplexity(work, student=options.student, prompts=prompts),
-        "pruned": lambda: measure_pruned(work, dense=options.student, rounds=rounds, seed=seed),
+        "pruned": lambda: measure_pruned(work, dense=options.student, rounds=rounds, seed=seed, every=options.every),
         "agreement": lambda: measure_agreement(work, prompts=prompts, generations=options.generations),
     }
     parts = {part: measures[part]() for part in options.part}
@@ -126,6 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, metavar="DIR", help="where models and records are kept")
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("bench/results"), help="where results go")
     parser.add_argument("--student", type=Path, metavar="DIR", help="a checkpoint of plain float weights, to prune too")
+    parser.add_argument("--every", type=int, default=1, help="pruned learns back from one paragraph in so many (1)")
     parser.add_argument("--threads", type=int, default=2, help="of every subject (2)")
     parser.add_argument("--rounds", type=int, default=9, help="for each shape (9)")
     parser.add_argument("--prompts", type=int, default=50, help="to compare tokens on (50)")

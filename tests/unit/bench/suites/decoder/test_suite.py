@@ -96,9 +96,16 @@ def test_another_recipe_or_text_of_the_same_name_makes_another_model(tmp_path, m
     places = []
     for path, text in ((recipe, "a = 1"), (recipe, "a = 1"), (recipe, "a = 2"), (work.texts.train, "other words")):
         path.write_text(text)
-        places.append(work.place_compressed(student, "r"))
+        places.append(work.place_compressed(student, "r", work.texts.train))
     assert places[0] == places[1]
     assert len(set(places)) == 3
+
+
+def test_one_paragraph_in_so_many_is_of_the_whole_text(tmp_path):
+    work = work_in(tmp_path)
+    work.texts.train.write_text("".join(f"{number}\n" for number in range(7)))
+    assert work.thin_out(1) == work.texts.train
+    assert work.thin_out(3).read_text() == "0\n3\n6\n"
 
 
 def test_what_the_exporter_refuses_is_told_and_asked_once(tmp_path):
