@@ -10,14 +10,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from calibration.linears import find_linears
-from calibration.lower.onnxruntime.sites import find_sites
 from calibration.weights.blocks import Bits, BlockFormat
 from calibration.weights.plan import Method, WeightPlan, choose_accuracy
 from exporter.candidates.linear_inputs import LinearInputs
 from exporter.passes.decoder_weights import quantise_decoder, smooth_decoder
-from exporter.passes.token_tables import share_columns
-from runtimes.isa import Isa, saturates_u8s8
+from runtimes.isa import Isa
 
 #: What a decoder's linears are stored in, by the word for it.
 BITS: dict[str, Bits] = {"weights-8": 8, "weights-4": 4, "weights-2": 2}
@@ -30,8 +27,6 @@ TABLES = BlockFormat(bits=8, size=_LONG_BLOCK)
 HARD = BlockFormat(bits=8, size=_LONG_BLOCK)
 # As a share of the square of what they give.
 LARGEST_ERROR = 6e-4
-# Nothing behind a head adds to its error.
-LARGEST_OF_HEAD = 1e-3
 NARROW_TABLES = BlockFormat(bits=4, size=_BLOCK, symmetric=False)
 
 
@@ -67,21 +62,11 @@ class BlockRounding:
     def prepare_tokens(self, model: ir.Model, *, smoothed: bool, float_layers: Collection[str]) -> None:
         """Edit ``model`` in place: what is left in float, but for the linears named, can be rounded token by token.
 
-        Its head and its look-up go into blocks; where it is smoothed, so do linears whose inputs stay hard to round,
-        and a head whose input does not is left, the look-up reading its integers.
+        Its head and its look-up go into blocks; where it is smoothed, so do linears whose inputs stay hard to round.
         """
         others: dict[str, BlockFormat | None] = dict.fromkeys(float_layers)
         if smoothed:
-            found = smooth_decoder(model, self.inputs.statistics, float_layers, largest_of_head=self._largest_of_head)
-            others |= {node: HARD for node, error in found.errors.items() if error > LARGEST_ERROR}
-            others |= dict.fromkeys(found.tables)
-            for site in find_sites(model, [one for one in find_linears(model) if found.tables.get(one.node)]):
-                node = site.linear.node
-                share_columns(model, site, found.tables[node], found.factors[node], bits=8)
+            errors = smooth_decoder(model, self.inputs.statistics, float_layers)
+            others |= {node: HARD for node, error in errors.items() if error > LARGEST_ERROR}
         plan = WeightPlan(linears=None, tables=TABLES, accuracy=choose_accuracy(self.isa), others=others)
         quantise_decoder(model, plan)
-
-    @property
-    def _largest_of_head(self) -> float:
-        """Seven bits, as where products saturate, are too few for a look-up."""
-        return 0.0 if saturates_u8s8(self.isa) else LARGEST_OF_HEAD

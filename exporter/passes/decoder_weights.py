@@ -105,63 +105,36 @@ def quantise_decoder(
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Smoothed:
-    """What became of a decoder that is to be rounded to int8 with a scale a token.
-
-    Attributes:
-        errors: By linear: what rounding still changes at the outputs of all that read the same, as a share of their
-            mean square. Heads are there only where they can be rounded so.
-        tables: By head of those: the look-ups in the same matrix.
-        factors: By head of those: what its input was divided by, float32 [K].
-    """
-
-    errors: Mapping[str, float]
-    tables: Mapping[str, Sequence[ir.Node]]
-    factors: Mapping[str, FloatArray]
-
-
-def smooth_decoder(
-    model: ir.Model, statistics: InputStatistics, left: Collection[str], *, largest_of_head: float
-) -> Smoothed:
+def smooth_decoder(model: ir.Model, statistics: InputStatistics, left: Collection[str]) -> Mapping[str, float]:
     """Edit ``model`` in place: what is fed to its linears is easier to round to int8 with a scale a token.
 
     Args:
         model: A float graph of a decoder.
         statistics: What its linears are fed (:func:`list_inputs`).
-        left: Linears, by the name of their node, that will not be rounded so; what they read stays as it is.
-        largest_of_head: A head of which rounding would change more is left as it is.
+        left: Linears, by the name of their node, that will not be rounded so; what they read stays as it is, and so
+            does what a head reads.
+
+    Returns:
+        By linear: what rounding still changes at the outputs of all that read the same, as a share of their mean
+        square.
 
     Raises:
         DataError: the statistics lack an input.
     """
-    heads = _find_heads(model)
-    groups = {name: ones for name, ones in _group_linears(model).items() if all(it.node not in left for it in ones)}
+    stay = {*left, *_find_heads(model)}
+    groups = {name: ones for name, ones in _group_linears(model).items() if all(it.node not in stay for it in ones)}
     rows = {name: [sample_rows(site.weight.T) for site in find_sites(model, ones)] for name, ones in groups.items()}
 
     def find(name: str, found: Sequence[tuple[Linear, FloatArray]], channels: NDArray[np.int64]) -> FloatArray:
-        scales = find_smoothing([array for _, array in found], statistics.load(name), channels)
-        is_hard = _holds_head(groups[name], heads) and measure(name, scales) > largest_of_head
-        return np.ones_like(scales) if is_hard else scales
-
-    def measure(name: str, scales: FloatArray) -> float:
-        return measure_rounding(rows[name], statistics.load(name).tokens, scales)
+        return find_smoothing([array for _, array in found], statistics.load(name), channels)
 
     scales = scale_inputs(model, groups, find)
     errors: dict[str, float] = {}
-    factors: dict[str, FloatArray] = {}
     for name, ones in groups.items():
         own = scales.get(name, np.ones(ones[0].shape[0], np.float32))
-        error = measure(name, own)
-        if _holds_head(ones, heads) and error > largest_of_head:
-            continue
+        error = measure_rounding(rows[name], statistics.load(name).tokens, own)
         errors |= dict.fromkeys((linear.node for linear in ones), error)
-        factors |= dict.fromkeys((linear.node for linear in ones if linear.node in heads), own)
-    return Smoothed(errors=errors, tables={node: heads[node] for node in factors}, factors=factors)
-
-
-def _holds_head(linears: Sequence[Linear], heads: Collection[str]) -> bool:
-    return any(linear.node in heads for linear in linears)
+    return errors
 
 
 def _find_awq(

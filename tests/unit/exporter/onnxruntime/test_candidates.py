@@ -19,7 +19,6 @@ from runtimes.isa import named
 from tests.unit.exporter.passes.decoders import (
     CACHE,
     LINEARS,
-    VOCABULARY,
     draw_tokens,
     make_decoder,
     run_each,
@@ -211,18 +210,6 @@ def test_what_stays_hard_to_round_goes_into_blocks(tmp_path, monkeypatch):
         workshop = _open_workshop(tmp_path / str(most), _Prompts())
         artifact = workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=True))
         assert [node.op_type for node in ir.load(artifact.path).graph].count("MatMulNBits") == expected
-
-
-@pytest.mark.parametrize(("level", "shared"), [("vnni", True), ("avx2", False)])
-def test_a_look_up_reads_the_integers_of_its_head_where_those_have_eight_bits(level, shared, tmp_path):
-    workshop = _open_workshop(tmp_path, _Prompts(), level=level)
-    model, tokens = ir.load(workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=True)).path), draw_tokens()
-    counts = Counter(node.op_type for node in model.graph)
-    assert (counts["GatherBlockQuantized"], counts["MatMulNBits"]) == ((0, 0) if shared else (1, 1))
-    stored = [one for one in model.graph.initializers.values() if VOCABULARY in one.shape and len(one.shape) > 1]
-    assert len(stored) == (1 if shared else 2)  # blocks have their steps apart
-    wanted = run_whole(make_decoder(), *tokens)
-    assert np.linalg.norm(run_whole(model, *tokens) - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
 def test_a_linear_that_is_left_in_float_is_left_by_dynamic_int8_too(tmp_path):
