@@ -183,13 +183,14 @@ class Workshop:
         few = find_few_levels(model)
         if spec.arithmetic == "float" and not spec.sparse and not few:
             return self._write(ir.load(source), spec) if spec.narrow_cache else describe_onnx(source)
-        if spec.sparse:
-            self._replace(model, spec, source)
         pack_tables(model, few)
         if spec.arithmetic == "int8-dynamic" and self.blocks is not None:
-            # Scaled, weights of few levels would have many.
+            # Scaled, weights of few levels would have many. Sparse layers round tokens too: what they read is smoothed
+            # first, and what goes into blocks for its accuracy stays there.
             smoothed = spec.smoothed and not few
             self.blocks.prepare_tokens(model, smoothed=smoothed, float_layers=spec.float_layers)
+        if spec.sparse:
+            self._replace(model, spec, source)
         self._lower(model, spec, source, few)
         if spec.arithmetic != "float":
             lower_embeddings(model)

@@ -5,15 +5,18 @@ In: the job and its float graphs. Out: the plans of sparse layers, and the ledge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from bench.recordings.ledger import LedgerRow
 from exporter.candidates.target import Job, make_timing_plan
 from exporter.candidates.trial import Trial
 from exporter.onnxruntime.candidates import CandidateSpec, FloatGraphs
+from exporter.passes.sparse_linears import list_sparse
 from exporter.probe_feeds import usable_shapes
 from exporter.sparsity.costs import CostTable
 from exporter.sparsity.in_place import Gains, find_spans, measure_in_place
@@ -60,9 +63,10 @@ def make_ledger(
     if not sparse.is_pruned(graph):
         return ()
     in_float = {row.layer: row for row in sparse.list_rows(graph, "float32")} if chosen.float_layers else {}
-    rows = tuple(_settle(row, in_float, chosen) for row in sparse.list_rows(graph, chosen.values))
     artifacts = {trial.spec: trial.artifact for trial in trials}
     dense, shipped = artifacts.get(_name_dense(chosen), artifacts[chosen]), artifacts[chosen]
+    settled = (_settle(row, in_float, chosen) for row in sparse.list_rows(graph, chosen.values))
+    rows = _leave_in_blocks(settled, shipped.path) if chosen.sparse else tuple(settled)
     # A layer left in float has no like in the dense model, which is all integers.
     timed = [row.layer for row in rows if row.is_sparse and row.layer not in chosen.float_layers]
     gains = _measure_in_place(graph, timed, dense, shipped, job)
@@ -90,6 +94,12 @@ def _settle(row: LedgerRow, in_float: Mapping[str, LedgerRow], chosen: Candidate
         kept = kept if chosen.sparse else kept.ship_dense(kept.why)
         return replace(kept, why=f"left in float; {kept.why}")
     return row if chosen.sparse else row.ship_dense(f"{row.why}; all in all {chosen.name} won")
+
+
+def _leave_in_blocks(rows: Iterable[LedgerRow], shipped: Path) -> tuple[LedgerRow, ...]:
+    """Return the rows with those dense that the shipped model holds in blocks: a decoder's that lose too much else."""
+    stored = list_sparse(ir.load(shipped))
+    return tuple(row if row.layer in stored else row.ship_dense(f"{row.why}; more accurate in blocks") for row in rows)
 
 
 def _name_dense(chosen: CandidateSpec) -> CandidateSpec:

@@ -27,6 +27,7 @@ from runtimes.sparse.storage import StoredWeight, encode
 Values = Literal["float32", "int8"]
 
 OPERATORS: Mapping[Values, str] = {"float32": "SparseLinear", "int8": "SparseLinearInt8"}
+_SUFFIX = "_sparse"
 
 
 def replace_linears(model: ir.Model, blocks: Mapping[str, Block], *, values: Values) -> int:
@@ -53,6 +54,11 @@ def replace_linears(model: ir.Model, blocks: Mapping[str, Block], *, values: Val
 def is_sparse(node: ir.Node) -> bool:
     """Whether a node is a linear in one of our sparse operators; the domain has others, without weights."""
     return node.domain == DOMAIN and node.op_type in OPERATORS.values()
+
+
+def list_sparse(model: ir.Model) -> frozenset[str]:
+    """Return the linears, by the name their node had, that :func:`replace_linears` replaced in a model."""
+    return frozenset((node.name or "").removesuffix(_SUFFIX) for node in model.graph if is_sparse(node))
 
 
 def read_stored(node: ir.Node) -> StoredWeight:
@@ -100,6 +106,6 @@ def _replace(model: ir.Model, site: Site, block: Block, values: Values) -> None:
         "block_in": block[1],
         "activation": activation,
     }
-    node = ir.node(OPERATORS[values], inputs, attributes, domain=DOMAIN, name=f"{site.linear.node}_sparse")
+    node = ir.node(OPERATORS[values], inputs, attributes, domain=DOMAIN, name=f"{site.linear.node}{_SUFFIX}")
     model.graph.insert_before(site.node, node)
     take_over(output, node.outputs[0])

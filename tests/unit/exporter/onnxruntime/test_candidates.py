@@ -13,6 +13,7 @@ from exporter.onnxruntime.block_rounding import BlockRounding
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.onnxruntime.candidates import PLAIN, CandidateSpec, FloatGraphs, Workshop, offer_candidates
 from exporter.passes.cached_attention import fuse_attention
+from exporter.passes.sparse_linears import is_sparse, list_sparse
 from runtimes.generation.cache_spec import find_cache
 from runtimes.generation.feeds import make_step
 from runtimes.isa import named
@@ -210,6 +211,20 @@ def test_what_stays_hard_to_round_goes_into_blocks(tmp_path, monkeypatch):
         workshop = _open_workshop(tmp_path / str(most), _Prompts())
         artifact = workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=True))
         assert [node.op_type for node in ir.load(artifact.path).graph].count("MatMulNBits") == expected
+
+
+def test_sparse_layers_read_what_was_smoothed_and_what_is_hard_stays_in_blocks(tmp_path, monkeypatch):
+    chosen = dict.fromkeys(LINEARS, (1, 1))
+    workshop = replace(_open_workshop(tmp_path, _Prompts()), choose_blocks=lambda *_: chosen)
+    scales = {}
+    for smoothed in (False, True):
+        model = ir.load(workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=smoothed, sparse=True)).path)
+        assert list_sparse(model) == set(LINEARS)
+        scales[smoothed] = [node.inputs[4].const_value.numpy() for node in model.graph if is_sparse(node)]
+    assert not any(np.allclose(one, other) for one, other in zip(*scales.values(), strict=True))
+    monkeypatch.setattr(block_rounding, "LARGEST_ERROR", 0.0)
+    hard = ir.load(workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=True, sparse=True)).path)
+    assert list_sparse(hard) == frozenset()
 
 
 def test_a_linear_that_is_left_in_float_is_left_by_dynamic_int8_too(tmp_path):
