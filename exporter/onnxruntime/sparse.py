@@ -48,6 +48,7 @@ def plan_sparse(job: Job, isa: Isa, *, timed: bool) -> tuple[SparsePlans, CostTa
         weight_bits=weight_bits,
         kept=open_kept_gains(threads=job.options.threads, weight_bits=weight_bits),
         per_token=job.traced.cache is not None,
+        model_bytes=job.traced.artifact.size_bytes() if one_token else 0,
     )
     return SparsePlans(find_gain=costs.find_gain), costs
 

@@ -41,6 +41,9 @@ _NODE = "linear"
 _PLAN = MeasurePlan(
     blocks=MIN_ROUNDS, block_seconds=0.02, min_runs=3, max_runs=200, discard=1, warmup_seconds=0.05, time_budget_s=4
 )
+# Between one reading of a layer by a single token and the next lie all other layers. So many bytes of dense copies
+# stand for them: more than a last cache holds, and in no more copies than it takes to fill a second one.
+_COLD_BYTES, _MOST_COPIES = 128_000_000, 256
 # Densities within 10 % of each other are one: under a threshold for the whole model each layer has its own.
 _DENSITY_STEP = 1.1
 
@@ -79,9 +82,14 @@ class CostTable:
         weight_bits: int,
         kept: KeptGains,
         per_token: bool = False,
+        model_bytes: int = 0,
     ) -> None:
-        """Time as a decoder's layers are lowered where ``per_token``: dense INT8 has a scale for every token then."""
+        """Time as a decoder's layers are lowered where ``per_token``: dense INT8 has a scale for every token then.
+
+        A single token meets as many copies of a layer as fill a model of ``model_bytes`` in float.
+        """
         self._directory, self._shapes, self._per_token = directory, tuple(shapes), per_token
+        self._model_bytes = model_bytes
         self._threads, self._weight_bits = threads, weight_bits
         self._kept = kept
         self._timed = 0
@@ -96,10 +104,13 @@ class CostTable:
         """
         layer = _name_layer(case, form, values) + (", a scale a token" if self._rounds_tokens(values) else "")
         sizes = {f"{batch}x{length}": resolve_axes(case.axes, (batch, length)) for batch, length in self._shapes}
-        names = {at: f"{layer}, input {'x'.join(map(str, at))}" for at in sizes.values()}
+        copies = {at: self._count_copies(case, values, at) for at in sizes.values()}
+        names = {at: _name_size(layer, at, copies[at]) for at in sizes.values()}
         gains = {at: self._kept.find(name) for at, name in names.items()}
-        unknown = [at for at, gain in gains.items() if gain is None]
-        measured = self._measure(case, form.block, values, unknown) if unknown else {}
+        measured: dict[tuple[int, ...], float] = {}
+        for count in dict.fromkeys(copies[at] for at, gain in gains.items() if gain is None):
+            unknown = [at for at, gain in gains.items() if gain is None and copies[at] == count]
+            measured |= self._measure(case, form.block, values, unknown, count)
         self._kept.add({names[at]: gain for at, gain in measured.items()})
         known = {at: gain for at, gain in gains.items() if gain is not None} | measured
         return {shape: known[at] for shape, at in sizes.items()}
@@ -111,16 +122,22 @@ class CostTable:
     def _rounds_tokens(self, values: Values) -> bool:
         return self._per_token and values == "int8"
 
+    def _count_copies(self, case: LinearCase, values: Values, at: tuple[int, ...]) -> int:
+        if math.prod(at[:-1]) > 1:
+            return 1
+        stored = case.weight.size * (4 if values == "float32" else 1)
+        return max(1, min(self._model_bytes // case.weight.nbytes, _COLD_BYTES // stored, _MOST_COPIES))
+
     def _measure(
-        self, case: LinearCase, block: Block, values: Values, sizes: Sequence[tuple[int, ...]]
+        self, case: LinearCase, block: Block, values: Values, sizes: Sequence[tuple[int, ...]], copies: int
     ) -> dict[tuple[int, ...], float]:
         name = f"{self._timed}-{name_block(block)}-{values}"
         self._timed += 1
-        dense, sparse = make_linear(case), make_linear(case)
+        dense, sparse = make_linear(case, copies), make_linear(case, copies)
         if values == "int8":
             lower = lower_per_token if self._rounds_tokens(values) else lower_dynamic
             lower(dense, find_linears(dense), weight_bits=self._weight_bits)
-        replace_linears(sparse, {_NODE: block}, values=values)
+        replace_linears(sparse, {linear.node: block for linear in find_linears(sparse)}, values=values)
         runtime = OnnxRuntime(OrtOptions(threads=self._threads))
         self._directory.mkdir(parents=True, exist_ok=True)
         paths = [
@@ -131,7 +148,8 @@ class CostTable:
         opened = [runtime.open(describe_onnx(path)) for path in paths]
         with closing(opened[0]) as one, closing(opened[1]) as other:
             for at in sizes:
-                feeds = {"x": np.random.default_rng(0).standard_normal(at).astype(np.float32)}
+                x = np.random.default_rng(0).standard_normal(at).astype(np.float32)
+                feeds = {spec.name: x for spec in one.inputs}
                 subjects = {"dense": one.prepare(feeds), "sparse": other.prepare(feeds)}
                 samples = measure_interleaved(subjects, _PLAN)
                 gains[at] = compare(samples["dense"], samples["sparse"]).ratio
@@ -147,6 +165,10 @@ def _name_layer(case: LinearCase, form: StoredForm, values: Values) -> str:
     return f"{shape}, {stored}, {bias}, {case.activation}"
 
 
+def _name_size(layer: str, at: tuple[int, ...], copies: int) -> str:
+    return f"{layer}, input {'x'.join(map(str, at))}" + (f", {copies} in turns" if copies > 1 else "")
+
+
 def resolve_axes(axes: Axes, shape: Shape) -> tuple[int, ...]:
     """Return the sizes of ``axes`` at (batch, sequence): a fixed one stays, the two are taken by their names.
 
@@ -158,26 +180,35 @@ def resolve_axes(axes: Axes, shape: Shape) -> tuple[int, ...]:
     return tuple(axis if isinstance(axis, int) else named.get(axis, other) for axis in axes)
 
 
-def make_linear(case: LinearCase) -> ir.Model:
-    """Return a model of the linear alone."""
+def make_linear(case: LinearCase, copies: int = 1) -> ir.Model:
+    """Return a model of the linear alone, or of copies of it, each with an input and a weight of its own."""
     axes = [axis if isinstance(axis, int) or axis == "batch" else f"axis_{at}" for at, axis in enumerate(case.axes)]
-    kind = ir.TensorType(ir.DataType.FLOAT)
-    x = ir.Value(name="x", shape=ir.Shape(axes), type=kind)
-    graph = ir.Graph([x], [], nodes=[], opset_imports={"": _OPSET}, name=_NODE)
-    nodes = [ir.node("MatMul", [x, add_constant(graph, "weight", case.weight)], name=_NODE)]
-    if case.bias is not None:
-        nodes.append(ir.node("Add", [nodes[-1].outputs[0], add_constant(graph, "bias", case.bias)], name="add"))
-    if case.activation != "none":
-        nodes.append(_make_activation(nodes[-1].outputs[0], case.activation))
-    for node in nodes:
-        node.outputs[0].shape, node.outputs[0].type = ir.Shape([*axes[:-1], case.weight.shape[1]]), kind
-    nodes[-1].outputs[0].name = "y"
-    graph.extend(nodes)
-    graph.outputs.append(nodes[-1].outputs[0])
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": _OPSET}, name=_NODE)
+    for ending in ("", *(f"_{number}" for number in range(1, copies))):
+        _add_linear(graph, case, axes, ending)
     return ir.Model(graph, ir_version=_IR_VERSION)
 
 
-def _make_activation(value: ir.Value, activation: Activation) -> ir.Node:
+def _add_linear(graph: ir.Graph, case: LinearCase, axes: Sequence[int | str], ending: str) -> None:
+    """Add the linear, every name of which ends so."""
+    kind = ir.TensorType(ir.DataType.FLOAT)
+    x = ir.Value(name=f"x{ending}", shape=ir.Shape(axes), type=kind)
+    graph.inputs.append(x)
+    weight = add_constant(graph, f"weight{ending}", case.weight)
+    nodes = [ir.node("MatMul", [x, weight], name=f"{_NODE}{ending}")]
+    if case.bias is not None:
+        bias = add_constant(graph, f"bias{ending}", case.bias)
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], bias], name=f"add{ending}"))
+    if case.activation != "none":
+        nodes.append(_make_activation(nodes[-1].outputs[0], case.activation, f"activation{ending}"))
+    for node in nodes:
+        node.outputs[0].shape, node.outputs[0].type = ir.Shape([*axes[:-1], case.weight.shape[1]]), kind
+    nodes[-1].outputs[0].name = f"y{ending}"
+    graph.extend(nodes)
+    graph.outputs.append(nodes[-1].outputs[0])
+
+
+def _make_activation(value: ir.Value, activation: Activation, name: str) -> ir.Node:
     if activation == "relu":
-        return ir.node("Relu", [value], name="activation")
-    return ir.node("Gelu", [value], {"approximate": "tanh" if activation == "gelu_tanh" else "none"}, name="activation")
+        return ir.node("Relu", [value], name=name)
+    return ir.node("Gelu", [value], {"approximate": "tanh" if activation == "gelu_tanh" else "none"}, name=name)

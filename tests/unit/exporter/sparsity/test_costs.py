@@ -1,5 +1,6 @@
 """A layer by itself: the model of it, and its two forms timed against each other."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from runtimes.sparse.library import why_unavailable
 from runtimes.sparse.reference import ACTIVATIONS, activate
 
 needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+_PRODUCTS = ("MatMul", "MatMulIntegerToFloat", "SparseLinear", "SparseLinearInt8")
 
 
 def _case(share: float = 0.95, *, activation="none", axes=("batch", "sequence", 64), width: int = 48) -> LinearCase:
@@ -53,7 +56,7 @@ def test_a_matrix_of_tokens_has_a_row_for_each():
 def table(tmp_path):
     """Make a table as an export does: it writes to a folder of its own, and keeps what it measured in one file."""
 
-    def call(name: str = "layers", *, shapes=((1, 2),), per_token=False) -> CostTable:
+    def call(name: str = "layers", *, shapes=((1, 2),), per_token=False, model_bytes=0) -> CostTable:
         return CostTable(
             directory=tmp_path / name,
             shapes=shapes,
@@ -61,6 +64,7 @@ def table(tmp_path):
             weight_bits=7,
             kept=KeptGains(tmp_path / "gains.json", {"cpu": "this"}),
             per_token=per_token,
+            model_bytes=model_bytes,
         )
 
     return call
@@ -68,6 +72,22 @@ def table(tmp_path):
 
 def _find(table: CostTable, case: LinearCase, values="float32"):
     return table.find_gain(case, describe_sparsity(case.weight.T != 0).forms[0], values)
+
+
+@needs_kernels
+@pytest.mark.parametrize("values", ["float32", "int8"])
+def test_a_single_token_meets_as_many_layers_as_the_model_has(tmp_path, table, values):
+    case = _case()
+    timed = table(shapes=((1, 1), (1, 4)), per_token=True, model_bytes=4 * case.weight.nbytes + 1)
+    assert set(_find(timed, case, values)) == {"1x1", "1x4"}
+    counts = {}
+    for path in (tmp_path / "layers").glob("*.onnx"):
+        graph = onnx.load(path).graph
+        weights = {node.input[1] for node in graph.node if node.op_type in _PRODUCTS}
+        counts[path.stem] = (len(weights), len({value.name for value in graph.input}), len(graph.output))
+    assert sorted(counts.values()) == 2 * [(1, 1, 1)] + 2 * [(4, 4, 4)]
+    (known,) = [json.loads(path.read_text())["gains"] for path in tmp_path.glob("gains.json")]
+    assert [", 4 in turns" in name for name in sorted(known)] == [True, False]
 
 
 @needs_kernels
