@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -184,8 +184,10 @@ def make_linear(case: LinearCase, copies: int = 1) -> ir.Model:
     """Return a model of the linear alone, or of copies of it, each with an input and a weight of its own."""
     axes = [axis if isinstance(axis, int) or axis == "batch" else f"axis_{at}" for at, axis in enumerate(case.axes)]
     graph = ir.Graph([], [], nodes=[], opset_imports={"": _OPSET}, name=_NODE)
-    for ending in ("", *(f"_{number}" for number in range(1, copies))):
-        _add_linear(graph, case, axes, ending)
+    for number in range(copies):
+        # Of equal weights only one is kept: each copy has its outputs in another order.
+        turned = replace(case, weight=np.roll(case.weight, number, axis=1)) if number else case
+        _add_linear(graph, turned, axes, f"_{number}" if number else "")
     return ir.Model(graph, ir_version=_IR_VERSION)
 
 
