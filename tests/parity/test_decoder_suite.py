@@ -74,7 +74,7 @@ def test_llama_cpp_runs_beside_the_others(work):
         pytest.skip("llama.cpp is not built: make bench SUITE=decoder builds it")
     shape = GenerationShape(context=128, streams=1)
     (found,) = measure_speed(work, folder / "bin" / "python", rounds=2, shapes=(shape,)).values()
-    assert len(found["rows"]) == 7
+    assert len(found["rows"]) == 8
     assert [goal["name"] for goal in found["goals"]] == [
         "tokens/s at 128, stepdown INT8, against llama.cpp Q8_0",
         "tokens/s at 128, stepdown weights-8, against llama.cpp Q8_0",
