@@ -1,4 +1,5 @@
-// What is made when it is first asked for, and kept.
+// What is made when it is first asked for, and kept. Not std::call_once, which waits for ever on some systems once what
+// it calls has thrown (gcc.gnu.org/PR66146).
 #pragma once
 
 #include <atomic>

@@ -68,6 +68,13 @@ void PackedMasks<T>::append(const T* dense, int64_t rows) {
     }
 }
 
+template <class T>
+void PackedMasks<T>::close() {
+    values_.resize(values_.size() + lanes);
+    values_.shrink_to_fit();
+    masks_.shrink_to_fit();
+}
+
 PackedMasks<float> pack_masks(const FloatWeight& weight) {
     PackedMasks<float> masks(weight.shape.in);
     std::vector<float> dense;

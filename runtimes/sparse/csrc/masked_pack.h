@@ -18,7 +18,8 @@ public:
 
     // Outputs that follow the ones before, [rows][in]; groups are filled up with outputs of zeros.
     void append(const T* dense, int64_t rows);
-    void close() { values_.resize(values_.size() + lanes); }
+    // All is appended: nothing is held in reserve any more.
+    void close();
     MaskedRows<T> view() const { return {blocks_, masks_.data(), values_.data(), starts_.data()}; }
 
 private:
