@@ -133,7 +133,8 @@ class CostTable:
     ) -> dict[tuple[int, ...], float]:
         name = f"{self._timed}-{name_block(block)}-{values}"
         self._timed += 1
-        dense, sparse = make_linear(case, copies), make_linear(case, copies)
+        cases = _turn_round(case, copies)
+        dense, sparse = make_linear(*cases), make_linear(*cases)
         if values == "int8":
             lower = lower_per_token if self._rounds_tokens(values) else lower_dynamic
             lower(dense, find_linears(dense), weight_bits=self._weight_bits)
@@ -180,19 +181,22 @@ def resolve_axes(axes: Axes, shape: Shape) -> tuple[int, ...]:
     return tuple(axis if isinstance(axis, int) else named.get(axis, other) for axis in axes)
 
 
-def make_linear(case: LinearCase, copies: int = 1) -> ir.Model:
-    """Return a model of the linear alone, or of copies of it, each with an input and a weight of its own."""
-    axes = [axis if isinstance(axis, int) or axis == "batch" else f"axis_{at}" for at, axis in enumerate(case.axes)]
+def _turn_round(case: LinearCase, copies: int) -> list[LinearCase]:
+    """Return so many of a linear, each with its outputs in another order: of equal weights only one would be kept."""
+    return [case, *(replace(case, weight=np.roll(case.weight, turns, axis=1)) for turns in range(1, copies))]
+
+
+def make_linear(*cases: LinearCase) -> ir.Model:
+    """Return a model of a linear alone, or of several side by side, each with an input of its own."""
     graph = ir.Graph([], [], nodes=[], opset_imports={"": _OPSET}, name=_NODE)
-    for number in range(copies):
-        # Of equal weights only one is kept: each copy has its outputs in another order.
-        turned = replace(case, weight=np.roll(case.weight, number, axis=1)) if number else case
-        _add_linear(graph, turned, axes, f"_{number}" if number else "")
+    for number, case in enumerate(cases):
+        _add_linear(graph, case, f"_{number}" if number else "")
     return ir.Model(graph, ir_version=_IR_VERSION)
 
 
-def _add_linear(graph: ir.Graph, case: LinearCase, axes: Sequence[int | str], ending: str) -> None:
+def _add_linear(graph: ir.Graph, case: LinearCase, ending: str) -> None:
     """Add the linear, every name of which ends so."""
+    axes = [axis if isinstance(axis, int) or axis == "batch" else f"axis_{at}" for at, axis in enumerate(case.axes)]
     kind = ir.TensorType(ir.DataType.FLOAT)
     x = ir.Value(name=f"x{ending}", shape=ir.Shape(axes), type=kind)
     graph.inputs.append(x)
