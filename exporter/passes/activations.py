@@ -91,6 +91,10 @@ def _compute_unary(node: ir.Node, x: _Points) -> _Points | None:
             return np.where(x == 0, 0.0, 2.0 * activate(scaled, "gelu") / np.where(x == 0, 1.0, scaled) - 1.0)
         case "", "Tanh":
             return np.tanh(x)
+        case "", "Sigmoid":
+            return 1.0 / (1.0 + np.exp(-x))
+        case "", "Swish":
+            return x / (1.0 + np.exp(-node.attributes.get_float("alpha", 1.0) * x))
         case _:
             return None
 
@@ -109,7 +113,7 @@ def _read(value: ir.Value | None, known: Mapping[ir.Value, _Points], rank: int) 
 
 
 def _recognise(computed: _Points) -> Activation | None:
-    functions: tuple[Activation, ...] = ("relu", "gelu", "gelu_tanh")
+    functions: tuple[Activation, ...] = ("relu", "gelu", "gelu_tanh", "silu")
     return next((name for name in functions if np.allclose(computed, activate(_POINTS, name), 0, _CLOSE)), None)
 
 

@@ -205,8 +205,7 @@ def _add_linear(graph: ir.Graph, case: LinearCase, ending: str) -> None:
     if case.bias is not None:
         bias = add_constant(graph, f"bias{ending}", case.bias)
         nodes.append(ir.node("Add", [nodes[-1].outputs[0], bias], name=f"add{ending}"))
-    if case.activation != "none":
-        nodes.append(_make_activation(nodes[-1].outputs[0], case.activation, f"activation{ending}"))
+    nodes += _make_activation(nodes[-1].outputs[0], case.activation, f"activation{ending}")
     for node in nodes:
         node.outputs[0].shape, node.outputs[0].type = ir.Shape([*axes[:-1], case.weight.shape[1]]), kind
     nodes[-1].outputs[0].name = f"y{ending}"
@@ -214,7 +213,15 @@ def _add_linear(graph: ir.Graph, case: LinearCase, ending: str) -> None:
     graph.outputs.append(nodes[-1].outputs[0])
 
 
-def _make_activation(value: ir.Value, activation: Activation, name: str) -> ir.Node:
-    if activation == "relu":
-        return ir.node("Relu", [value], name=name)
-    return ir.node("Gelu", [value], {"approximate": "tanh" if activation == "gelu_tanh" else "none"}, name=name)
+def _make_activation(value: ir.Value, activation: Activation, name: str) -> list[ir.Node]:
+    match activation:
+        case "none":
+            return []
+        case "relu":
+            return [ir.node("Relu", [value], name=name)]
+        case "silu":
+            gate = ir.node("Sigmoid", [value], name=f"{name}_gate")
+            return [gate, ir.node("Mul", [value, gate.outputs[0]], name=name)]
+        case "gelu" | "gelu_tanh":
+            approximate = "tanh" if activation == "gelu_tanh" else "none"
+            return [ir.node("Gelu", [value], {"approximate": approximate}, name=name)]

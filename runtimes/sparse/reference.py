@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from runtimes.sparse.storage import StoredWeight, decode
 
-Activation = Literal["none", "relu", "gelu", "gelu_tanh"]
+Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 _SMALLEST_NORMAL = np.finfo(np.float32).tiny
@@ -170,7 +170,7 @@ def quantise_tokens(x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[
 
 
 def activate(x: NDArray[np.float64], activation: Activation) -> NDArray[Any]:
-    """Apply an activation; NaN stays NaN. Both forms of GELU: Hendrycks and Gimpel, arXiv:1606.08415."""
+    """Apply an activation; NaN stays NaN. Both forms of GELU, and SiLU: Hendrycks and Gimpel, arXiv:1606.08415."""
     match activation:
         case "none":
             return x
@@ -180,3 +180,6 @@ def activate(x: NDArray[np.float64], activation: Activation) -> NDArray[Any]:
             return 0.5 * x * (1.0 + np.asarray(_erf(x * math.sqrt(0.5)), np.float64))
         case "gelu_tanh":
             return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+        case "silu":
+            # No power is above 1: none overflows.
+            return x * np.exp(np.minimum(x, 0.0)) / (1.0 + np.exp(-np.abs(x)))

@@ -139,7 +139,7 @@ void run(const Node<T>& node, bool exact, Bytes& bytes) {
     check_bias(shape, span(node.bias));
     // What got here is right. A layer may still be larger than a fuzzer has the time for.
     if (shape.out * shape.in > 1 << 20) return;
-    const auto activation = static_cast<Activation>(bytes.next() % 4);
+    const auto activation = static_cast<Activation>(bytes.next() % 5);
     const int64_t tokens = bytes.next() % 100;
     std::vector<float> x(static_cast<size_t>(tokens * shape.in));
     for (float& number : x) number = static_cast<float>(static_cast<int8_t>(bytes.next()));

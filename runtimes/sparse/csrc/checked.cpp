@@ -92,7 +92,8 @@ Activation check_activation(const std::string& name) {
     if (name == "relu") return Activation::relu;
     if (name == "gelu") return Activation::gelu;
     if (name == "gelu_tanh") return Activation::gelu_tanh;
-    refuse("activation is '" + name.substr(0, 32) + "'; expected none, relu, gelu or gelu_tanh");
+    if (name == "silu") return Activation::silu;
+    refuse("activation is '" + name.substr(0, 32) + "'; expected none, relu, gelu, gelu_tanh or silu");
 }
 
 Shape check_shape(const Claims& claims) {

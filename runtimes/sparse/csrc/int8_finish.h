@@ -117,6 +117,8 @@ void finish_strip(const Int8Layer& layer, const int32_t* sums, const char* tail,
             return finish_activated<V, Activation::gelu>(layer, sums, tail, width, tokens, strip, y);
         case Activation::gelu_tanh:
             return finish_activated<V, Activation::gelu_tanh>(layer, sums, tail, width, tokens, strip, y);
+        case Activation::silu:
+            return finish_activated<V, Activation::silu>(layer, sums, tail, width, tokens, strip, y);
     }
 }
 

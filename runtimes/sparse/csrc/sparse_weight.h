@@ -7,7 +7,7 @@
 
 namespace stepdown {
 
-enum class Activation { none, relu, gelu, gelu_tanh };
+enum class Activation { none, relu, gelu, gelu_tanh, silu };
 
 // W[out, in] in blocks of block_out x block_in; the rest of a block at an edge is zeros.
 struct Shape {

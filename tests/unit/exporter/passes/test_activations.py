@@ -18,7 +18,7 @@ p = Constant<value_float=3.0>()
 
 
 def _open(body: str, *, lifted: bool = False) -> ir.Model:
-    text = f"""<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+    text = f"""<ir_version: 10, opset_import: ["" : 24, "com.microsoft" : 1]>
     g (float[n, 8] x) => (float[n, 8] y) {{
       v = Neg(x)
       {body}
@@ -45,6 +45,9 @@ def _find(body: str, *, lifted: bool = False) -> tuple[str | None, str]:
         ('y = Gelu<approximate="tanh">(v)', "gelu_tanh"),
         ("y = com.microsoft.Gelu(v)", "gelu"),
         ("y = com.microsoft.FastGelu(v)", "gelu_tanh"),
+        ("a = Sigmoid(v)\n y = Mul(v, a)", "silu"),
+        ("a = Sigmoid(v)\n y = Mul(a, v)", "silu"),
+        ("y = Swish(v)", "silu"),
         (_HALF + "a = Div(v, root)\n b = Erf(a)\n d = Add(b, one)\n e = Mul(v, d)\n y = Mul(e, half)", "gelu"),
         (_HALF + "a = Div(v, root)\n b = Erf(a)\n d = Add(one, b)\n e = Mul(half, v)\n y = Mul(e, d)", "gelu"),
         (
@@ -67,6 +70,8 @@ def test_a_spelling_is_recognised(body, name, lifted):
     "body",
     [
         "y = Sigmoid(v)",
+        "y = Swish<alpha=1.702>(v)",
+        "a = Sigmoid(v)\n b = Mul(v, a)\n y = Add(b, a)",
         "y = Add(v, x)",
         "a = Relu(v)\n y = Add(a, v)",
         "six = Constant<value_float=6.0>()\n a = Relu(v)\n b = Sub(v, six)\n d = Relu(b)\n y = Sub(a, d)",

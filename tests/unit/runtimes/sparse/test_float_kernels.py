@@ -155,3 +155,15 @@ def test_an_activation_has_the_bits_it_has_without_vectors(activation, monkeypat
     np.testing.assert_array_equal(found, compute(weight, bias, (1, 1), x, activation=activation))
     wanted = sparse_linear(x, encode(weight, (1, 1)), bias, activation)
     np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-12)
+
+
+def test_silu_is_exact_far_out():
+    """Its power of e is clamped there; rounded once, that would be off by as many roundings as the power is large."""
+    x = np.linspace(-88, 1000, 4001, dtype=np.float32)[:, None]
+    weight, bias = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+    wanted = sparse_linear(x, encode(weight, (1, 1)), bias, "silu")
+    np.testing.assert_array_max_ulp(compute(weight, bias, (1, 1), x, activation="silu"), wanted, 3)
+    ends = np.array([[-1000.0], [-np.inf], [np.inf], [np.nan]], np.float32)
+    np.testing.assert_array_equal(
+        compute(weight, bias, (1, 1), ends, activation="silu").ravel(), [0, np.nan, np.inf, np.nan]
+    )

@@ -68,7 +68,7 @@ def test_what_is_right_is_taken(dtype, block, tmp_path):
         ({"block_out": 0}, "block is 0x4; expected 1x1, 4x1"),
         ({"block_out": 1, "block_in": 16}, "block is 1x16; expected"),
         ({"block_in": 2**32 + 4}, "block is 4x4294967300; expected"),
-        ({"activation": "silu"}, "activation is 'silu'; expected none, relu, gelu or gelu_tanh"),
+        ({"activation": "swish"}, "activation is 'swish'; expected none, relu, gelu, gelu_tanh or silu"),
         ({"activation": 1}, "activation cannot be read"),
         ({"out_features": 1.5}, "out_features cannot be read"),
         ({"out_features": 9}, "row_starts holds 3 numbers; expected 4, one for each row of blocks and the end"),

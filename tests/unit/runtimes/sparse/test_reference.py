@@ -87,3 +87,5 @@ def test_activations():
     np.testing.assert_allclose(activate(x, "gelu"), erf)
     np.testing.assert_allclose(activate(x, "gelu_tanh"), erf, atol=1e-3)
     assert not np.array_equal(activate(x, "gelu_tanh"), activate(x, "gelu"))
+    np.testing.assert_allclose(activate(x, "silu"), [v / (1 + math.exp(-v)) for v in x])
+    assert activate(np.array([-3000.0, 3000.0]), "silu").tolist() == [0, 3000]
