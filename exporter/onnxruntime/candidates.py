@@ -26,6 +26,7 @@ from exporter.candidates.trial import PLAIN
 from exporter.onnxruntime.block_rounding import BITS, BlockRounding
 from exporter.onnxruntime.cache_range import CacheRange
 from exporter.passes.join_products import join_products
+from exporter.passes.join_sparse import join_sparse
 from exporter.passes.narrow_cache import narrow_cache
 from exporter.passes.packed_weights import find_few_levels, pack_tables, pack_weights
 from exporter.passes.prepare import name_nodes
@@ -230,6 +231,8 @@ class Workshop:
             replace_linears(model, left, values="float32")
         fold_norms(model)
         replace_attention(model)
+        if self.blocks is not None:
+            join_sparse(model)
 
     def _lower(self, model: ir.Model, spec: CandidateSpec, source: Path, few: Collection[str]) -> None:
         bits = 7 if saturates_u8s8(self.isa) else 8

@@ -7,7 +7,7 @@ passes that know what a MatMul is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ Values = Literal["float32", "int8"]
 
 OPERATORS: Mapping[Values, str] = {"float32": "SparseLinear", "int8": "SparseLinearInt8"}
 _SUFFIX = "_sparse"
+# What a node that several linears became says of them, in the file too: their names, one in a line.
+_LINEARS = "ai.stepdown.linears"
 
 
 def replace_linears(model: ir.Model, blocks: Mapping[str, Block], *, values: Values) -> int:
@@ -58,7 +60,18 @@ def is_sparse(node: ir.Node) -> bool:
 
 def list_sparse(model: ir.Model) -> frozenset[str]:
     """Return the linears, by the name their node had, that :func:`replace_linears` replaced in a model."""
-    return frozenset((node.name or "").removesuffix(_SUFFIX) for node in model.graph if is_sparse(node))
+    return frozenset(linear for node in model.graph if is_sparse(node) for linear in read_linears(node))
+
+
+def read_linears(node: ir.Node) -> Sequence[str]:
+    """Return the linears that a sparse operator is, by the names their nodes had."""
+    told = node.metadata_props.get(_LINEARS)
+    return told.splitlines() if told is not None else [(node.name or "").removesuffix(_SUFFIX)]
+
+
+def tell_linears(node: ir.Node, linears: Sequence[str]) -> None:
+    """Write into a sparse operator which linears it is, where its name does not say it."""
+    node.metadata_props[_LINEARS] = "\n".join(linears)
 
 
 def read_stored(node: ir.Node) -> StoredWeight:

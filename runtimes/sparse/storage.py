@@ -10,6 +10,7 @@ of two, and a file cannot name a column twice or out of order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,22 @@ def encode(weight: NDArray[Any], block: tuple[int, int]) -> StoredWeight:
         values=values.reshape(-1),
         gaps=stored_gaps,
         row_starts=np.concatenate([[0], np.cumsum(per_row)]).astype(np.int32),
+    )
+
+
+def stack(weights: Sequence[StoredWeight]) -> StoredWeight:
+    """Return weights below each other: [sum of their outs, in].
+
+    Args:
+        weights: At least one; of one width, one type and one block, of which each has whole ones from top to bottom.
+    """
+    counts = np.concatenate([np.diff(one.row_starts.astype(np.int64)) for one in weights])
+    return StoredWeight(
+        shape=(sum(one.shape[0] for one in weights), weights[0].shape[1]),
+        block=weights[0].block,
+        values=np.concatenate([one.values for one in weights]),
+        gaps=np.concatenate([one.gaps for one in weights]),
+        row_starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
     )
 
 

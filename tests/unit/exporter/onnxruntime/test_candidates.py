@@ -220,6 +220,8 @@ def test_sparse_layers_read_what_was_smoothed_and_what_is_hard_stays_in_blocks(t
     for smoothed in (False, True):
         model = ir.load(workshop.build(CandidateSpec(arithmetic="int8-dynamic", smoothed=smoothed, sparse=True)).path)
         assert list_sparse(model) == set(LINEARS)
+        # Query, key and value are one layer.
+        assert sum(map(is_sparse, model.graph)) == len(LINEARS) - 2
         scales[smoothed] = [node.inputs[4].const_value.numpy() for node in model.graph if is_sparse(node)]
     assert not any(np.allclose(one, other) for one, other in zip(*scales.values(), strict=True))
     monkeypatch.setattr(block_rounding, "LARGEST_ERROR", 0.0)

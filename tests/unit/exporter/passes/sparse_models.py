@@ -14,6 +14,7 @@ from runtimes.sparse.storage import StoredWeight
 _WEIGHTS = {
     "w": (16, 32), "u": (32, 16), "v": (16, 16), "square": (3, 16),
     "b": (32,), "c": (16,), "d": (16,), "row": (1, 16), "one": (1,), "mask": (3, 16),
+    "key": (16, 8), "odd": (16, 6), "wide": (16, 48),
 }  # fmt: skip
 
 

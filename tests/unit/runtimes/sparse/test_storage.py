@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.errors import CorruptArtifact
-from runtimes.sparse.storage import BLOCKS, StoredWeight, count_bytes, count_entries, decode, encode, find_excess
+from runtimes.sparse.storage import BLOCKS, StoredWeight, count_bytes, count_entries, decode, encode, find_excess, stack
 
 
 def prune(out: int, inputs: int, share: float, dtype: type = np.float32, seed: int = 0) -> np.ndarray:
@@ -16,6 +16,20 @@ def prune(out: int, inputs: int, share: float, dtype: type = np.float32, seed: i
     weight = rng.integers(-127, 128, (out, inputs)).astype(dtype)
     weight[rng.random((out, inputs)) < share] = 0
     return weight
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+def test_weights_below_each_other_are_one(block, dtype):
+    weights = [
+        prune(48, 700, 0.9, dtype, seed=0),
+        prune(16, 700, 1.0, dtype, seed=1),
+        prune(16, 700, 0.5, dtype, seed=2),
+    ]
+    stacked, expected = stack([encode(one, block) for one in weights]), encode(np.concatenate(weights), block)
+    assert (stacked.shape, stacked.block) == (expected.shape, expected.block)
+    for name in ("values", "gaps", "row_starts"):
+        np.testing.assert_array_equal(getattr(stacked, name), getattr(expected, name), strict=True)
 
 
 @given(
