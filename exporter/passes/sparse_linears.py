@@ -27,7 +27,8 @@ from runtimes.sparse.storage import StoredWeight, encode
 Values = Literal["float32", "int8"]
 
 OPERATORS: Mapping[Values, str] = {"float32": "SparseLinear", "int8": "SparseLinearInt8"}
-_SUFFIX = "_sparse"
+#: What the name of the node that a linear became ends in.
+SUFFIX = "_sparse"
 # What a node that several linears became says of them, in the file too: their names, one in a line.
 _LINEARS = "ai.stepdown.linears"
 
@@ -66,7 +67,7 @@ def list_sparse(model: ir.Model) -> frozenset[str]:
 def read_linears(node: ir.Node) -> Sequence[str]:
     """Return the linears that a sparse operator is, by the names their nodes had."""
     told = node.metadata_props.get(_LINEARS)
-    return told.splitlines() if told is not None else [(node.name or "").removesuffix(_SUFFIX)]
+    return told.splitlines() if told is not None else [(node.name or "").removesuffix(SUFFIX)]
 
 
 def tell_linears(node: ir.Node, linears: Sequence[str]) -> None:
@@ -119,6 +120,6 @@ def _replace(model: ir.Model, site: Site, block: Block, values: Values) -> None:
         "block_in": block[1],
         "activation": activation,
     }
-    node = ir.node(OPERATORS[values], inputs, attributes, domain=DOMAIN, name=f"{site.linear.node}{_SUFFIX}")
+    node = ir.node(OPERATORS[values], inputs, attributes, domain=DOMAIN, name=f"{site.linear.node}{SUFFIX}")
     model.graph.insert_before(site.node, node)
     take_over(output, node.outputs[0])

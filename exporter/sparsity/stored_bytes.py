@@ -12,10 +12,11 @@ import onnx_ir as ir
 
 from calibration.linears import Linear, find_linears
 from exporter.passes.packed_weights import list_packed, unpacks
+from exporter.passes.sparse_linears import SUFFIX
 from exporter.passes.untie_weights import open_for_lowering
 
 # What the lowerings and the sparse pass call the node that multiplies; in float it is the linear itself.
-_SUFFIXES = ("", "_sparse", "_int8", "_w8", "_w4")
+_SUFFIXES = ("", SUFFIX, "_int8", "_w8", "_w4")
 # What may stand between a weight as it is stored and the product.
 _CONVERSIONS = ("Transpose", "DequantizeLinear")
 
@@ -24,7 +25,7 @@ def count_stored(model: Path, graph: Path) -> Mapping[str, int]:
     """Return what ``model`` stores for the weight of each linear of ``graph``: values, indices, scales, zero points.
 
     What linears share counts for the first of them. What something else reads too (a table that is looked up and
-    multiplied with) would be there without the linear, and counts nothing. A linear that ``model`` lacks is left out.
+    multiplied with) would be there without the linear, and counts nothing. A linear that ``model`` lacks, or has joined with others, is left out.
     """
     nodes = {node.name: node for node in ir.load(model).graph}
     products = {

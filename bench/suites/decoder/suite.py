@@ -114,6 +114,13 @@ def _read_goals(found: Mapping[str, Any]) -> list[Goal]:
     return [goal for one in found.values() for goal in _read_goals(one)]
 
 
+def _count(text: str) -> int:
+    """Return a whole number from 1 on."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.suites.decoder", description=__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -126,11 +133,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, metavar="DIR", help="where models and records are kept")
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("bench/results"), help="where results go")
     parser.add_argument("--student", type=Path, metavar="DIR", help="a checkpoint of plain float weights, to prune too")
-    parser.add_argument("--every", type=int, default=1, help="pruned learns back from one paragraph in so many (1)")
-    parser.add_argument("--threads", type=int, default=2, help="of every subject (2)")
-    parser.add_argument("--rounds", type=int, default=9, help="for each shape (9)")
-    parser.add_argument("--prompts", type=int, default=50, help="to compare tokens on (50)")
-    parser.add_argument("--generations", type=int, default=2000, help="over which memory must stay flat (2000)")
+    parser.add_argument("--every", type=_count, default=1, help="pruned learns back from one paragraph in so many (1)")
+    parser.add_argument("--threads", type=_count, default=2, help="of every subject (2)")
+    parser.add_argument("--rounds", type=_count, default=9, help="for each shape (9)")
+    parser.add_argument("--prompts", type=_count, default=50, help="to compare tokens on (50)")
+    parser.add_argument("--generations", type=_count, default=2000, help="over which memory must stay flat (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and orders (0)")
     parser.add_argument(
         "--minutes",

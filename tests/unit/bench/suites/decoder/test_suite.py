@@ -298,3 +298,12 @@ def test_a_plan_names_the_parts_once():
     options = suite._parse(["--part", "tokens", "--part", "speed", "--part", "tokens"])
     assert options.part == ["tokens", "speed"]
     assert suite._parse([]).part == ["tokens", "export", "speed", "perplexity", "pruned", "agreement"]
+
+
+@pytest.mark.parametrize("option", ["--every", "--threads", "--rounds", "--prompts", "--generations"])
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many"])
+def test_a_count_is_a_whole_number_from_1_on(option, number, capsys):
+    with pytest.raises(SystemExit) as caught:
+        suite._parse([option, number])
+    assert caught.value.code == 2
+    assert f"argument {option}: {number} is no whole number from 1 on" in capsys.readouterr().err
