@@ -25,7 +25,8 @@ def count_stored(model: Path, graph: Path) -> Mapping[str, int]:
     """Return what ``model`` stores for the weight of each linear of ``graph``: values, indices, scales, zero points.
 
     What linears share counts for the first of them. What something else reads too (a table that is looked up and
-    multiplied with) would be there without the linear, and counts nothing. A linear that ``model`` lacks, or has joined with others, is left out.
+    multiplied with) would be there without the linear, and counts nothing. A linear that ``model`` lacks, or has joined
+    with others, is left out.
     """
     nodes = {node.name: node for node in ir.load(model).graph}
     products = {
