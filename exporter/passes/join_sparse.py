@@ -33,7 +33,7 @@ def join_sparse(model: ir.Model) -> int:
     groups: dict[Hashable, list[ir.Node]] = defaultdict(list)
     for node in model.graph:
         if is_sparse(node) and "epsilon" not in node.attributes and node.attributes["activation"].as_string() == "none":
-            groups[node.op_type, node.inputs[0], node.attributes["block_in"].as_int()].append(node)
+            groups[node.op_type, node.inputs[0], read_stored(node).block].append(node)
     joined = [nodes for nodes in groups.values() if len(nodes) > 1 and _fits([read_stored(node) for node in nodes])]
     for nodes in joined:
         _join(model.graph, nodes)
@@ -43,10 +43,10 @@ def join_sparse(model: ir.Model) -> int:
 
 
 def _fits(weights: Sequence[StoredWeight]) -> bool:
-    """Whether weights can lie below each other: in blocks alike, whole ones, and no more than the kernels take."""
+    """Whether weights can lie below each other: in whole blocks, and no more than the kernels take."""
     (high, _), (_, inputs) = weights[0].block, weights[0].shape
-    whole = all(one.block == weights[0].block and one.shape[0] % high == 0 for one in weights)
     outputs = sum(one.shape[0] for one in weights)
+    whole = all(one.shape[0] % high == 0 for one in weights)
     int8 = weights[0].values.dtype == np.int8
     return whole and outputs <= _WIDEST * inputs and not find_excess((outputs, inputs), int8=int8)
 

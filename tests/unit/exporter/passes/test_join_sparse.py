@@ -73,6 +73,14 @@ def test_what_differs_stays_alone(body, blocks):
     assert len(list_nodes(model)) == count
 
 
+def test_of_three_those_join_that_are_stored_alike():
+    model = make_sparse(ATTENTION, 0, 2, MatMul_1=(4, 1))
+    before = run_model(model)
+    assert join_sparse(model) == 1
+    assert len(list_nodes(model)) == 2
+    np.testing.assert_array_equal(run_model(model)[0], before[0])
+
+
 def test_a_layer_with_a_norm_behind_it_stays_alone():
     model = make_sparse("q = MatMul(x, v)\n k = MatMul(x, v)\n y = Add(q, k)", 0, 1)
     list_nodes(model)[0].attributes.add(ir.AttrFloat32("epsilon", 1e-5))
