@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from exporter.source import GENERATION, open_source
+from exporter.tolerances import read_tolerance
 from exporter.tracing.step_module import Step, one_node_each
 from exporter.tracing.trace import trace
 from runtimes.errors import UnsupportedModel
-from runtimes.generation.cache_spec import LOGITS, find_cache
+from runtimes.generation.cache_spec import LOGITS, MASK, POSITIONS, find_cache
 from runtimes.generation.feeds import carry_cache, make_step, place_tokens
 from runtimes.ort import OnnxRuntime
+from runtimes.parity import compare
 from tests.corpus.decoders import CONTEXT, DECODERS, VOCABULARY_SIZE, Decoder, build
 
 TRACED = [
@@ -57,6 +59,27 @@ def answer_in_parts(traced, session, ids, mask, parts):
         past, start = carry_cache(traced.cache, outputs), end
         found.append(outputs[LOGITS])
     return np.concatenate(found, axis=1)
+
+
+@pytest.mark.parametrize("wrong", ["mask", "position", "cache"])
+def test_what_is_wrong_is_told_from_rounding(pair, wrong):
+    """What tracing allows a decoder to be off by is less than any of these."""
+    _, traced, session = pair
+    ids, mask = draw(2, 12)
+    past = carry_cache(traced.cache, session.run(make_step(ids[:, :-1], mask[:, :-1], traced.cache.empty(2))))
+    feeds = make_step(ids[:, -1:], mask, past)
+    right = {LOGITS: session.run(feeds)[LOGITS]}
+    match wrong:
+        case "mask":
+            feeds[MASK] = mask.copy()
+            feeds[MASK][:, -3] = 0
+        case "position":
+            feeds[POSITIONS] = feeds[POSITIONS] + 1
+        case "cache":
+            feeds |= {name: np.roll(array, 1, axis=2) for name, array in past.items() if name.endswith("key")}
+    taken = {spec.name for spec in session.inputs}
+    answer = {LOGITS: session.run({name: array for name, array in feeds.items() if name in taken})[LOGITS]}
+    assert compare(right, answer, read_tolerance("decoder-to-onnx")).verdict == "fail"
 
 
 def test_it_says_what_it_is(pair):
