@@ -14,13 +14,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.lower.edits import add_constant, remove_dead, take_over
+from calibration.lower.edits import add_constant, remove_dead
 from exporter.passes.graph import constant
+from exporter.passes.join_products import WIDEST, split_among
 from exporter.passes.sparse_linears import is_sparse, read_linears, read_stored, tell_linears
 from runtimes.sparse.storage import StoredWeight, find_excess, stack
 
-# The split copies what it splits: it pays where that is little beside what is read (exporter/passes/join_products.py).
-_WIDEST = 3
 # What a layer has before its scales, where it has any, and its bias: X, values, gaps and row starts.
 _STORED = 4
 
@@ -48,7 +47,7 @@ def _fits(weights: Sequence[StoredWeight]) -> bool:
     outputs = sum(one.shape[0] for one in weights)
     whole = all(one.shape[0] % high == 0 for one in weights)
     int8 = weights[0].values.dtype == np.int8
-    return whole and outputs <= _WIDEST * inputs and not find_excess((outputs, inputs), int8=int8)
+    return whole and outputs <= WIDEST * inputs and not find_excess((outputs, inputs), int8=int8)
 
 
 def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
@@ -66,12 +65,8 @@ def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
         first.domain, first.op_type, [first.inputs[0], *inputs], attributes.values(), num_outputs=1, name=name
     )
     tell_linears(layer, [linear for node in nodes for linear in read_linears(node)])
-    widths = np.array([one.shape[0] for one in weights], np.int64)
-    sizes = add_constant(graph, f"{name}_sizes", widths)
-    split = ir.node("Split", [layer.outputs[0], sizes], {"axis": -1}, num_outputs=len(nodes), name=f"{name}_split")
-    graph.insert_before(first, [layer, split])
-    for node, part in zip(nodes, split.outputs, strict=True):
-        take_over(node.outputs[0], part)
+    graph.insert_before(first, layer)
+    split_among(graph, layer, [node.outputs[0] for node in nodes], [one.shape[0] for one in weights])
 
 
 def _put_together(nodes: Sequence[ir.Node], place: int) -> NDArray[np.generic]:
