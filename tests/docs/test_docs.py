@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.assets import smollm2
+from exporter.cli.main import main
 from exporter.cli.reference import render_reference
 from runtimes import errors
 from tests.cli.tiny_artifact import write_classifier, write_texts, write_tokenizer
@@ -57,6 +59,12 @@ def run_document(name: str, folder: Path, places: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def export_decoder(output: Path) -> Path:
+    """Return SmolLM2 as the documents export it."""
+    assert main(["export", str(smollm2()), "--precision", "fp32", "-o", str(output)]) == 0
+    return output
+
+
 WITH_COMMANDS = [name for name in NAMES if make_script(name)]
 
 
@@ -83,6 +91,8 @@ def test_commands_run_on_a_small_model(name, tmp_path):
 @pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_commands_run_on_a_real_model(name, tmp_path, minilm_dir, lee_corpus, wordsim353_file):
     places = {"MODEL": str(minilm_dir), "TEXTS": str(lee_corpus.background), "PAIRS": str(wordsim353_file)}
+    if "EXPORTED" in make_script(name):
+        places["EXPORTED"] = str(export_decoder(tmp_path / "exported"))
     run_document(name, tmp_path, places)
 
 
