@@ -2,7 +2,7 @@
 
 In: a model after exporter/passes/sparse_linears.py. Out: the graph edited. Every output keeps its values and its scale:
 nothing is rounded otherwise. A single token waits for the threads of a small layer as long as for its bytes: with SiLU
-inside the gate's layer as well, SmolLM2 with 70 % zeros says one in 1 to 5 % less time (INT8, 2 cores with AVX-512 VNNI).
+inside the gate's layer as well, SmolLM2 with 70 % zeros says one in 1 to 5 % less time (INT8, 2 cores, AVX-512 VNNI).
 """
 
 from __future__ import annotations
